@@ -1,0 +1,184 @@
+"""An error in the provider's description would stop the discovery of all providers of an Airflow."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import json
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+from packaging.version import Version
+
+import tavus_provider
+from tavus_provider import get_provider_info
+from tavus_provider.account import DEFAULT_ORIGIN, Extras
+from tavus_provider.exceptions import InvalidInput
+
+ROOT = Path(__file__).parents[1]
+SETUP = configparser.ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+
+INFO = get_provider_info()
+CONNECTION = INFO["connection-types"][0]
+DOTTED = [
+    *(
+        module
+        for group in ("hooks", "operators")
+        for entry in INFO[group]
+        for module in entry["python-modules"]
+    ),
+    *(entry["hook-class-name"] for entry in INFO["connection-types"]),
+]
+
+FORM = """
+import json
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+from airflow.providers_manager import ProvidersManager
+form = [row.model_dump() for row in HookMetaService.hook_meta_data() if row.connection_type == "tavus"]
+print(json.dumps({"form": form, "version": ProvidersManager().providers["airflow-provider-tavus"].version}))
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    """What an Airflow in which the package is installed shows of it."""
+    site = tmp_path_factory.mktemp("site")
+    info = site / "airflow_provider_tavus.dist-info"
+    info.mkdir()
+    name = SETUP["metadata"]["name"]
+    (info / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {name}\nVersion: {tavus_provider.__version__}\n"
+    )
+    points = SETUP["options.entry_points"]["apache_airflow_provider"].strip()
+    (info / "entry_points.txt").write_text(f"[apache_airflow_provider]\n{points}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", FORM],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{site}"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_airflow_finds_the_provider_under_its_entry_point(shown):
+    assert shown["version"] == tavus_provider.__version__
+
+
+def test_the_form_has_a_base_url_and_an_api_key_and_hides_what_is_not_read(shown):
+    (form,) = shown["form"]
+    assert (form["hook_class_name"], form["hook_name"]) == ("tavus_provider.hooks.tavus.TavusHook", "Tavus")
+    standard = form["standard_fields"]
+    assert (standard["host"]["title"], standard["host"]["placeholder"]) == ("Base URL", DEFAULT_ORIGIN)
+    assert standard["password"]["title"] == "API key"
+    assert {name for name, field in standard.items() if field and field["hidden"]} == {
+        "login",
+        "port",
+        "url_schema",
+    }
+
+
+def test_the_form_offers_the_three_extras_and_leaves_them_empty(shown):
+    extras = shown["form"][0]["extra_fields"]
+    assert extras.keys() == {"timeout", "concurrency", "requests_per_second"}
+    assert {field["value"] for field in extras.values()} == {None}
+    assert {field["schema"]["title"] for field in extras.values()} == {
+        "Timeout (seconds)",
+        "Concurrency",
+        "Requests per second",
+    }
+
+
+@pytest.mark.skipif(Version(airflow.__version__) < Version("3.2"), reason="read from the hook until 3.1")
+def test_the_form_holds_the_bounds_of_the_extras(shown):
+    extras = shown["form"][0]["extra_fields"]
+    assert extras["timeout"]["schema"] | {"title": ""} == {
+        "type": ["number", "null"],
+        "exclusiveMinimum": 0,
+        "maximum": 600,
+        "title": "",
+    }
+    assert (extras["concurrency"]["schema"]["minimum"], extras["concurrency"]["schema"]["maximum"]) == (1, 64)
+
+
+def test_the_description_is_a_literal_in_a_module_that_imports_nothing():
+    tree = ast.parse(Path(tavus_provider.__file__).read_text())
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)]
+    (function,) = (node for node in tree.body if isinstance(node, ast.FunctionDef))
+    assert isinstance(function.body[-1], ast.Return)
+    assert isinstance(function.body[-1].value, ast.Dict)
+
+
+def test_importing_the_package_brings_in_nothing_but_itself():
+    code = "import sys; before = set(sys.modules); import tavus_provider; print(*(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.split() == ["tavus_provider"]
+
+
+def test_the_description_keeps_to_the_schema_of_this_airflow():
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(INFO, schema)
+
+
+def test_the_package_name_is_that_of_the_distribution():
+    assert INFO["package-name"] == SETUP["metadata"]["name"] == "airflow-provider-tavus"
+    assert SETUP["metadata"]["version"] == "attr: tavus_provider.__version__"
+    assert INFO["versions"] == [tavus_provider.__version__]
+
+
+@pytest.mark.parametrize("dotted", DOTTED)
+def test_what_is_named_can_be_imported(dotted):
+    module, _, name = dotted.rpartition(".")
+    assert importlib.util.find_spec(dotted if name.islower() else module)
+    if name.islower():
+        importlib.import_module(dotted)
+    else:
+        assert hasattr(importlib.import_module(module), name)
+
+
+def test_the_hook_and_the_description_name_one_connection_type():
+    from tavus_provider.hooks.tavus import TavusHook
+
+    assert (TavusHook.conn_type, TavusHook.hook_name) == (
+        CONNECTION["connection-type"],
+        CONNECTION["hook-name"],
+    )
+    assert (TavusHook.conn_name_attr, TavusHook.default_conn_name) == ("tavus_conn_id", "tavus_default")
+    assert f"{TavusHook.__module__}.{TavusHook.__qualname__}" == CONNECTION["hook-class-name"]
+
+
+def test_the_fields_of_the_form_are_the_extras_that_are_read():
+    assert list(CONNECTION["conn-fields"]) == [known.name for known in fields(Extras)]
+
+
+@pytest.mark.parametrize("name", [known.name for known in fields(Extras)])
+def test_the_form_admits_what_the_extras_admit(name):
+    schema = CONNECTION["conn-fields"][name]["schema"]
+    form = jsonschema.Draft202012Validator(schema)
+    for value in (None, 0, -1, 0.5, 1, 30, 64, 65, 600, 601, 1000, 1001, "5", True):
+        try:
+            Extras.read(json.dumps({name: value}))
+            good = True
+        except InvalidInput:
+            good = False
+        assert form.is_valid(value) == good, (name, value)
+
+
+def test_the_deployment_switches_have_harmless_defaults():
+    options = INFO["config"]["tavus"]["options"]
+    assert options["allowed_origins"]["default"] == DEFAULT_ORIGIN
+    assert {name: option["default"] for name, option in options.items() if name != "allowed_origins"} == {
+        name: "" for name in options if name != "allowed_origins"
+    }
+    assert {"allowed_origins", "proxy", "ca_bundle", "approvers"} <= options.keys()

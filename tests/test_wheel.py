@@ -1,0 +1,98 @@
+"""What a user installs: the wheel, in an environment that has never seen this checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", out, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tmp_path_factory):
+    """Run Python in an environment with the wheel in it, and beside it the packages of this one."""
+    home = tmp_path_factory.mktemp("env")
+    python = home / "venv" / "bin" / "python"
+    subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    # Airflow and the rest are found where they are; .pth files there, and so the checkout, are not followed.
+    (site,) = (home / "venv").glob("lib/python*/site-packages")
+    (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+
+    def run(*arguments: str) -> str:
+        env = {
+            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))
+        } | {"AIRFLOW_HOME": str(home / "airflow"), "PATH": "/usr/bin:/bin"}
+        done = subprocess.run(
+            [python, *arguments],
+            check=False,
+            cwd=home,
+            env=env,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+        return done.stdout
+
+    return run
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert "tavus_provider/py.typed" in names
+    assert "tavus_provider/sandbox.py" in names
+    assert {name.split("/")[0].split("-")[0] for name in names} == {
+        "tavus_provider",
+        "airflow_provider_tavus",
+    }
+
+
+def test_airflow_lists_the_provider_and_its_hook(installed):
+    providers = json.loads(installed("-m", "airflow", "providers", "list", "--output", "json"))
+    assert "airflow-provider-tavus" in [row["package_name"] for row in providers]
+    hooks = json.loads(installed("-m", "airflow", "providers", "hooks", "--output", "json"))
+    (ours,) = [row for row in hooks if row["connection_type"] == "tavus"]
+    assert ours["class"] == "tavus_provider.hooks.tavus.TavusHook"
+
+
+def test_the_installed_package_deletes_a_replica_of_its_own_sandbox(installed):
+    said = installed(
+        "-c",
+        """
+import json, os
+from tavus_provider.sandbox import Sandbox
+with Sandbox() as tavus:
+    os.environ["AIRFLOW_CONN_TAVUS_DEFAULT"] = json.dumps(
+        {"conn_type": "tavus", "host": tavus.url, "password": "sandbox"})
+    os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = tavus.url
+    import tavus_provider
+    from tavus_provider.operators.tavus import DeleteReplicaOperator
+    done = DeleteReplicaOperator(task_id="delete", replica_id="r1a0c5e8f3b2").execute({})
+    print(json.dumps([tavus_provider.__file__, done["outcome"], tavus.state()["deletes"]]))
+""",
+    )
+    where, outcome, deletes = json.loads(said.splitlines()[-1])
+    assert not where.startswith(str(ROOT))
+    assert outcome == "deleted"
+    assert deletes == [{"replica_id": "r1a0c5e8f3b2", "hard": False}]
