@@ -1,0 +1,447 @@
+"""
+One exchange with Tavus over HTTP: sent once, answered or in doubt, and it knows which.
+
+Every request is compared with what was meant before it leaves, every answer has a limit of bytes and
+of seconds, and retries live here and nowhere else. Knows no Airflow.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, urlencode
+
+import requests
+import urllib3
+
+from tavus_provider.account import Account
+from tavus_provider.exceptions import InDoubt, InvalidInput, Refused, TryLater
+from tavus_provider.replica import one_line
+from tavus_provider.wire import Session, exchanges
+
+MAX_SENDS = 3
+PATIENCE = 120.0
+"""Seconds that one call may spend waiting between its sends; a longer ``Retry-After`` ends it at once."""
+MAX_BODY = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
+"""Bytes that are read of an answer, by method."""
+
+_PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
+_DELETE = re.compile(r"/v2/replicas/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    A final answer: its head arrived whole, its body may not have.
+
+    :param flaw: why the body cannot be used; ``None`` if it arrived whole
+    :param attempts: how many requests had been sent for it
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    flaw: str | None = None
+    attempts: int = 1
+
+    @property
+    def request_id(self) -> str | None:
+        """The id which the server gave this answer, fit for a message."""
+        given = self.headers.get("x-request-id")
+        return one_line(given, 64) if given else None
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the answer says that its body is JSON."""
+        return "json" in self.headers.get("content-type", "").lower()
+
+    def json(self) -> Any:
+        """
+        Return the body as JSON.
+
+        :raises ValueError: with a sentence that says why it is not usable JSON
+        """
+        if self.flaw:
+            raise ValueError(self.flaw)
+        try:
+            return json.loads(self.body.decode(), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        except (ValueError, RecursionError):
+            what = self.headers.get("content-type") or "no content type"
+        raise ValueError(f"the body is not JSON ({one_line(what, 60)}, {len(self.body)} bytes)")
+
+    def complaint(self) -> str:
+        """What the server says went wrong, from ``error`` or ``message``; empty if it does not say."""
+        try:
+            body = self.json()
+        except ValueError:
+            return ""
+        if not isinstance(body, dict):
+            return ""
+        said = body.get("error") or body.get("message")
+        return said if isinstance(said, str) else ""
+
+
+class NotSent(TryLater):
+    """No byte of the request left this machine."""
+
+
+class Unanswered(InDoubt):
+    """
+    The request left, and no final answer came back.
+
+    ``begun`` tells that some of an answer had arrived when the time was up: asking again would drip again.
+    """
+
+    begun = False
+
+
+class Gate:
+    """
+    The one door through which all requests of this process to one account pass.
+
+    It spaces them (``requests_per_second``), and when one is told to wait, all wait. It reads a
+    monotonic clock, so that setting the wall clock changes no wait.
+    """
+
+    def __init__(
+        self, *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.sleep = sleep
+        self.clock = clock
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._closed_until = 0.0
+
+    def close_for(self, seconds: float) -> None:
+        """Let nobody through for so many seconds from now."""
+        with self._lock:
+            self._closed_until = max(self._closed_until, self.clock() + seconds)
+
+    def wait(self, requests_per_second: float | None = None) -> None:
+        """Return when the caller may send its request."""
+        start = -1.0
+        while start < self._closed_until:  # closed by somebody while we waited: take a new place in the row
+            with self._lock:
+                now = self.clock()
+                start = max(now, self._closed_until)
+                if requests_per_second:
+                    start = max(start, self._next)
+                    self._next = start + 1 / requests_per_second
+            if start > now:
+                self.sleep(start - now)
+
+
+_gates: dict[tuple[str, str], Gate] = {}
+_gates_lock = threading.Lock()
+
+
+def _gate(account: Account) -> Gate:
+    with _gates_lock:
+        return _gates.setdefault((account.origin, account.key), Gate())
+
+
+class Transport:
+    """
+    Sends requests to one account.
+
+    Safe to share between threads; close it when done. ``send`` is one exchange; ``read`` is a GET
+    with its retries; a caller that deletes uses ``send`` and ``pause`` for its own, because only it
+    can look up what became of a request in doubt.
+
+    :param proxy: URL of a proxy which the deployment has set, or ``None``
+    :param ca_bundle: path of a file with the certificates to trust, or ``None`` for the usual ones
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        proxy: str | None = None,
+        ca_bundle: str | None = None,
+        gate: Gate | None = None,
+    ) -> None:
+        if ca_bundle and not Path(ca_bundle).exists():
+            raise InvalidInput(f"[tavus] ca_bundle {ascii(ca_bundle)[:200]} does not exist")
+        self.origin = account.origin
+        self.extras = account.extras
+        self.gate = gate or _gate(account)
+        self._key = account.key
+        self.clock_skew: float | None = None
+        self._calls = 0
+        self._retries = 0
+        self._session = Session(account.extras.concurrency)
+        self._session.verify = ca_bundle or True
+        if proxy:
+            self._session.proxies = {"http": proxy, "https": proxy}
+
+    def __repr__(self) -> str:
+        return f"Transport({self.origin!r})"
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("a Transport holds the API key and is not pickled")
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    def send(
+        self,
+        method: Literal["GET", "DELETE"],
+        path: str,
+        query: Mapping[str, str | int] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Answer:
+        """
+        Send one request once.
+
+        :param path: such as ``/v2/replicas/rf4e9d9790f0``
+        :param timeout: seconds for the whole exchange, from connecting to the last byte of the body
+        :returns: the final answer, whatever its status
+        :raises NotSent: certain that nothing left
+        :raises Refused: certain that nothing left and that a retry cannot help (certificate)
+        :raises Unanswered: the request left and no final answer came
+        """
+        target = path + ("?" + urlencode(query) if query else "")
+        request = self._session.prepare_request(
+            requests.Request(method, self.origin + target, headers={"x-api-key": self._key})
+        )
+        # The second fence behind the check of the id: what leaves is what was meant, or nothing leaves.
+        meant = _DELETE.fullmatch(target) if method == "DELETE" else _PATH.fullmatch(path)
+        meant = meant if method in MAX_BODY else None
+        if not meant or request.method != method or request.url != self.origin + target or request.body:
+            raise InvalidInput(
+                f"the request that was put together is not the {method} that was meant; not sent"
+            )
+
+        self.gate.wait(self.extras.requests_per_second)
+        seconds = timeout or self.extras.timeout
+        call = exchanges.begin(seconds)
+        what = f"{method} {target}"
+        fault = ""
+        try:
+            response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
+            answer = _read(response, MAX_BODY[method], self._without_key)
+            self.clock_skew = _skew(answer.headers.get("date"))
+            return answer
+        except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
+            fault = _name(error)
+            certain = call.sent is False or (call.sent is None and isinstance(error, requests.ConnectTimeout))
+            bad_certificate = certain and isinstance(error, requests.exceptions.SSLError)
+        except (OSError, ValueError) as error:
+            fault = _name(error)
+            certain, bad_certificate = call.sent is False, False
+        finally:
+            exchanges.end()
+        # Raised here, outside the except block: the library's error holds the request and so the key.
+        if bad_certificate:
+            raise Refused(
+                f"{what} was not sent: {self.origin} did not prove its identity ({fault})", attempts=1
+            )
+        if certain:
+            raise NotSent(f"{what} was not sent: no connection to {self.origin} ({fault})", attempts=1)
+        unanswered = Unanswered(f"{what} was sent and got no final answer ({fault})", attempts=1)
+        unanswered.begun = call.received and call.expired
+        raise unanswered
+
+    def read(
+        self, path: str, query: Mapping[str, str | int] | None = None, *, timeout: float | None = None
+    ) -> Answer:
+        """
+        GET with up to three sends while the fault may heal: no answer, a torn body, 408, 429, 5xx.
+
+        :returns: the last answer, whatever its status
+        :raises TryLater: no usable answer in three sends, or told to wait longer than patience allows
+        """
+        self.count_call()
+        sends, waited = 0, 0.0
+        while True:
+            sends += 1
+            answer: Answer | None = None
+            fault: TryLater | InDoubt | None = None
+            given_up = False
+            try:
+                answer = self.send("GET", path, query, timeout=timeout)
+            except NotSent as error:
+                fault = error
+            except Unanswered as error:
+                fault = error
+                given_up = error.begun
+            if answer:
+                answer = replace(answer, attempts=sends)
+            if answer and not answer.flaw and not may_heal(answer.status):
+                return answer
+            if given_up or sends >= MAX_SENDS or (answer and answer.flaw and not _torn(answer)):
+                if answer:
+                    return answer
+                tries = f"{sends} {'try' if sends == 1 else 'tries'}"
+                raise TryLater(f"{fault}; {tries}", attempts=sends) from None
+            try:
+                waited += self.pause(sends, waited, answer)
+            except TryLater as error:
+                if answer and answer.status != 429:
+                    return answer
+                raise TryLater(f"GET {path}: {error}", status=error.status, attempts=sends) from None
+
+    def count_call(self) -> None:
+        """Count one call: a batch may spend one retry on ten calls, and ten in any case."""
+        self._calls += 1
+
+    def pause(self, sends: int, waited: float = 0.0, answer: Answer | None = None) -> float:
+        """
+        Wait before the next send of a call, or give the call up.
+
+        Full jitter; a ``Retry-After`` is honoured, and a 429 closes the gate for everybody.
+
+        :param sends: how often this call was sent
+        :param waited: seconds that this call has waited so far
+        :returns: the seconds waited now
+        :raises TryLater: the wait asked for is beyond what is left of ``PATIENCE``, or the batch
+            has spent its retries
+        """
+        status = answer.status if answer else None
+        asked = retry_after(answer.headers.get("retry-after")) if answer else None
+        wait = random.uniform(0, min(8.0, 0.5 * 2**sends))  # noqa: S311  # jitter, not a secret
+        if asked is not None:
+            wait += asked
+        elif status == 429:
+            wait += 0.5
+        if wait + waited > PATIENCE:
+            why = "rate limited: " if status == 429 else ""
+            told = f"told to wait {_seconds(asked)}; " if asked is not None else ""
+            raise TryLater(f"{why}{told}one call waits {PATIENCE:.0f} s at most", status=status)
+        if status != 429 and self._retries >= max(10, self._calls // 10):
+            raise TryLater(
+                "too many calls of this task needed a retry: Tavus seems to be down", status=status
+            )
+        self._retries += status != 429
+        if status == 429:
+            self.gate.close_for(wait)
+            self.gate.wait()
+        else:
+            self.gate.sleep(wait)
+        return wait
+
+    def redact(self, text: str) -> str:
+        """Return text of the server on one line, without the key in any of the forms it is met in."""
+        return one_line(self._without_key(text))
+
+    def _without_key(self, text: str) -> str:
+        raw = self._key.encode()
+        forms = {
+            self._key,
+            quote(self._key, safe=""),
+            base64.b64encode(raw).decode().rstrip("="),
+            base64.urlsafe_b64encode(raw).decode().rstrip("="),
+            repr(self._key)[1:-1],
+        }
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "***")
+        return text
+
+
+def may_heal(status: int) -> bool:
+    """Whether the same GET may get another answer soon."""
+    return status in (408, 429) or 500 <= status <= 599
+
+
+def retry_after(
+    header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+) -> float | None:
+    """
+    Read a ``Retry-After`` header: seconds or an HTTP date; ``None`` for anything else.
+
+    :returns: seconds to wait, 0 for a date that has passed, infinity for more than a day
+    """
+    if header is None:
+        return None
+    text = header.strip()
+    if re.fullmatch(r"[0-9]+", text):
+        return float(text) if len(text) < 6 else float("inf")
+    if re.fullmatch(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT", text):
+        try:
+            left = (parsedate_to_datetime(text) - now()).total_seconds()
+        except (ValueError, OverflowError):
+            return None
+        return max(0.0, left) if left < 86_400 else float("inf")
+    return None
+
+
+def _skew(header: str | None) -> float | None:
+    """Seconds by which the clock of a ``Date`` header is ahead of ours."""
+    try:
+        return (parsedate_to_datetime(header or "") - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, OverflowError):
+        return None
+
+
+def _seconds(value: float | None) -> str:
+    return "more than a day" if value == float("inf") else f"{value:.0f} s"
+
+
+def _torn(answer: Answer) -> bool:
+    return (answer.flaw or "").startswith("the body was cut")
+
+
+def _name(error: BaseException) -> str:
+    """The kind of the innermost error that says something: never its text, which may hold anything."""
+    names = [type(error).__name__]
+    inner: Any = error
+    while (inner := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__) is not None:
+        if not isinstance(inner, BaseException) or len(names) > 4:
+            break
+        names.append(type(inner).__name__)
+    return names[-1]
+
+
+def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _read(response: requests.Response, cap: int, clean: Callable[[str], str]) -> Answer:
+    """Read the body up to the cap; keep the connection only after a clean, complete, final answer."""
+    raw = response.raw
+    headers = {name.lower(): clean(value) for name, value in response.headers.items()}
+    body, flaw = b"", None
+    if not 200 <= response.status_code <= 599:
+        raw.close()
+        raw.release_conn()  # without this the pool would lend out one connection less, for ever
+        raise http.client.BadStatusLine("not a final status")
+    encoding = headers.get("content-encoding", "identity").strip().lower()
+    try:
+        chunks = []
+        size = 0
+        while size <= cap and (chunk := raw.read(min(65_536, cap + 1 - size), decode_content=False)):
+            chunks.append(chunk)
+            size += len(chunk)
+        body = b"".join(chunks)
+        if size > cap:
+            flaw = f"the body is larger than {cap // 1024} KiB"
+        elif encoding not in ("", "identity"):
+            flaw = f"the body is compressed ({one_line(encoding, 20)}) although that was not asked for"
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        slow = exchanges.call().expired
+        flaw = "the body did not end in time" if slow else f"the body was cut ({_name(error)})"
+        body = b"".join(chunks)
+    if flaw:
+        raw.close()
+    raw.release_conn()
+    return Answer(response.status_code, headers, body, flaw)
