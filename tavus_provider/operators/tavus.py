@@ -1,0 +1,484 @@
+"""
+The operators: delete one replica, and plan, approve and apply a retention policy.
+
+What is heavy (HTTP, pydantic models) is imported when a task runs or a policy is given, not when a
+DAG file is parsed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import BaseOperator
+
+from tavus_provider.exceptions import (
+    InvalidInput,
+    PlanRefused,
+    Refused,
+    ReplicaNotFound,
+)
+from tavus_provider.replica import check_bool, check_replica_id
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tavus_provider.apply import Report
+    from tavus_provider.hooks.tavus import TavusHook
+    from tavus_provider.plan import Plan
+    from tavus_provider.retention import RetentionPolicy
+
+_CONN_ID = "tavus_default"
+
+
+@contextlib.contextmanager
+def _final_errors_do_not_retry() -> Iterator[None]:
+    """Turn what a retry cannot heal into a failure without retry; let Airflow retry the rest."""
+    try:
+        yield
+    except (InvalidInput, PlanRefused, Refused, ReplicaNotFound) as error:
+        message = str(error)
+    else:
+        return
+    raise AirflowFailException(message)
+
+
+class _TavusOperator(BaseOperator):
+    """What the operators that talk to Tavus have in common: the connection."""
+
+    def __init__(self, *, tavus_conn_id: str = _CONN_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.tavus_conn_id = tavus_conn_id
+
+    @cached_property
+    def hook(self) -> TavusHook:
+        """The hook of this task; made on first use, closed at the end of ``execute``."""
+        from tavus_provider.hooks.tavus import TavusHook
+
+        return TavusHook(self.tavus_conn_id)
+
+
+class DeleteReplicaOperator(_TavusOperator):
+    """
+    Delete one Tavus replica. There is no undelete, whether ``hard`` or not.
+
+    Retries of the task are safe: a replica is deleted once, and what cannot be healed by a retry
+    (a bad id, 400, 401, 403) fails at once. Use ``.expand(replica_id=[...])`` for a few replicas, and
+    :class:`PlanRetentionOperator` with :class:`ApplyRetentionOperator` for many.
+
+    The XCom is ``{"replica_id", "hard", "outcome", "detail"}`` with the outcome ``deleted``,
+    ``confirmed`` (no clean answer, but a look-up shows it gone) or ``already_gone``.
+
+    .. seealso:: https://docs.tavus.io/api-reference/phoenix-replica-model/delete-replica
+
+    :param replica_id: id of the replica; templated
+    :param hard: delete the training footage too; not templated, so that no trigger form can set it
+    :param ignore_if_missing: succeed as ``already_gone`` where Tavus does not know the id; otherwise the
+        task fails, because a typing error must not look like a success
+    :param tavus_conn_id: id of the Airflow connection; templated
+    """
+
+    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
+
+    def __init__(
+        self, *, replica_id: str, hard: bool = False, ignore_if_missing: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.replica_id = replica_id
+        self.hard = check_bool("hard", hard)
+        self.ignore_if_missing = ignore_if_missing
+        if not isinstance(ignore_if_missing, str):
+            check_bool("ignore_if_missing", ignore_if_missing)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete the replica and say what came of it."""
+        with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            replica_id = check_replica_id(self.replica_id)
+            context["map_index_template"] = "{{ task.replica_id }}"
+            ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
+            try:
+                done = self.hook.delete_replica(replica_id, hard=self.hard)
+            except ReplicaNotFound as error:
+                detail = f"{error}; the replica does not exist, is gone already, or is another account's"
+                if _try_number(context) > 1:
+                    detail = f"{error}; gone, perhaps by an earlier try of this task"
+                if not ignore:
+                    raise ReplicaNotFound(
+                        f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
+                    ) from None
+                outcome = "already_gone"
+            else:
+                outcome, detail = done.outcome, done.detail
+            self.log.info("%s: %s (%s)", outcome, replica_id, detail)
+            return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
+
+
+class PlanRetentionOperator(_TavusOperator):
+    """
+    Read the whole account and decide under a policy which replicas go; delete nothing.
+
+    The verdict on every replica and the reason stand in the log. The XCom ``return_value`` is the plan,
+    ``verdicts`` what was decided on each replica. The task fails, after pushing both, if the plan
+    passes a limit of its policy, so that nobody is asked to approve it; in a dry run it only warns.
+
+    :param policy: the policy, a mapping or a ``RetentionPolicy``. Templates may stand in ``older_than``,
+        ``unused_for``, ``scope`` and ``narrow``; everywhere else they are refused.
+    :param hard: whether the plan is for permanent deletes; not templated
+    :param dry_run: only show what a run would delete; templated
+    :param tavus_conn_id: id of the Airflow connection; templated
+    """
+
+    template_fields: Sequence[str] = ("policy", "dry_run", "tavus_conn_id")
+    template_fields_renderers = {"policy": "json"}  # noqa: RUF012  # read by Airflow, as everywhere
+
+    def __init__(
+        self,
+        *,
+        policy: Mapping[str, Any] | RetentionPolicy,
+        hard: bool = False,
+        dry_run: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.policy = policy if isinstance(policy, Mapping) else _policy(policy).as_json()
+        self.policy_as_written = self.policy
+        self.hard = check_bool("hard", hard)
+        self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
+        if not isinstance(dry_run, str):
+            check_bool("dry_run", dry_run)
+        templated = list(_templated(self.policy))
+        if fixed := [path for path in templated if not _may_be_templated(path)]:
+            raise InvalidInput(
+                f"policy: {'.'.join(fixed[0])} holds a template: what guards a run is written in the DAG file"
+            )
+        _policy(_with_stand_ins(self.policy))
+
+    def execute(self, context: Context) -> Plan:
+        """Return the plan."""
+        from tavus_provider.apply import read_and_decide
+        from tavus_provider.page import decision_sentence, decision_table
+        from tavus_provider.plan import make_plan, verdict_rows
+
+        with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            policy = _policy(_as_written(self.policy_as_written, self.policy))
+            dry_run = check_bool("dry_run", self.dry_run)
+            now = _now()
+            decision = read_and_decide(self.hook, policy, now=_now)
+            for line in decision_table(decision, now=now):
+                self.log.info("%s", line)
+            self.log.info("%s%s", "Dry run: " if dry_run else "", decision_sentence(decision))
+            plan = make_plan(
+                decision,
+                policy,
+                now=now,
+                hard=self.hard,
+                tavus_conn_id=self.tavus_conn_id,
+                origin=self.hook.origin,
+            )
+            _push(context, "verdicts", verdict_rows(decision))
+            if decision.breach and not dry_run:
+                _push(context, "return_value", plan)
+                raise PlanRefused(decision.breach)
+            if decision.breach:
+                self.log.warning("A real run would stop here: %s", decision.breach)
+            return plan
+
+
+class ApproveRetentionOperator(ApprovalOperator):
+    """
+    Show a person a plan for permanent deletes, and wait.
+
+    The page, under Required Actions in the Airflow UI, is made of the plan that this task is handed,
+    and an approval counts for its digest only: pass ``approve.output["approved_digest"]`` on to
+    :class:`ApplyRetentionOperator`, or, where the plan is of one replica, ``approved_replica_id`` to
+    :class:`DeleteReplicaOperator`. Reject skips what follows; no answer fails the run; with nothing to
+    delete the task is skipped. A second try of this task fails, because Airflow would show the page of
+    the first: trigger a new run. Only those named in ``[tavus] approvers`` may answer, if any are.
+
+    :param plan: the output of a plan task with ``hard=True``
+    :param response_timeout: how long to wait; 24 hours, as long as a plan is good, unless set
+    """
+
+    template_fields = ("plan",)
+
+    def __init__(
+        self, *, plan: Any, response_timeout: timedelta = timedelta(hours=24), **kwargs: Any
+    ) -> None:
+        for fixed in ("defaults", "subject", "body", "assigned_users"):
+            if fixed in kwargs:
+                raise InvalidInput(
+                    f"{fixed} cannot be given: the page is made of the plan, silence fails the run, and who "
+                    "may approve is set by approvers in section [tavus] of the configuration"
+                )
+        super().__init__(
+            subject="Delete Tavus replicas permanently?", response_timeout=response_timeout, **kwargs
+        )
+        self.plan = plan
+
+    def execute(self, context: Context) -> Any:
+        """Show the page and wait."""
+        from tavus_provider.page import approval_page, approval_subject
+
+        with _final_errors_do_not_retry():
+            if _try_number(context) > 1:
+                raise PlanRefused(
+                    "an approval is asked for once, a second page could show another plan: trigger a new run"
+                )
+            digest = self._digest()
+            if not self.plan["delete"]:
+                raise AirflowSkipException("Nothing to delete, so nobody is asked.")
+            self.subject, self.body = approval_subject(self.plan), approval_page(self.plan)
+            self.assigned_users = _approvers()
+            _push(context, "shown_digest", digest)
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Pass the digest on if this very plan was approved."""
+        answer = super().execute_complete(context, event)
+        if event["chosen_options"] == [self.APPROVE]:
+            with _final_errors_do_not_retry():
+                shown = context["ti"].xcom_pull(task_ids=self.task_id, key="shown_digest")
+                if shown is None or shown != self._digest():
+                    raise PlanRefused("the plan is not the one that was shown: trigger a new run")
+                _push(context, "approved_digest", shown)
+                if len(self.plan["delete"]) == 1:
+                    _push(context, "approved_replica_id", self.plan["delete"][0]["replica_id"])
+        return answer
+
+    def _digest(self) -> str:
+        from tavus_provider.plan import digest_of
+
+        if isinstance(self.plan, dict) and self.plan.get("hard") is True:
+            digest = digest_of(self.plan)
+            if digest == self.plan.get("digest"):
+                return digest
+        raise PlanRefused(
+            "plan is not the unchanged output of a plan task with hard=True, and only such a plan is approved"
+        )
+
+
+class ApplyRetentionOperator(_TavusOperator):
+    """
+    Carry out a plan: delete what it names and what is still so.
+
+    Before the first delete the account is read again, completely, and decided again with the plan's own
+    policy; what is no longer to go is ``skipped``, what is missing is ``already_gone``. Before a permanent
+    delete each replica is read once more. Afterwards the list is read again: what is still listed is not
+    deleted, whatever was answered. The plan may get smaller here, never larger.
+
+    The XCom is the report; it is pushed and logged before the task fails. The task is green only if no
+    replica is ``refused``, ``unknown`` or ``not_attempted``. It does not retry: a new run makes a new plan.
+
+    :param plan: the output of a plan task; templated
+    :param approved_digest: ``approve.output["approved_digest"]``, without which ``hard=True`` is refused;
+        templated
+    :param hard: delete the training footage too; must be as in the plan; not templated
+    :param dry_run: report every replica as ``skipped`` and send no delete; templated
+    :param concurrency: the most deletes at once; that of the connection (8) unless set, and never above it
+    :param requests_per_second: the most requests a second; never above that of the connection
+    :param tavus_conn_id: id of the Airflow connection, the same as in the plan; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "approved_digest", "dry_run", "tavus_conn_id")
+
+    def __init__(
+        self,
+        *,
+        plan: Any,
+        approved_digest: Any = None,
+        hard: bool = False,
+        dry_run: bool | str = False,
+        concurrency: int | None = None,
+        requests_per_second: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**kwargs, "retries": 0})
+        self.plan = plan
+        self.approved_digest = approved_digest
+        self.hard = check_bool("hard", hard)
+        self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
+        if not isinstance(dry_run, str):
+            check_bool("dry_run", dry_run)
+        self.concurrency = concurrency
+        self.requests_per_second = requests_per_second
+        if concurrency is not None or requests_per_second is not None:
+            from tavus_provider.account import check_bounds
+
+            if concurrency is not None:
+                check_bounds("concurrency", concurrency)
+            if requests_per_second is not None:
+                check_bounds("requests_per_second", requests_per_second)
+
+    @cached_property
+    def hook(self) -> TavusHook:
+        """The hook of this task, as fast as its operator and its connection allow."""
+        from tavus_provider.hooks.tavus import TavusHook
+
+        return TavusHook(
+            self.tavus_conn_id,
+            concurrency=self.concurrency,
+            requests_per_second=self.requests_per_second,
+        )
+
+    def execute(self, context: Context) -> Report:
+        """Delete, and return the report."""
+        from tavus_provider.apply import RED, Application, dry_report
+        from tavus_provider.plan import check_plan
+
+        with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            dry_run = check_bool("dry_run", self.dry_run)
+            plan = check_plan(
+                self.plan,
+                now=_now(),
+                hard=self.hard,
+                tavus_conn_id=self.tavus_conn_id,
+                origin=self.hook.origin,
+                approved_digest=self.approved_digest,
+            )
+            if dry_run:
+                return self._say(dry_report(plan), plan)
+            application = Application(
+                plan,
+                self.hook,
+                concurrency=self.hook.transport.extras.concurrency,
+                now=_now,
+                log=lambda line: self.log.info("%s", line),
+                earlier_tries=_try_number(context) > 1,
+            )
+            try:
+                if plan["delete"]:
+                    application.run()
+            finally:
+                report = self._say(application.report(), plan)
+                _push(context, "return_value", report)
+            if red := sum(report["counts"][outcome] for outcome in RED):
+                raise AirflowFailException(
+                    f"{red} of {len(report['items'])} planned replicas may still be there: see the report"
+                )
+            return report
+
+    def _say(self, report: Report, plan: Plan) -> Report:
+        from tavus_provider.page import report_sentence, report_table
+
+        for line in report_table(report, plan):
+            self.log.info("%s", line)
+        self.log.info("%s", report_sentence(report))
+        return report
+
+
+class LookUpReplicaOperator(_TavusOperator):
+    """
+    Read one replica and what uses it, and refuse it if it may not be deleted by hand.
+
+    Refused are replicas that are not of the type ``user``, and those in use as a persona's default, in
+    an active conversation or in a video that is being made. The XCom is a plan with this one replica,
+    made for a permanent delete, so that :class:`ApproveRetentionOperator` can show it.
+
+    :param replica_id: id of the replica; templated
+    :param ignore_if_missing: go on where Tavus does not know the id (it may be soft-deleted); templated
+    :param tavus_conn_id: id of the Airflow connection; templated
+    """
+
+    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
+
+    def __init__(self, *, replica_id: str, ignore_if_missing: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.replica_id = replica_id
+        self.ignore_if_missing = ignore_if_missing
+        if not isinstance(ignore_if_missing, str):
+            check_bool("ignore_if_missing", ignore_if_missing)
+
+    def execute(self, context: Context) -> Plan:
+        """Return the plan of one."""
+        with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            from tavus_provider.apply import BY_HAND, decide_one
+            from tavus_provider.plan import make_plan
+            from tavus_provider.retention import Decision
+
+            ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
+            verdict = decide_one(self.hook, self.replica_id, now=_now, ignore_if_missing=ignore)
+            self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
+            return make_plan(
+                Decision((verdict,), BY_HAND.limits),
+                BY_HAND,
+                now=_now(),
+                hard=True,
+                tavus_conn_id=self.tavus_conn_id,
+                origin=self.hook.origin,
+            )
+
+
+def _policy(value: object) -> RetentionPolicy:
+    from tavus_provider.retention import RetentionPolicy
+
+    return RetentionPolicy.read(value)
+
+
+def _now() -> datetime:
+    """The wall clock: an age is never counted from the logical date of a run."""
+    return datetime.now(UTC)
+
+
+def _try_number(context: Context) -> int:
+    return int(getattr(context.get("ti"), "try_number", 1) or 1)
+
+
+def _push(context: Context, key: str, value: Any) -> None:
+    context["ti"].xcom_push(key=key, value=value)
+
+
+def _approvers() -> list[Any] | None:
+    from airflow.configuration import conf
+
+    names = [name.strip() for name in conf.get("tavus", "approvers", fallback="").split(",")]
+    return [{"id": name, "name": name} for name in names if name] or None
+
+
+def _is_template(value: object) -> bool:
+    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
+
+
+def _templated(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Where in a policy templates stand."""
+    if _is_template(value):
+        yield path
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _templated(inner, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _templated(inner, (*path, str(number)))
+
+
+def _may_be_templated(path: tuple[str, ...]) -> bool:
+    return path[0] in ("scope", "narrow") or (
+        path[0] == "expire" and path[-1] in ("older_than", "unused_for")
+    )
+
+
+def _with_stand_ins(value: Any, key: str = "") -> Any:
+    """A policy that can be checked before its templates are rendered: something good stands for each."""
+    if _is_template(value):
+        lists, mappings = ("include", "exclude", "model_names"), ("scope", "narrow")
+        return [] if key in lists else {} if key in mappings else "1d"
+    if isinstance(value, Mapping):
+        return {name: _with_stand_ins(inner, name) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_stand_ins(inner) for inner in value]
+    return value
+
+
+def _as_written(written: Any, rendered: Any) -> Any:
+    """Take only what is a template from the rendered policy: native rendering reads '123' as a number."""
+    if _is_template(written):
+        return rendered
+    if isinstance(written, Mapping):
+        return {key: _as_written(value, rendered[key]) for key, value in written.items()}
+    if isinstance(written, list | tuple):
+        return [_as_written(*pair) for pair in zip(written, rendered, strict=True)]
+    return written
