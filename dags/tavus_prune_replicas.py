@@ -1,0 +1,74 @@
+"""
+### Prune expired Tavus replicas
+
+Every day: reads the account, decides under the policy below which replicas have expired, and deletes
+those (softly; there is no undelete all the same). What is in use, in training, protected or in doubt
+stays. The verdict on every replica, with its reason, is in the log of `plan`.
+
+More than 10 replicas, or more than a quarter of the account, in one run: nothing is deleted and the run
+fails. The first clean-up of an old account is such a run; the README shows what to do then.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from airflow.sdk import DAG, Param
+
+from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
+
+with DAG(
+    dag_id="tavus_prune_replicas",
+    schedule="@daily",
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    render_template_as_native_obj=True,
+    doc_md=__doc__,
+    tags=["tavus", "retention"],
+    params={
+        "older_than": Param(
+            "90d",
+            type="string",
+            pattern="^[1-9][0-9]{0,4}[wdhm]$",
+            title="Older than",
+            description="Age from which a replica has expired: a number and a unit (w, d, h, m), as in 90d.",
+        ),
+        "include": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Only names like",
+            description="Patterns such as `spring-*`, one per line. Empty: all names.",
+        ),
+        "exclude": Param(
+            [],
+            type=["null", "array"],
+            items={"type": "string"},
+            title="Not names like",
+            description="Patterns such as `vip_*`, one per line. What they match stays.",
+        ),
+        "dry_run": Param(
+            False,
+            type="boolean",
+            title="Dry run",
+            description="Make the same plan and delete nothing.",
+        ),
+    },
+) as dag:
+    plan = PlanRetentionOperator(
+        task_id="plan",
+        policy={
+            "name": "prune",
+            "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
+            # What the form says can only make this scope smaller.
+            "scope": {"include": ["*"], "exclude": []},
+            "narrow": {
+                "include": "{{ params.include or [] }}",
+                "exclude": "{{ params.exclude or [] }}",
+            },
+            "limits": {"max_deletions": 10, "max_deletion_percent": 25},
+        },
+        dry_run="{{ params.dry_run }}",
+    )
+    ApplyRetentionOperator(task_id="apply", plan=plan.output, dry_run="{{ params.dry_run }}")

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DAGS = ROOT / "dags"
+EXPIRED = {"r1a0c5e8f3b2", "r2b9d41c07ae", "r3f6a2e9d815", "r4c81b7f0d3e", "r5e27d9a6c40", "r6d3b8f1e5a7"}
+OLD = "r1a0c5e8f3b2"
+
+# Every request that a DAG may make; see the vendor's own document.
+DOCUMENTED = [
+    ("GET", r"/v2/replicas", r"verbose=true&replica_type=user&limit=100&page=[1-9][0-9]*"),
+    ("GET", r"/v2/(personas|conversations|videos)", r"limit=100&page=[0-9]+"),
+    ("GET", r"/v2/replicas/[A-Za-z0-9_-]+", r"verbose=true"),
+    ("DELETE", r"/v2/replicas/[A-Za-z0-9_-]+", r"(hard=true)?"),
+]
+
+
+@pytest.fixture(autouse=True)
+def no_request_outside_the_documented_endpoints(request):
+    """Holds for every run in this file."""
+    sandbox = request.getfixturevalue("sandbox") if "sandbox" in request.fixturenames else None
+    yield
+    for seen in sandbox.state()["requests"] if sandbox else ():
+        known = [
+            (method, path, query)
+            for method, path, query in DOCUMENTED
+            if seen["method"] == method
+            and re.fullmatch(path, seen["path"])
+            and re.fullmatch(query, seen["query"])
+        ]
+        assert known, seen
+        assert seen["key_ok"]
+
+
+def deleted(sandbox, *, hard=False):
+    return {d["replica_id"] for d in sandbox.state()["deletes"] if d["hard"] is hard}
+
+
+def requests(sandbox):
+    return sandbox.state()["requests"]
+
+
+@pytest.fixture(scope="module")
+def bag():
+    try:
+        from airflow.dag_processing.dagbag import DagBag
+    except ImportError:  # before 3.2
+        from airflow.models.dagbag import DagBag
+    where = {"bundle_path": DAGS, "bundle_name": "dags-folder"}
+    known = inspect.signature(DagBag.__init__).parameters
+    return DagBag(DAGS, **{name: value for name, value in where.items() if name in known})
+
+
+# -- the contract
+
+
+def test_all_dag_files_are_read_without_an_error(bag):
+    assert bag.import_errors == {}
+    assert set(bag.dags) == {"tavus_prune_replicas", "tavus_purge_replicas", "tavus_delete_replica"}
+
+
+def test_each_file_is_named_like_its_dag(bag):
+    assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == set(bag.dags)
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "tasks", "params"),
+    [
+        (
+            "tavus_prune_replicas",
+            {"plan": {"apply"}, "apply": set()},
+            {"older_than": "90d", "include": [], "exclude": [], "dry_run": False},
+        ),
+        (
+            "tavus_purge_replicas",
+            {"plan": {"approve", "apply"}, "approve": {"apply"}, "apply": set()},
+            {"older_than": "90d", "include": [], "exclude": []},
+        ),
+        (
+            "tavus_delete_replica",
+            {
+                "look": {"choose", "approve"},
+                "choose": {"delete", "approve"},
+                "delete": set(),
+                "approve": {"delete_permanently"},
+                "delete_permanently": set(),
+            },
+            {"replica_id": "", "permanent": False, "ignore_if_missing": False},
+        ),
+    ],
+)
+def test_tasks_and_params_are_those_of_the_contract(bag, dag_id, tasks, params):
+    dag = bag.dags[dag_id]
+    found = {task.task_id: task.downstream_task_ids for task in dag.tasks}
+    assert set(found) == set(tasks)
+    for task_id, downstream in tasks.items():
+        assert downstream <= found[task_id]
+    assert {name: dag.params.get_param(name).value for name in dag.params} == params
+
+
+def test_only_prune_has_a_schedule_and_it_never_catches_up_nor_overlaps(bag):
+    prune = bag.dags["tavus_prune_replicas"]
+    assert (prune.schedule, prune.catchup, prune.max_active_runs) == ("@daily", False, 1)
+    assert bag.dags["tavus_purge_replicas"].schedule is None
+    assert bag.dags["tavus_delete_replica"].schedule is None
+
+
+def test_what_is_permanent_is_written_in_the_file(bag):
+    hard = {
+        (dag_id, task.task_id): task.hard
+        for dag_id, dag in bag.dags.items()
+        for task in dag.tasks
+        if hasattr(task, "hard")
+    }
+    assert hard == {
+        ("tavus_prune_replicas", "plan"): False,
+        ("tavus_prune_replicas", "apply"): False,
+        ("tavus_purge_replicas", "plan"): True,
+        ("tavus_purge_replicas", "apply"): True,
+        ("tavus_delete_replica", "delete"): False,
+        ("tavus_delete_replica", "delete_permanently"): True,
+    }
+
+
+@pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_purge_replicas"])
+def test_the_shipped_policy_keeps_all_that_is_in_use_and_has_the_default_limits(bag, dag_id):
+    from tavus_provider.retention import RetentionPolicy
+
+    written = dict(bag.dags[dag_id].get_task("plan").policy)
+    written["expire"] = [{**written["expire"][0], "older_than": "90d"}]
+    written["narrow"] = {}
+    policy = RetentionPolicy.read(written)
+    assert [(str(rule.older_than), rule.unused_for) for rule in policy.expire] == [("90d", None)]
+    assert policy.keep.in_use == ("persona", "conversation", "video")
+    assert policy.keep.keep_last is None
+    assert (policy.limits.max_deletions, policy.limits.max_deletion_percent) == (10, 25)
+
+
+def test_reading_the_dag_files_loads_no_http_library_of_ours():
+    code = (
+        "import sys, runpy, pathlib, airflow.sdk, airflow.providers.standard.operators.hitl\n"
+        "import airflow.providers.standard.decorators.branch_python\n"
+        "before = set(sys.modules)\n"
+        f"for file in sorted(pathlib.Path({str(DAGS)!r}).glob('*.py')): runpy.run_path(str(file))\n"
+        "ours = {m for m in sys.modules if m.startswith('tavus_provider')}\n"
+        "print('LOADED', sorted(ours), 'requests' in set(sys.modules) - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    line = [line for line in done.stdout.splitlines() if line.startswith("LOADED")]
+    assert line, done.stderr
+    for module in ("transport", "wire", "hooks", "sandbox"):
+        assert f"tavus_provider.{module}" not in line[0]
+    assert line[0].endswith("False")
+
+
+# -- prune
+
+
+def test_prune_deletes_softly_what_has_expired_and_says_for_all_others_why_not(sandbox, run_dag):
+    stays = {
+        "rf8c6e5b1a20": ("kept", "is the default of persona p1c2d3e4f5a6"),
+        "r09d7f2c4b6a": ("kept", "is in active conversation c0eaa60a267274af"),
+        "r1ae8b0d3c5f": ("kept", "is in video 1e30440cf9, which is generating"),
+        "r2bf9a1e4d7c": ("kept", "is still in training, and no rule names status 'started'"),
+        "r4d1e7a9c3f6": (
+            "kept",
+            "failed 20 hours ago, a delete within 72h can lose the refund of the training",
+        ),
+        "r70f4c2a9e6b": ("not_expired", "45 days old, rule 'stale' asks for 90d"),
+        "r6a3d9e1c5b8": ("undetermined", "created_at is not given"),
+        "rae7b3c5a9f2": ("out_of_scope", "replica_type is 'user'', not 'user'"),
+    }
+    ran = run_dag("tavus_prune_replicas", {})
+    assert ran.states == {"plan": "success", "apply": "success"}
+    assert deleted(sandbox) == EXPIRED
+    assert deleted(sandbox, hard=True) == set()
+    verdicts = {row["replica_id"]: (row["rung"], row["reason"]) for row in ran.pull("plan", "verdicts")}
+    assert {replica_id: verdicts[replica_id] for replica_id in stays} == stays
+    assert verdicts[OLD] == ("expired", "120 days old, limit is 90d")
+    assert not {"rb1f8c4d6e0a", "rb2a9d5e7f1b"} & set(verdicts)  # stock replicas are not even listed
+    plan, report = ran.pull("plan"), ran.pull("apply")
+    assert (report["plan_digest"], report["counts"]["deleted"]) == (plan["digest"], 6)
+    assert {row["replica_id"] for row in plan["delete"]} == EXPIRED
+
+    again = run_dag("tavus_prune_replicas", {})
+    assert again.state == "success"
+    assert again.pull("plan")["delete"] == []
+    assert len(sandbox.state()["deletes"]) == 6
+
+
+def test_a_dry_prune_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
+    ran = run_dag("tavus_prune_replicas", {"dry_run": True})
+    assert ran.state == "success"
+    assert {row["replica_id"] for row in ran.pull("plan")["delete"]} == EXPIRED
+    report = ran.pull("apply")
+    assert (report["dry_run"], report["counts"]["skipped"]) == (True, 6)
+    assert sandbox.state()["deletes"] == []
+
+
+@pytest.mark.parametrize(
+    ("conf", "goes"),
+    [
+        pytest.param({"include": ["*campaign*"]}, {OLD, "r2b9d41c07ae"}, id="include"),
+        pytest.param(
+            {"exclude": ["*campaign*", "<*"]}, {"r3f6a2e9d815", "r4c81b7f0d3e", "r5e27d9a6c40"}, id="exclude"
+        ),
+        pytest.param({"include": None, "exclude": None, "older_than": "690d"}, {"r3f6a2e9d815"}, id="null"),
+    ],
+)
+def test_the_form_narrows_a_run_and_moves_its_age_limit(sandbox, run_dag, conf, goes):
+    ran = run_dag("tavus_prune_replicas", conf)
+    assert ran.state == "success"
+    assert deleted(sandbox) == goes
+
+
+def test_an_account_with_a_protected_replica_keeps_it(sandbox, run_dag, tmp_path):
+    text = (DAGS / "tavus_prune_replicas.py").read_text()
+    changed = text.replace('"limits": {', f'"keep": {{"protected_ids": ["{OLD}"]}},\n"limits": {{')
+    assert changed != text
+    (tmp_path / "prune.py").write_text(changed.replace("tavus_prune_replicas", "prune_with_protected"))
+    ran = run_dag("prune_with_protected", {}, folder=tmp_path)
+    assert deleted(sandbox) == EXPIRED - {OLD}
+    verdicts = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
+    assert verdicts[OLD] == "is in keep.protected_ids"
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "older_than"),
+    [
+        *(("tavus_prune_replicas", value) for value in ("", "None", None, "90", "-1d", "0d", 90)),
+        *(("tavus_purge_replicas", value) for value in ("None", "90")),
+    ],
+)
+def test_an_age_limit_that_is_none_is_refused_by_the_form(sandbox, run_dag, dag_id, older_than):
+    with pytest.raises(Exception, match="older_than"):
+        run_dag(dag_id, {"older_than": older_than})
+    assert requests(sandbox) == []
+
+
+def test_a_prune_beyond_its_limits_deletes_nothing_and_the_plan_can_be_read(sandbox, run_dag):
+    ran = run_dag("tavus_prune_replicas", {"older_than": "60d"})
+    assert ran.states == {"plan": "failed", "apply": "upstream_failed"}
+    assert len(ran.pull("plan")["delete"]) > 6
+    assert sandbox.state()["deletes"] == []
+
+
+# -- purge, as far as no person is needed
+
+
+def test_a_purge_with_nothing_to_delete_asks_nobody_and_is_green(sandbox, run_dag):
+    ran = run_dag("tavus_purge_replicas", {"older_than": "5000d"})
+    assert ran.states == {"plan": "success", "approve": "skipped", "apply": "skipped"}
+    assert ran.state == "success"
+    assert sandbox.state()["deletes"] == []
+
+
+def test_a_purge_beyond_its_limits_asks_nobody(sandbox, run_dag):
+    ran = run_dag("tavus_purge_replicas", {"older_than": "60d"})
+    assert ran.states == {"plan": "failed", "approve": "upstream_failed", "apply": "upstream_failed"}
+    assert sandbox.state()["deletes"] == []
+
+
+def test_marking_the_approval_as_done_does_not_stand_in_for_a_person(sandbox, run_dag):
+    ran = run_dag("tavus_purge_replicas", {}, mark_success_pattern="approve")
+    assert ran.states == {"plan": "success", "approve": "success", "apply": "failed"}
+    assert sandbox.state()["deletes"] == []
+
+
+# -- delete one
+
+
+def test_marking_the_approval_of_one_as_done_does_not_delete_it_for_ever(sandbox, run_dag):
+    conf = {"replica_id": "rd6a1c3f7e82", "permanent": True}
+    ran = run_dag("tavus_delete_replica", conf, mark_success_pattern="approve")
+    assert ran.states["delete_permanently"] == "failed"
+    assert sandbox.state()["deletes"] == []
+
+
+def test_one_replica_is_deleted_by_its_id_without_asking_where_it_is_not_for_ever(sandbox, run_dag):
+    ran = run_dag("tavus_delete_replica", {"replica_id": "rd6a1c3f7e82"})
+    assert ran.states == {
+        "look": "success",
+        "choose": "success",
+        "delete": "success",
+        "approve": "skipped",
+        "delete_permanently": "skipped",
+    }
+    assert sandbox.state()["deletes"] == [{"replica_id": "rd6a1c3f7e82", "hard": False}]
+
+
+@pytest.mark.parametrize("permanent", [False, True])
+@pytest.mark.parametrize(
+    "replica_id",
+    [
+        pytest.param("rb1f8c4d6e0a", id="stock"),
+        pytest.param("rf8c6e5b1a20", id="in-use"),
+        pytest.param("r404", id="missing"),
+    ],
+)
+def test_what_may_not_be_deleted_by_hand_ends_at_the_look(sandbox, run_dag, replica_id, permanent):
+    ran = run_dag("tavus_delete_replica", {"replica_id": replica_id, "permanent": permanent})
+    assert ran.state == "failed"
+    assert ran.states["look"] == "failed"
+    assert {state for task, state in ran.states.items() if task != "look"} == {"upstream_failed"}
+    assert sandbox.state()["deletes"] == []
+
+
+def test_a_missing_replica_is_fine_where_the_form_says_so(sandbox, run_dag):
+    ran = run_dag("tavus_delete_replica", {"replica_id": "r404", "ignore_if_missing": True})
+    assert ran.state == "success"
+    assert ran.pull("delete")["outcome"] == "already_gone"
+    assert sandbox.state()["deletes"] == []
+
+
+@pytest.mark.parametrize("bad", ["", "..", "x?hard=true", "../personas/p1", None, ["r1"], 1000])
+def test_what_cannot_be_an_id_is_refused_by_the_form(sandbox, run_dag, bad):
+    with pytest.raises(Exception, match="replica_id"):
+        run_dag("tavus_delete_replica", {"replica_id": bad})
+    assert requests(sandbox) == []
+
+
+@pytest.mark.parametrize("bad", ["None", "null", "true", "123456", "r1\n"])
+def test_what_a_form_lets_through_and_is_no_id_is_refused_by_the_task(sandbox, run_dag, bad):
+    ran = run_dag("tavus_delete_replica", {"replica_id": bad})
+    assert ran.states["look"] == "failed"
+    assert requests(sandbox) == []
