@@ -1,0 +1,69 @@
+"""Draw docs/plan.svg: the table that `plan` logs for the sandbox's account, as a terminal shows it."""
+
+from __future__ import annotations
+
+import html
+import os
+import re
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+DRAWING = Path(__file__).resolve().parents[1] / "docs" / "plan.svg"
+COLUMNS, ROW, CHAR = 176, 17, 7.25
+COLOURS = {"DELETE": "#ff7b72", "keep, in doubt": "#d29922", "keep": "#7ee787"}
+
+
+def lines() -> list[str]:
+    """Return the table, made by the code that makes it in a task."""
+    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
+    from tavus_provider.sandbox import Sandbox
+
+    with Sandbox() as sandbox:
+        os.environ["AIRFLOW_CONN_TAVUS_DEFAULT"] = (
+            f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
+        )
+        os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
+        from tavus_provider.apply import read_and_decide
+        from tavus_provider.hooks.tavus import TavusHook
+        from tavus_provider.page import decision_sentence, decision_table
+        from tavus_provider.retention import RetentionPolicy
+
+        policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
+        with TavusHook() as hook:
+            decision = read_and_decide(hook, policy, now=lambda: datetime.now(UTC))
+        table = decision_table(decision, now=datetime.now(UTC))
+    rule = "─" * (COLUMNS - 2)
+    return [*(rule if set(line) == {"─"} else line for line in table), "", decision_sentence(decision)]
+
+
+def drawing(text: list[str]) -> str:
+    """Return the lines as an SVG that needs nothing from anywhere else."""
+    rows = []
+    for number, line in enumerate(text):
+        verdict = next((word for word in COLOURS if re.match(rf"{word}  ", line)), None)
+        shown = html.escape(line[: COLUMNS - 1], quote=False)
+        if verdict:
+            shown = f'<tspan fill="{COLOURS[verdict]}">{verdict}</tspan>{shown[len(verdict) :]}'
+        rows.append(f'<text x="16" y="{28 + number * ROW}" xml:space="preserve">{shown}</text>')
+    width, height = round(COLUMNS * CHAR + 32), len(text) * ROW + 34
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
+            f'viewBox="0 0 {width} {height}" role="img" aria-label="The plan of the sandbox account">',
+            f'<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>',
+            '<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace" '
+            'font-size="12" fill="#c9d1d9">',
+            *rows,
+            "</g>",
+            "</svg>",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    DRAWING.parent.mkdir(exist_ok=True)
+    DRAWING.write_text(drawing(lines()), encoding="utf-8")
+    sys.stdout.write(f"{DRAWING.relative_to(Path.cwd())}\n")
