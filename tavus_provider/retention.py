@@ -204,6 +204,13 @@ class Rule(_Part):
             raise ValueError("status is empty, name at least one or leave it out")
         return self
 
+    def holds(self, case: _Case) -> bool:
+        """Whether all conditions do."""
+        older_than, unused_for = self.older_than, self.unused_for
+        return (older_than is None or case.age >= older_than.delta) and (
+            unused_for is None or case.idle >= unused_for.delta
+        )
+
     def wait(self, case: _Case) -> timedelta:
         """How long it takes until all conditions hold; none if they do."""
         age = self.older_than.delta - case.age if self.older_than is not None else _ZERO
@@ -215,11 +222,13 @@ class Rule(_Part):
         if (limit := self.older_than) is not None:
             yield f"{limit.of(case.age)} old", limit, case.age >= limit.delta
         if (limit := self.unused_for) is not None:
-            said = f"unused for {limit.of(case.idle)}"
+            idle = limit.of(case.idle)
             if case.perhaps is not None:
-                said = f"perhaps used {limit.of(case.idle)} ago, {case.perhaps}"
+                said = f"perhaps used {idle} ago, {case.perhaps}"
             elif case.last_used_at is None:
-                said = f"never used since it was created {limit.of(case.idle)} ago"
+                said = f"never used since it was created {idle} ago"
+            else:
+                said = f"unused for {idle}"
             yield said, limit, case.idle >= limit.delta
 
 
@@ -478,12 +487,12 @@ class _Facts:
         limit = self.keep.keep_last
         if limit is None:
             return
-        gates = [step for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
+        gates = [step.asks for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
         pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
         for case in cases:
             replica = case.replica
-            if any(step.asks(case, self) is not None for step in gates):
+            if any(asks(case, self) for asks in gates):
                 continue
             if pattern is None:
                 groups["", None].append(replica)
@@ -626,7 +635,7 @@ def _not_expired(case: _Case, facts: _Facts) -> str | None:
     rules = facts.rules_for.get(case.replica.status or "")
     if not rules:
         return f"no rule matches status '{case.replica.status}'"
-    nearest = min(rules, key=lambda rule: rule.wait(case))
+    nearest = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: rule.wait(case))
     asks = facts.asks[nearest.rule]
     return "; ".join(
         f"{so}, {asks} {limit}" for so, limit, reached in nearest.conditions(case) if not reached
@@ -660,7 +669,7 @@ _NOT_GIVEN: Final = "updated_at is not given"
 
 def _verdict(case: _Case, facts: _Facts) -> Verdict:
     rung, word, reason = next(
-        (step.rung, step.word, reason) for step in _LADDER if (reason := step.asks(case, facts)) is not None
+        (rung, word, reason) for rung, word, asks in _LADDER if (reason := asks(case, facts)) is not None
     )
     rule = _rule_that_holds(case, facts) if rung == "expired" else None
     created = case.replica.created_at
@@ -677,7 +686,7 @@ def _verdict(case: _Case, facts: _Facts) -> Verdict:
 
 def _rule_that_holds(case: _Case, facts: _Facts) -> Rule | None:
     for rule in facts.rules_for.get(case.replica.status or "", ()):
-        if rule.wait(case) == _ZERO:
+        if rule.holds(case):
             return rule
     return None
 
