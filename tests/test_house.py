@@ -36,7 +36,10 @@ MAY = {
     "operators.tavus": {
         *("account", "apply", "exceptions", "hooks.tavus", "page", "plan", "replica", "retention"),
     },
+    "plugins.button": set(),
+    "plugins.tavus": {"plugins.button"},
     "sandbox": set(),
+    "plugins.__init__": set(),
     "hooks.__init__": set(),
     "operators.__init__": set(),
 }
