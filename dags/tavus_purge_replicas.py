@@ -28,34 +28,51 @@ with DAG(
     max_active_runs=1,
     render_template_as_native_obj=True,
     doc_md=__doc__,
+    default_args={"owner": "tavus"},
+    owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention", "irrevocable"],
+    # What has no section stands in one that is open from the start.
     params={
         "older_than": Param(
             "90d",
             type="string",
             pattern="^[1-9][0-9]{0,4}[wdhm]$",
+            minLength=2,
+            maxLength=6,
             title="Older than",
-            description="Age from which a replica has expired: a number and a unit (w, d, h, m), as in 90d.",
+            description="Age from which a replica has expired: a number above 0 and a unit, weeks (w), "
+            "days (d), hours (h) or minutes (m). An example: 90d.",
         ),
         "include": Param(
             [],
             type=["null", "array"],
-            items={"type": "string"},
+            items={"type": "string", "minLength": 1, "maxLength": 256},
+            maxItems=100,
+            section="Narrow by name",
             title="Only names like",
-            description="Patterns such as `spring-*`, one per line. Empty: all names.",
+            description="Patterns such as spring-*, one per line. Empty: all that the DAG file allows.",
         ),
         "exclude": Param(
             [],
             type=["null", "array"],
-            items={"type": "string"},
+            items={"type": "string", "minLength": 1, "maxLength": 256},
+            maxItems=100,
+            section="Narrow by name",
             title="Not names like",
-            description="Patterns such as `vip_*`, one per line. What they match stays.",
+            description="Patterns such as vip_*, one per line. What they match stays.",
         ),
     },
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
         hard=True,
+        doc_md="""
+Reads all replicas and what uses them, and decides on each under the policy in the DAG file.
+**Deletes nothing.**
+
+The log has every verdict with its reason; XCom has the plan (`return_value`) and all verdicts (`verdicts`).
+Red if a limit of the policy would be passed: then nobody is asked.
+""",
         policy={
             "name": "purge",
             "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
@@ -68,10 +85,26 @@ with DAG(
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
         },
     )
-    approve = ApproveRetentionOperator(task_id="approve", plan=plan.output)
+    approve = ApproveRetentionOperator(
+        task_id="approve",
+        plan=plan.output,
+        doc_md="""
+Shows the plan under *Required Actions* and waits for a person.
+
+*Approve* lets exactly this plan be carried out, *Reject* ends the run, and no answer within 24 hours fails
+it. Clearing this task does not ask again: trigger a new run.
+""",
+    )
     ApplyRetentionOperator(
         task_id="apply",
         hard=True,
         plan=plan.output,
         approved_digest=approve.output["approved_digest"],
+        doc_md="""
+Reads the account again and deletes what was approved and is still so, **for ever, with the training
+footage**.
+
+XCom `return_value` is the report: one outcome for each planned replica. Red means that something may still
+be there.
+""",
     )

@@ -138,7 +138,7 @@ def airflow(port: int) -> int:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -151,7 +151,7 @@ def airflow(port: int) -> int:
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         }
         fresh_home(env)
-        (HOME / "passwords.json").write_text(json.dumps({"admin": "admin"}))
+        (HOME / "passwords.json").write_text(json.dumps({"admin": "admin", "viewer": "viewer"}))
         say("Starting Airflow, which takes about half a minute ...")
         with (HOME / "output.log").open("a") as log:
             # In a session of its own: standalone stops its parts only when SIGINT reaches it alone.
@@ -164,7 +164,7 @@ def airflow(port: int) -> int:
                 process, f"{url}/execution/health"
             ):
                 say(
-                    f"\nAirflow is at {url} (user admin, password admin).\n"
+                    f"\nAirflow is at {url} (user admin, password admin; viewer, viewer may only look).\n"
                     f"Its connection tavus_default is a Tavus sandbox at {base_url}, key: sandbox.\n"
                     "Trigger tavus_prune_replicas, tavus_purge_replicas or tavus_delete_replica; approve "
                     "under Required Actions.\nCtrl-C stops it all."

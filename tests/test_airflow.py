@@ -199,3 +199,26 @@ def test_the_test_button_says_that_the_key_was_accepted(airflow):
         },
     )
     assert answer == {"status": True, "message": "Tavus accepted the API key."}
+
+
+def test_the_test_button_works_for_a_connection_saved_without_a_port(airflow):
+    made = {"connection_id": "no_port", "conn_type": "tavus", "host": airflow.sandbox, "password": "sandbox"}
+    airflow.api("/connections", "POST", json=made)
+    # What the UI of Airflow 3.3.2 sends, word for word.
+    sent = {**made, "description": "", "extra": "{}", "login": "", "password": "***", "port": 0, "schema": ""}
+    answer = airflow.api("/connections/test", "POST", json=sent)
+    assert answer == {"status": True, "message": "Tavus accepted the API key."}
+
+
+def test_a_mask_that_comes_back_from_the_form_does_not_become_the_key(airflow):
+    made = {"connection_id": "masked", "conn_type": "tavus", "host": airflow.sandbox, "password": "sandbox"}
+    shown = airflow.api("/connections", "POST", json=made)
+    assert shown["password"] == "***"
+    airflow.api("/connections/masked", "PATCH", json={**shown, "extra": '{"timeout": 20}'})
+    known = {"connection_id": "masked", "conn_type": "tavus"}
+    assert airflow.api("/connections/test", "POST", json=known)["message"] == "Tavus accepted the API key."
+    before = len(airflow.state()["requests"])
+    airflow.api("/connections", "POST", json={**made, "connection_id": "mask_only", "password": "***"})
+    answer = airflow.api("/connections/test", "POST", json={**known, "connection_id": "mask_only"})
+    assert answer["message"] == "The API key is missing or cannot be one: enter it in the password field."
+    assert len(airflow.state()["requests"]) == before

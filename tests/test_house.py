@@ -42,7 +42,10 @@ MAY = {
         *("account", "apply", "digest", "exceptions", "files", "hooks.tavus", "known", "ledger", "page"),
         *("plan", "policy", "replica", "retention"),
     },
+    "plugins.button": set(),
+    "plugins.tavus": {"plugins.button"},
     "sandbox": set(),
+    "plugins.__init__": set(),
     "hooks.__init__": set(),
     "operators.__init__": set(),
 }
