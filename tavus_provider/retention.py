@@ -356,12 +356,12 @@ class _Facts:
         limit = self.keep.keep_last
         if limit is None:
             return
-        gates = [step for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
+        gates = [step.asks for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
         pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
         for case in cases:
             replica = case.replica
-            if any(step.asks(case, self) is not None for step in gates):
+            if any(asks(case, self) for asks in gates):
                 continue
             if pattern is None:
                 groups["", None].append(replica)
@@ -554,7 +554,7 @@ def _not_expired(case: _Case, facts: _Facts) -> str | None:
     rules = facts.rules_for.get(case.replica.status or "")
     if not rules:
         return f"no rule matches status '{case.replica.status}'"
-    nearest = min(rules, key=lambda rule: _wait(rule, case))
+    nearest = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _wait(rule, case))
     asks = facts.asks[nearest.rule]
     return "; ".join(
         f"{so}, {asks} {limit}" for so, limit, reached in _conditions(nearest, case) if not reached
@@ -638,6 +638,14 @@ def _no_longer_listed(facts: _Facts, listed: Set[str]) -> Iterator[Verdict]:
         )
 
 
+def _holds(rule: Rule, case: _Case) -> bool:
+    """Whether all conditions of a rule do."""
+    older_than, unused_for = rule.older_than, rule.unused_for
+    return (older_than is None or case.age >= older_than.delta) and (
+        unused_for is None or case.idle >= unused_for.delta
+    )
+
+
 def _wait(rule: Rule, case: _Case) -> timedelta:
     """How long it takes until all conditions of a rule hold; none if they do."""
     age = rule.older_than.delta - case.age if rule.older_than is not None else ZERO
@@ -650,17 +658,19 @@ def _conditions(rule: Rule, case: _Case) -> Iterator[tuple[str, Duration, bool]]
     if (limit := rule.older_than) is not None:
         yield f"{limit.of(case.age)} old", limit, case.age >= limit.delta
     if (limit := rule.unused_for) is not None:
-        said = f"unused for {limit.of(case.idle)}"
+        idle = limit.of(case.idle)
         if case.perhaps is not None:
-            said = f"perhaps used {limit.of(case.idle)} ago, {case.perhaps}"
+            said = f"perhaps used {idle} ago, {case.perhaps}"
         elif case.last_used_at is None:
-            said = f"never used since it was created {limit.of(case.idle)} ago"
+            said = f"never used since it was created {idle} ago"
+        else:
+            said = f"unused for {idle}"
         yield said, limit, case.idle >= limit.delta
 
 
 def _rule_that_holds(case: _Case, facts: _Facts) -> Rule | None:
     for rule in facts.rules_for.get(case.replica.status or "", ()):
-        if _wait(rule, case) == ZERO:
+        if _holds(rule, case):
             return rule
     return None
 
