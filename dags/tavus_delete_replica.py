@@ -24,26 +24,34 @@ with DAG(
     catchup=False,
     render_template_as_native_obj=True,
     doc_md=__doc__,
+    default_args={"owner": "tavus"},
+    owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "irrevocable"],
+    # What has no section stands in one that is open from the start.
     params={
         "replica_id": Param(
             "",
             type="string",
             pattern="^[A-Za-z0-9][A-Za-z0-9_-]{1,63}$",
+            minLength=2,
+            maxLength=64,
             title="Replica",
-            description="Id of the replica, such as `rf4e9d9790f0`.",
+            description="Id of the replica, such as rf4e9d9790f0: letters, digits, - and _.",
         ),
         "permanent": Param(
             False,
             type="boolean",
             title="Permanently, with its training footage",
-            description="Somebody has to approve it first.",
+            description_md="**Cannot be undone:** the replica and the footage it was trained on are gone for "
+            "ever. Somebody has to approve it first, under *Required Actions*. Off: a soft delete; Tavus "
+            "documents no undo for that either.",
         ),
         "ignore_if_missing": Param(
             False,
             type="boolean",
+            section="If it is not there",
             title="Fine if it is gone already",
-            description="Otherwise an id that Tavus does not know fails the run.",
+            description="Otherwise an id that Tavus does not know fails the run: it may be mistyped.",
         ),
     },
 ) as dag:
@@ -51,9 +59,13 @@ with DAG(
         task_id="look",
         replica_id="{{ params.replica_id }}",
         ignore_if_missing="{{ params.ignore_if_missing }}",
+        doc_md="""
+Reads the replica and what uses it. Red for a stock replica, for one in use, and for an id that Tavus does not
+know.
+""",
     )
 
-    @task.branch
+    @task.branch(doc_md="Goes to `approve` for a permanent delete, else to `delete`.")
     def choose(permanent: bool) -> str:
         return "approve" if permanent else "delete"
 
@@ -63,14 +75,24 @@ with DAG(
         replica_id="{{ params.replica_id }}",
         hard=False,
         ignore_if_missing="{{ params.ignore_if_missing }}",
+        doc_md="Deletes the replica softly. **There is no undelete.** XCom `return_value` says how it went.",
     )
-    approve = ApproveRetentionOperator(task_id="approve", plan=look.output)
+    approve = ApproveRetentionOperator(
+        task_id="approve",
+        plan=look.output,
+        doc_md="""
+Shows the replica under *Required Actions* and waits for a person.
+
+*Approve* lets it be deleted for ever, *Reject* ends the run, and no answer within 24 hours fails it.
+""",
+    )
     delete_permanently = DeleteReplicaOperator(
         task_id="delete_permanently",
         # There is no such id unless a person has approved it, whatever the state of the task says.
         replica_id=approve.output["approved_replica_id"],
         hard=True,
         ignore_if_missing="{{ params.ignore_if_missing }}",
+        doc_md="Deletes the approved replica **for ever, with its training footage**.",
     )
     look >> chosen >> [delete, approve]
     approve >> delete_permanently

@@ -28,6 +28,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(os.environ.get("TRY_IT_HOME", ROOT / ".airflow"))
+DAGS = Path(os.environ.get("TRY_IT_DAGS", ROOT / "dags"))
 BIN = Path(sys.executable).parent
 OPERATOR_LINE = re.compile(
     r"^\S+ \[\w+ *\] (.*?) *\[airflow\.task\.operators\.tavus_provider\.[^]]*\] loc=.*$"
@@ -49,7 +50,7 @@ def environment(base_url: str, key: str) -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__TAVUS__ALLOWED_ORIGINS": base_url,
         "AIRFLOW_CONN_TAVUS_DEFAULT": json.dumps({"conn_type": "tavus", "host": base_url, "password": key}),
@@ -138,7 +139,7 @@ def airflow(port: int) -> int:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -151,7 +152,7 @@ def airflow(port: int) -> int:
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         }
         fresh_home(env)
-        (HOME / "passwords.json").write_text(json.dumps({"admin": "admin"}))
+        (HOME / "passwords.json").write_text(json.dumps({"admin": "admin", "viewer": "viewer"}))
         say("Starting Airflow, which takes about half a minute ...")
         with (HOME / "output.log").open("a") as log:
             # In a session of its own: standalone stops its parts only when SIGINT reaches it alone.
@@ -164,7 +165,7 @@ def airflow(port: int) -> int:
                 process, f"{url}/execution/health"
             ):
                 say(
-                    f"\nAirflow is at {url} (user admin, password admin).\n"
+                    f"\nAirflow is at {url} (user admin, password admin; viewer, viewer may only look).\n"
                     f"Its connection tavus_default is a Tavus sandbox at {base_url}, key: sandbox.\n"
                     "Trigger tavus_prune_replicas, tavus_purge_replicas or tavus_delete_replica; approve "
                     "under Required Actions.\nCtrl-C stops it all."

@@ -35,17 +35,19 @@ def get_provider_info() -> dict[str, object]:
                 "conn-fields": {
                     "timeout": {
                         "label": "Timeout (seconds)",
-                        "description": "For one exchange with Tavus, all in all. 30 if left empty.",
+                        "description": "For one exchange with Tavus, all in all: above 0, up to 600. "
+                        "30 if left empty.",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600},
                     },
                     "concurrency": {
                         "label": "Concurrency",
-                        "description": "The most requests under way at once. 8 if left empty.",
+                        "description": "The most requests under way at once: 1 to 64. 8 if left empty.",
                         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 64},
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "The most that one task sends in a second. No limit if left empty.",
+                        "description": "The most that one task sends in a second: above 0, up to 1000. "
+                        "No limit if left empty.",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000},
                     },
                 },
@@ -74,6 +76,22 @@ def get_provider_info() -> dict[str, object]:
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "/etc/ssl/company.pem",
+                        "default": "",
+                    },
+                    "policy": {
+                        "description": "YAML or JSON file with the policy that the prune and purge DAGs "
+                        "use instead of their own; any Airflow object storage path.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://aws_default@my-bucket/retention.yaml",
+                        "default": "",
+                    },
+                    "ledger": {
+                        "description": "Folder in which intents and outcomes of deletes are recorded; any "
+                        "Airflow object storage path. A folder under AIRFLOW_HOME if empty.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://aws_default@my-bucket/tavus-ledger",
                         "default": "",
                     },
                     "approvers": {

@@ -25,7 +25,10 @@ from tavus_provider.retention import Decision
 MAX_ROWS = 200
 """Rows of a table in the log; what is cut is counted."""
 
-_WORDS = {"expired": "DELETE", "undetermined": "keep, in doubt"}
+SHORT_PAGE = 10
+"""Replicas on an approval page above which a summary comes first."""
+
+_WORDS = {"expired": "DELETE", "scheduled": "scheduled", "undetermined": "keep, in doubt"}
 
 
 def decision_table(decision: Decision, *, now: datetime, max_rows: int = MAX_ROWS) -> list[str]:
@@ -54,8 +57,9 @@ def decision_table(decision: Decision, *, now: datetime, max_rows: int = MAX_ROW
 def decision_sentence(decision: Decision) -> str:
     """Return a decision in one sentence."""
     kept = ", ".join(f"{count:,} {word}" for word, count in decision.keep.items()) or "none"
+    scheduled = f"{len(decision.scheduled):,} scheduled, " if decision.scheduled else ""
     return (
-        f"{len(decision.delete):,} of {decision.listed:,} replicas to delete, "
+        f"{len(decision.delete):,} of {decision.listed:,} replicas to delete, {scheduled}"
         f"{len(decision.undetermined):,} in doubt and kept, others kept: {kept}"
     )
 
@@ -120,19 +124,38 @@ def approval_page(plan: Plan) -> str:
             f"{plain(plan['tavus_conn_id'])}) would be deleted **permanently**, under the policy "
             f"{plain(plan['policy']['name'])}.",
             "",
-            *rows,
-            "",
             "This cannot be undone: each replica is a person's likeness, and it goes together with its "
             "training footage. Conversations and videos made with it are not deleted.",
             "",
-            "- **Approve**: before each delete the account is read again; only what is listed above and is "
+            "- **Approve**: before each delete the account is read again; only what is listed below and is "
             "still to go is deleted.",
             "- **Reject**: nothing is deleted, and the run ends.",
-            "- **No answer**: nothing is deleted, and the run fails.",
+            f"- **No answer** until {plain(plan['valid_until'])}: nothing is deleted, and the run fails.",
             "",
-            f"Good until {plain(plan['valid_until'])}. Digest of this plan: `{plan['digest']}`",
+            *(_by_rule(plan["delete"]) if count > SHORT_PAGE else ()),
+            *rows,
+            "",
+            f"Digest of this plan: `{plan['digest']}`",
         ]
     )
+
+
+def _by_rule(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines that sum a long list up before it begins."""
+    ages: dict[str, list[int]] = {}
+    for row in rows:
+        ages.setdefault(row["rule"], []).append(row["age_days"] or 0)
+    return [
+        "| rule | replicas | youngest | oldest |",
+        "|---|--:|--:|--:|",
+        *(
+            f"| {plain(rule)} | {len(days):,} | {_days(min(days))} | {_days(max(days))} |"
+            for rule, days in sorted(ages.items(), key=lambda pair: -len(pair[1]))
+        ),
+        "",
+        f"All {len(rows):,}, one by one:",
+        "",
+    ]
 
 
 def plain(text: str) -> str:

@@ -143,6 +143,101 @@ def test_the_shipped_policy_keeps_all_that_is_in_use_and_has_the_default_limits(
     assert (policy.limits.max_deletions, policy.limits.max_deletion_percent) == (10, 25)
 
 
+# -- the forms and the pages of the DAGs
+
+
+def params_of(bag):
+    return {
+        (dag_id, name): {"description": dag.params.get_param(name).description or ""}
+        | dag.params.get_param(name).schema
+        for dag_id, dag in bag.dags.items()
+        for name in dag.params
+    }
+
+
+def test_each_field_of_a_form_has_a_title_a_description_and_a_bound(bag):
+    for (dag_id, name), schema in params_of(bag).items():
+        assert schema["title"], (dag_id, name)
+        assert schema.get("description") or schema.get("description_md"), (dag_id, name)
+        bounds = {"boolean": True, "string": {"pattern", "maxLength"} <= schema.keys()}
+        kind = schema["type"] if isinstance(schema["type"], str) else "array"
+        assert bounds.get(kind, {"items", "maxItems"} <= schema.keys()), (dag_id, name)
+
+
+def test_what_cannot_be_undone_is_said_beside_its_switch(bag):
+    said = params_of(bag)["tavus_delete_replica", "permanent"]["description_md"]
+    assert said.startswith("**Cannot be undone:**")
+    assert "training" in said or "trained" in said
+
+
+def test_the_first_fields_are_open_and_the_others_are_grouped(bag):
+    sections = {key: schema.get("section") for key, schema in params_of(bag).items()}
+    for dag_id in bag.dags:
+        mine = {section for (dag, _), section in sections.items() if dag == dag_id}
+        assert None in mine
+        assert len(mine) == 2
+    assert sections["tavus_delete_replica", "permanent"] is None
+    assert sections["tavus_prune_replicas", "dry_run"] is None
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "name", "bad"),
+    [
+        *(
+            (dag_id, "older_than", bad)
+            for dag_id in ("tavus_prune_replicas", "tavus_purge_replicas")
+            for bad in ("0d", "00d", "-1d", "90", "", "d", "1.5d", "90 d", "1y", "999999d", 90, None, ["90d"])
+        ),
+        ("tavus_prune_replicas", "include", [""]),
+        ("tavus_prune_replicas", "include", "spring-*"),
+        ("tavus_prune_replicas", "exclude", [1]),
+        ("tavus_prune_replicas", "exclude", ["x" * 257]),
+        ("tavus_prune_replicas", "include", ["x"] * 101),
+        ("tavus_prune_replicas", "dry_run", "false"),
+        ("tavus_delete_replica", "replica_id", "x"),
+        ("tavus_delete_replica", "replica_id", "r" * 65),
+        ("tavus_delete_replica", "replica_id", "r1/../r2"),
+        ("tavus_delete_replica", "permanent", "yes"),
+        ("tavus_delete_replica", "permanent", 1),
+    ],
+)
+def test_a_form_refuses_what_is_out_of_its_bounds(bag, dag_id, name, bad):
+    import jsonschema
+
+    schema = params_of(bag)[dag_id, name]
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(bad, schema)
+
+
+@pytest.mark.parametrize("older_than", ["0d", "-1d", "90", 90, "1.5d", ""])
+def test_an_age_that_came_past_the_form_is_refused_when_the_task_runs(sandbox, bag, older_than):
+    from airflow.providers.common.compat.sdk import AirflowFailException
+
+    task = bag.dags["tavus_prune_replicas"].get_task("plan").prepare_for_execution()
+    narrow = {"include": [], "exclude": []}
+    task.policy = {**task.policy, "narrow": narrow, "expire": [{"rule": "stale", "older_than": older_than}]}
+    task.dry_run = False
+    with pytest.raises(AirflowFailException, match="older_than"):
+        task.execute({})
+    assert requests(sandbox) == []
+
+
+def test_each_dag_and_each_task_explains_itself_and_its_owner_can_be_looked_up(bag):
+    for dag in bag.dags.values():
+        assert dag.doc_md.strip().startswith("###"), dag.dag_id
+        assert "tavus" in dag.tags
+        assert dag.owner_links == {dag.owner: "https://docs.tavus.io/"}
+        for task in dag.tasks:
+            assert task.doc_md, task.task_id
+
+
+@pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_purge_replicas", "tavus_delete_replica"])
+def test_what_deletes_says_so_in_bold_on_its_own_page(bag, dag_id):
+    for task in bag.dags[dag_id].tasks:
+        if task.task_type in ("ApplyRetentionOperator", "DeleteReplicaOperator"):
+            assert re.search(r"\*\*(There is no undelete|for ever)", task.doc_md), task.task_id
+
+
 def test_reading_the_dag_files_loads_no_http_library_of_ours():
     code = (
         "import sys, runpy, pathlib, airflow.sdk, airflow.providers.standard.operators.hitl\n"
@@ -229,6 +324,36 @@ def test_an_account_with_a_protected_replica_keeps_it(sandbox, run_dag, tmp_path
     assert deleted(sandbox) == EXPIRED - {OLD}
     verdicts = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
     assert verdicts[OLD] == "is in keep.protected_ids"
+
+
+@pytest.mark.parametrize(
+    ("conf", "goes"),
+    [
+        pytest.param({}, {"r2b9d41c07ae", "r3f6a2e9d815"}, id="as-the-file-says"),
+        pytest.param({"older_than": "300d"}, {"r3f6a2e9d815"}, id="narrowed-by-age"),
+        pytest.param({"older_than": "1d", "exclude": ["black*"]}, {"r2b9d41c07ae"}, id="never-widened"),
+    ],
+)
+def test_a_policy_file_of_the_deployment_takes_the_place_of_the_policy_in_the_dag(
+    sandbox, run_dag, tmp_path, monkeypatch, *, conf, goes
+):
+    (tmp_path / "holds.yaml").write_text("[r6d3b8f1e5a7, r4c81b7f0d3e]")
+    (tmp_path / "policy.yaml").write_text(
+        f"""
+        name: of-the-deployment
+        expire: [{{rule: long, older_than: 200d}}]
+        legal_holds: {{file: {tmp_path}/holds.yaml, max_age: 7d}}
+        """
+    )
+    monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", f"{tmp_path}/policy.yaml")
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "prune.py").write_text((DAGS / "tavus_prune_replicas.py").read_text())
+    ran = run_dag("tavus_prune_replicas", conf, folder=tmp_path / "dags")
+    assert ran.state == "success"
+    assert deleted(sandbox) == goes
+    reasons = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
+    assert reasons["r6d3b8f1e5a7"] == "is under legal hold"
+    assert ran.pull("plan")["policy"]["name"] == "of-the-deployment"
 
 
 @pytest.mark.parametrize(

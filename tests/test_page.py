@@ -206,9 +206,31 @@ def test_the_page_says_what_goes_where_under_which_policy_and_with_which_digest(
 def test_the_page_says_what_each_answer_does_and_that_nothing_comes_back():
     page = approval_page(planned(replica("r1")))
     assert "This cannot be undone" in page
-    assert "**Approve**: before each delete the account is read again; only what is listed above" in page
+    assert "**Approve**: before each delete the account is read again; only what is listed below" in page
     assert "**Reject**: nothing is deleted, and the run ends." in page
-    assert "**No answer**: nothing is deleted, and the run fails." in page
+    assert "nothing is deleted, and the run fails." in page
+
+
+def test_a_long_page_says_what_the_answers_do_and_sums_up_before_its_list_begins():
+    plan = planned(*(replica(f"r{n:04}", days=100 + n) for n in range(300)))
+    page = approval_page(plan)
+    head = page[: page.index("| r0")]
+    assert "| old | 300 | 100 d | 399 d |" in head
+    for said in ("**Approve**", "**Reject**", "**No answer**", "This cannot be undone"):
+        assert said in head
+    assert len(head.splitlines()) < 25
+    assert "one by one" not in approval_page(planned(replica("r1"), replica("r2"), replica("r3")))
+
+
+def test_a_rule_named_like_markup_is_plain_text_in_the_summary_too():
+    hostile = {"expire": [{"rule": "<b>a|b</b>", "older_than": "90d"}]}
+    policy = RetentionPolicy.read(hostile)
+    decision = policy.decide([replica(f"r{n:04}") for n in range(20)], Use((), (), ()), now=NOW)
+    page = approval_page(
+        make_plan(decision, policy, now=NOW, hard=True, tavus_conn_id="eu", origin="https://tavusapi.com")
+    )
+    assert "<" not in page
+    assert html.unescape(page).count("| <b>a|b</b> |") == 21
 
 
 def test_the_page_lists_every_replica_however_many():
