@@ -83,23 +83,22 @@ def read_time(value: object) -> datetime:
         raise ValueError("is not given")
     if not isinstance(value, str):
         raise ValueError(f"is not a date but of type {type(value).__name__}")
-    shown = one_line(value, 40)
     try:
         if _ISO.fullmatch(value):
             moment = datetime.fromisoformat(value).astimezone(UTC)
         elif _RFC1123.fullmatch(value):
             moment = parsedate_to_datetime(value).astimezone(UTC)
         elif _ZONELESS.fullmatch(value):
-            raise ValueError(f"'{shown}' has no time zone")
+            raise ValueError("has no time zone")
         else:
             raise ValueError
     except (ValueError, OverflowError) as error:
-        reason = str(error) if str(error).endswith("time zone") else f"'{shown}' is not a readable date"
+        reason = str(error) if str(error).endswith("time zone") else "is not a readable date"
     else:
         if moment >= _FIRST_PLAUSIBLE:
             return moment
-        reason = f"'{shown}' is before 2015, when there was no Tavus"
-    raise ValueError(reason)
+        reason = "is before 2015, when there was no Tavus"
+    raise ValueError(f"'{one_line(value, 40)}' {reason}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +183,16 @@ class Activity:
     persona_id: str | None
     status: str | None
     at: datetime | None
+
+    @property
+    def use(self) -> tuple[object, ...]:
+        """All that this says of use but for the time: of those that say the same the newest says all."""
+        return self.replica_id, self.persona_id, self.status, self.at is None
+
+    @property
+    def age_order(self) -> tuple[datetime, str]:
+        """The newer, the larger; never equal for two of them."""
+        return self.at or _FIRST_PLAUSIBLE, self.activity_id
 
     @classmethod
     def from_api(cls, row: object, *, kind: str) -> Activity:

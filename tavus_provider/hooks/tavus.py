@@ -44,6 +44,17 @@ class _Page(NamedTuple, Generic[T]):
     total: int
 
 
+def _keep_all(rows: dict[Any, T], new: dict[str, T]) -> None:
+    rows |= new
+
+
+def _keep_the_newest(rows: dict[Any, Activity], new: dict[str, Activity]) -> None:
+    for row in new.values():
+        other = rows.get(row.use)
+        if other is None or row.age_order > other.age_order:
+            rows[row.use] = row
+
+
 @dataclass(frozen=True, slots=True)
 class Deletion:
     """
@@ -213,23 +224,31 @@ class TavusHook(BaseHook):
         """Return all personas (PALs), of whatever type; errors as for :meth:`list_replicas`."""
         return self._list("/v2/personas", {}, Persona.from_api, lambda row: row.persona_id)
 
-    def list_conversations(self) -> list[Activity]:
-        """Return all conversations, active and ended; errors as for :meth:`list_replicas`."""
-        return self._list(
-            "/v2/conversations",
-            {},
-            lambda row: Activity.from_api(row, kind="conversation"),
-            lambda row: row.activity_id,
-        )
+    def list_conversations(self, *, newest: bool = False) -> list[Activity]:
+        """
+        Return all conversations, active and ended; errors as for :meth:`list_replicas`.
 
-    def list_videos(self) -> list[Activity]:
-        """Return all videos; errors as for :meth:`list_replicas`. Tavus counts their pages from 0."""
+        :param newest: of those that say the same of use (the same replica, persona and status) return only
+            the newest, so that memory grows with the replicas and not with all that was ever said
+        """
+        return self._activities("conversation", newest=newest)
+
+    def list_videos(self, *, newest: bool = False) -> list[Activity]:
+        """
+        Return all videos; errors as for :meth:`list_replicas`. Tavus counts their pages from 0.
+
+        :param newest: as for :meth:`list_conversations`
+        """
+        return self._activities("video", newest=newest, first_page=0)
+
+    def _activities(self, kind: str, *, newest: bool, first_page: int = 1) -> list[Activity]:
         return self._list(
-            "/v2/videos",
+            f"/v2/{kind}s",
             {},
-            lambda row: Activity.from_api(row, kind="video"),
+            lambda row: Activity.from_api(row, kind=kind),
             lambda row: row.activity_id,
-            first_page=0,
+            first_page=first_page,
+            fold=_keep_the_newest if newest else _keep_all,
         )
 
     def get_replica(self, replica_id: str) -> Replica:
@@ -348,6 +367,7 @@ class TavusHook(BaseHook):
         identify: Callable[[T], str],
         *,
         first_page: int = 1,
+        fold: Callable[[dict[Any, T], dict[str, T]], None] = _keep_all,
     ) -> list[T]:
         """Read all pages; again from the start if the count changed on the way: somebody else was at work."""
 
@@ -358,26 +378,28 @@ class TavusHook(BaseHook):
             return _Page({identify(row): row for row in map(read, data)}, len(data), total)
 
         for _ in range(_LISTINGS):
-            rows: dict[str, T] = {}
+            seen: set[str] = set()
+            rows: dict[Any, T] = {}
             totals: set[int] = set()
             with contextlib.closing(self._pages(read_page, first_page)) as pages:
                 for page, (new, size, total) in pages:
                     totals.add(total)
                     # Pages of videos count from 0; a server that counts from 1 answers 0 with its first page.
-                    if size and not new.keys() - rows.keys() and not (page == 1 and first_page == 0):
+                    if size and not new.keys() - seen and not (page == 1 and first_page == 0):
                         raise BadAnswer(
                             f"GET {path} page {page} repeated rows of the pages before it: "
                             "the listing is not complete"
                         )
-                    rows |= new
-                    if not size or len(rows) >= total:
+                    seen |= new.keys()
+                    fold(rows, new)
+                    if not size or len(seen) >= total:
                         break
-            if len(totals) == 1 and len(rows) == total:
+            if len(totals) == 1 and len(seen) == total:
                 return list(rows.values())
             if len(totals) == 1:
                 break
         raise BadAnswer(
-            f"GET {path} showed {len(rows)} rows and total_count {total}: the listing is not complete, "
+            f"GET {path} showed {len(seen)} rows and total_count {total}: the listing is not complete, "
             "so nothing may be deleted on its ground"
         )
 

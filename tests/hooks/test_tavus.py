@@ -6,6 +6,7 @@ import email.utils
 import json
 import logging
 import pickle
+import random
 import re
 import threading
 from urllib.parse import quote
@@ -24,7 +25,8 @@ from tavus_provider.exceptions import (
     Unauthorized,
 )
 from tavus_provider.hooks.tavus import TavusHook
-from tavus_provider.replica import Replica, check_bool
+from tavus_provider.replica import Persona, Replica, check_bool
+from tavus_provider.retention import RetentionPolicy, Use
 
 API = "https://tavusapi.com"
 KEY = "hook-key-8f2b6c91/+d"
@@ -624,6 +626,74 @@ def test_rows_that_come_or_go_between_two_pages_are_seen(mocked, requests_mock, 
     requests_mock.get(f"{API}/v2/replicas", json=answer)
     listed = [replica.replica_id for replica in mocked.list_replicas()]
     assert listed == [f"r{number:04}" for number in world]
+
+
+def conversation(at: int, *, replica: str | None = "r0001", day: int | None = 1, **more: object):
+    when = None if day is None else f"2026-01-{day:02}T00:00:00Z"
+    return {"conversation_id": f"c{at}", "replica_id": replica, "status": "ended", "updated_at": when, **more}
+
+
+def test_of_conversations_that_say_the_same_the_newest_is_enough(mocked, requests_mock):
+    rows = [
+        conversation(1, day=3),
+        conversation(2, day=9),
+        conversation(3, day=5),
+        conversation(4, day=None),
+        conversation(5, day=1, status="active"),
+        conversation(6, day=1, persona_id="p1"),
+        conversation(7, day=2, replica="r0002"),
+        conversation(8, day=2, replica="r0002"),
+        conversation(9, day=2, replica=None),
+    ]
+
+    def answer(request, _):
+        page = int(request.qs["page"][0])
+        return {"data": rows[(page - 1) * 2 : page * 2], "total_count": len(rows)}
+
+    requests_mock.get(f"{API}/v2/conversations", json=answer)
+    assert len(mocked.list_conversations()) == 9
+    newest = {one.activity_id for one in mocked.list_conversations(newest=True)}
+    assert newest == {"c2", "c4", "c5", "c6", "c8", "c9"}
+
+
+def test_a_listing_of_the_newest_is_as_complete_as_any(mocked, requests_mock):
+    said = {"data": [conversation(1), conversation(2)], "total_count": 3}
+    requests_mock.get(f"{API}/v2/conversations", [{"json": said}, {"json": {"data": [], "total_count": 3}}])
+    with pytest.raises(BadAnswer, match="showed 2 rows and total_count 3"):
+        mocked.list_conversations(newest=True)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_newest_lead_to_the_same_decision_as_all(mocked, requests_mock, seed):
+    chance = random.Random(seed)
+    rows = [
+        conversation(
+            at,
+            replica=chance.choice(["r0001", "r0002", "r0003", None]),
+            day=chance.choice([None, *range(1, 29)]),
+            persona_id=chance.choice([None, "p1", "p2"]),
+        )
+        for at in range(40)
+    ]
+    for row in rows:
+        if row["replica_id"] and chance.random() < 0.05:
+            row["status"] = "active"
+        if chance.random() < 0.5 and row["updated_at"] is None:
+            row["updated_at"] = "2027-01-01T00:00:00Z"  # which is to come
+    requests_mock.get(f"{API}/v2/conversations", json={"data": rows, "total_count": len(rows)})
+    now = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
+    replicas = [
+        Replica(f"r{at:04}", f"n{at}", "completed", "user", None, dt.datetime(2025, 12, 1, tzinfo=dt.UTC))
+        for at in range(1, 6)
+    ]
+    policy = RetentionPolicy.read({"expire": [{"older_than": "30d", "unused_for": "70d"}]})
+    personas = [Persona("p1", "r0004"), Persona("p2", None)]
+
+    def decided(conversations):
+        decision = policy.decide(replicas, Use(personas, conversations, ()), now=now)
+        return [(one.replica.replica_id, one.word, one.last_used_at) for one in decision.verdicts]
+
+    assert decided(mocked.list_conversations(newest=True)) == decided(mocked.list_conversations())
 
 
 class Paged:
