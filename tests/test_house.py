@@ -142,6 +142,20 @@ def test_importing_the_package_imports_nothing():
     assert set(re.findall(r"'([^']+)'", done.stdout)) <= {"tavus_provider", "__future__"}
 
 
+def test_importing_the_operators_brings_neither_http_nor_what_only_a_task_needs():
+    """DAG files are parsed all day long; what airflow.sdk itself brings is there anyway."""
+    code = (
+        "import sys, airflow.sdk; from airflow.sdk import DAG, BaseOperator; before = set(sys.modules); "
+        "import tavus_provider.operators.tavus; print(sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    brought = set(re.findall(r"'([^']+)'", done.stdout.splitlines()[-1]))
+    ours = {name.removeprefix("tavus_provider.") for name in brought if name.startswith("tavus_provider.")}
+    assert ours == {"exceptions", "operators", "operators.tavus", "replica"}
+    heavy = {"requests", "urllib3", "http.client", "concurrent.futures.thread", "ssl", "pydantic", "rich"}
+    assert not brought & heavy
+
+
 @each_file
 def test_no_check_is_an_assert_that_an_optimised_python_would_drop(file):
     assert not [node.lineno for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Assert)]
