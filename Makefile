@@ -48,7 +48,7 @@ test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is support
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
 	$(VENV)/bin/uv pip compile $(resolve) --extra test setup.cfg -o constraints.txt
-	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|types-pyyaml|types-requests)==' \
+	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
 
