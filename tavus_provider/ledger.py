@@ -285,7 +285,11 @@ def _read_try(root: ObjectStoragePath, name: str) -> Try:
 
 def _names(folder: ObjectStoragePath) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir())
+        # Not iterdir: in a bucket, where folders come with their first object, it says "not a directory".
+        fs, inside = folder.fs, folder.path.rstrip("/") + "/"
+        fs.invalidate_cache(folder.path)
+        paths = [path.rstrip("/") for path in fs.ls(folder.path, detail=False)]
+        return sorted({path.removeprefix(inside) for path in paths if path.startswith(inside)})
     except FileNotFoundError:
         return []
     except Exception as error:  # noqa: BLE001  # each storage has errors of its own
