@@ -13,7 +13,6 @@ Records hold ids, never names.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -109,8 +108,8 @@ class Entry:
                 self.folder.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:  # type: ignore[no-untyped-call]  # Airflow's has no types
                 file.write(canonical_json(record))
-                file.flush()
-                with contextlib.suppress(AttributeError, OSError):  # a bucket has no such thing
+                if path.protocol in _LOCAL:  # a bucket keeps what it has taken
+                    file.flush()
                     os.fsync(file.fileno())
         except Exception as error:  # noqa: BLE001  # each storage has errors of its own
             fault = error
