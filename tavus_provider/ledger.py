@@ -173,8 +173,8 @@ class Ledger:
         :raises InvalidInput: if the ledger is a local path and the executor is not local
         """
         executors = {
-            part.rsplit(":", 1)[-1].rsplit(".", 1)[-1].strip()
-            for part in conf.get("core", "executor", fallback="LocalExecutor").replace(";", ",").split(",")
+            re.split("[:=.]", part)[-1].strip()  # LocalExecutor, alias:its.class, team=CeleryExecutor
+            for part in re.split("[,;]", conf.get("core", "executor", fallback="LocalExecutor"))
         }
         if self.root.protocol in _LOCAL and not executors <= _LOCAL_EXECUTORS:
             raise InvalidInput(
