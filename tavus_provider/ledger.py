@@ -27,7 +27,7 @@ from typing import Any
 from airflow.configuration import AIRFLOW_HOME, conf
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_json, digest_of, seal
+from tavus_provider.digest import canonical_digest, canonical_json, digest_of, seal
 from tavus_provider.exceptions import InvalidInput, LedgerUnavailable
 
 _LOCAL = {"", "file", "local"}
@@ -243,19 +243,23 @@ def differences(tries: Iterable[Try], report: Mapping[str, Any]) -> list[str]:
     Hold a report against the try that it names.
 
     :param report: the XCom ``return_value`` of an apply task
-    :returns: one sentence for each id of which the two say different things
+    :returns: one sentence for each id of which the two say different things, or one if it is not the report
+        that was recorded
     """
-    recorded = next((one.outcomes for one in tries if one.name == report.get("ledger")), None)
-    if recorded is None:
+    one = next((one for one in tries if one.name == report.get("ledger")), None)
+    if one is None:
         return [f"the try {report.get('ledger')!r} which the report names is not in the ledger"]
     reported = {item["replica_id"]: item["outcome"] for item in report["items"]}
-    return [
+    found = [
         f"{replica_id}: the report says {reported.get(replica_id, 'nothing')}, "
         f"the ledger {recorded.get(replica_id, 'nothing')}"
         for replica_id in sorted(reported.keys() | recorded.keys())
         if reported.get(replica_id) != recorded.get(replica_id)
     ]
 
+    if not found and one.closed and one.records[-1].get("report_digest") != canonical_digest(report):
+        found = ["the report is not the one that was recorded when its try ended"]
+    return found
 
 def _read_try(root: ObjectStoragePath, name: str) -> Try:
     files = _names(root / name)
