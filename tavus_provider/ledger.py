@@ -249,6 +249,7 @@ def differences(tries: Iterable[Try], report: Mapping[str, Any]) -> list[str]:
     one = next((one for one in tries if one.name == report.get("ledger")), None)
     if one is None:
         return [f"the try {report.get('ledger')!r} which the report names is not in the ledger"]
+    recorded = one.outcomes
     reported = {item["replica_id"]: item["outcome"] for item in report["items"]}
     found = [
         f"{replica_id}: the report says {reported.get(replica_id, 'nothing')}, "
@@ -256,13 +257,15 @@ def differences(tries: Iterable[Try], report: Mapping[str, Any]) -> list[str]:
         for replica_id in sorted(reported.keys() | recorded.keys())
         if reported.get(replica_id) != recorded.get(replica_id)
     ]
-
     if not found and one.closed and one.records[-1].get("report_digest") != canonical_digest(report):
         found = ["the report is not the one that was recorded when its try ended"]
     return found
 
+
 def _read_try(root: ObjectStoragePath, name: str) -> Try:
-    files = _names(root / name)
+    names = _names(root / name)
+    files = [file for file in names if re.fullmatch(r"[0-9]{6,}\.json", file)]
+    flaws = [f"holds {ascii(file)[:40]}, which is no record" for file in names if file not in files]
     records: list[Mapping[str, Any]] = []
     previous = None
     flaw = None
@@ -274,6 +277,7 @@ def _read_try(root: ObjectStoragePath, name: str) -> Try:
         try:
             record = json.loads(blob)
             whole = canonical_json(record) == blob and record["digest"] == digest_of(record)
+            whole = whole and isinstance(record["kind"], str)
             follows = record["number"] == number and record["previous"] == previous
         except (ValueError, KeyError, TypeError, RecursionError):
             whole = follows = False
@@ -288,7 +292,7 @@ def _read_try(root: ObjectStoragePath, name: str) -> Try:
             break
         records.append(record)
         previous = record["digest"]
-    return Try(name, tuple(records), (flaw,) if flaw else ())
+    return Try(name, tuple(records), (*([flaw] if flaw else []), *flaws))
 
 
 def _names(folder: ObjectStoragePath) -> list[str]:
@@ -321,8 +325,10 @@ def _safe(text: str) -> str:
 
 def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailable:
     """The error about a storage; of its own text only what the system says, the rest may hold anything."""
-    said = f": {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else ""
+    number = fault.errno if isinstance(fault, OSError) else None
+    said = f": {os.strerror(number)}" if isinstance(number, int) else ""
+    place = re.sub("//[^/@]*:[^/@]*@", "//***@", str(path))  # a key that was written into the URL
     return LedgerUnavailable(
-        f"the ledger cannot be {how} at {str(path)!r} ({type(fault).__name__}{said}), and nothing is deleted "
-        "without a record: set ledger in section [tavus] of the configuration to a place that works"
+        f"the ledger cannot be {how} at {place!a} ({type(fault).__name__}{said}), and nothing is "
+        "deleted without a record: set ledger in section [tavus] of the configuration to a place that works"
     )
