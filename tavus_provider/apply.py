@@ -236,6 +236,11 @@ class Application:
 
     def close(self) -> Report:
         """
+    def stop(self, why: str) -> None:
+        """Start no further delete, for another try to go on; those under way are waited for."""
+        self.may_heal = True
+        self._halt(f"not attempted: {why}")
+
         Record how it ended, and return the report.
 
         :raises LedgerUnavailable: if it could not be recorded; ``report()`` is true all the same
@@ -311,6 +316,8 @@ class Application:
             # Also on SIGTERM and execution_timeout: no new delete starts, those under way are waited for.
             self._stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
+            if recorded:
+                self._write("outcome", outcomes=recorded)
 
     def _delete_one(self, row: Mapping[str, Any]) -> None:
         replica_id, hard = row["replica_id"], self.plan["hard"]

@@ -546,6 +546,42 @@ def test_an_interruption_starts_no_further_delete_and_leaves_a_true_report(accou
     assert {item["detail"] for item in report["items"][2:]} == {"the run was stopped"}
 
 
+def test_a_task_that_is_told_to_stop_starts_no_further_delete_and_another_try_goes_on(account):
+    tavus = account(world(old=8))
+    plan = tavus.plan()
+    application = tavus.application(plan, log=lambda line: application.stop("told so"))
+    application.run()
+    report = application.close()
+    assert_partition(report, plan)
+    done = [item["replica_id"] for item in report["items"] if item["outcome"] == "deleted"]
+    assert done == [d["replica_id"] for d in tavus.deletes]
+    assert 0 < len(done) < 4
+    assert report["items"][-1] == {
+        "replica_id": "old07",
+        "outcome": "not_attempted",
+        "detail": "not attempted: told so",
+    }
+    assert application.may_heal
+
+
+def test_what_was_done_is_recorded_before_the_account_is_read_once_more(account, monkeypatch):
+    tavus = account()
+    plan = tavus.plan()
+    application = tavus.application(plan)
+    real = tavus.hook.list_replicas
+
+    def list_replicas():
+        if tavus.deletes:
+            raise KeyboardInterrupt  # killed while it looks what is left
+        return real()
+
+    monkeypatch.setattr(tavus.hook, "list_replicas", list_replicas)
+    with pytest.raises(KeyboardInterrupt):
+        application.run()
+    (one,) = verify(root())[0]
+    assert one.outcomes == {f"old0{n}": "deleted" for n in range(3)}
+
+
 def test_while_a_delete_is_under_way_the_report_calls_it_unknown(account, monkeypatch):
     tavus = account()
     plan = tavus.plan()
