@@ -166,6 +166,49 @@ def serve(connect):
         yield start
 
 
+class Ti:
+    """A task instance with XComs in a dictionary, and the asset events that its task adds."""
+
+    def __init__(self, task_id: str, *, try_number: int = 1, run_id: str = "manual__1") -> None:
+        self.task_id = task_id
+        self.try_number = try_number
+        self.dag_id = "dag"
+        self.run_id = run_id
+        self.map_index = -1
+        self.pushed: dict[str, object] = {}
+        self.events: list[dict[str, object]] = []
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = json.loads(json.dumps(value))
+
+    def __getitem__(self, alias):
+        return self
+
+    def add(self, asset, extra):
+        self.events.append({"asset": asset.name, **json.loads(json.dumps(extra))})
+
+
+@pytest.fixture
+def run_task():
+    """
+    Execute an operator as Airflow would: ``run_task(operator, try_number=1, run_id="manual__1")``.
+
+    Returns its task instance; ``error`` is what it failed with, or ``None``.
+    """
+
+    def run(operator, **of) -> Ti:
+        ti = Ti(operator.task_id, **of)
+        ti.error = None
+        try:
+            done = operator.execute({"ti": ti, "task_instance": ti, "task": operator, "outlet_events": ti})
+            ti.xcom_push("return_value", done)
+        except Exception as error:  # noqa: BLE001  # what it fails with is for the test to judge
+            ti.error = error
+        return ti
+
+    return run
+
+
 class Ran:
     """A finished run: its ``state``, the ``states`` of its tasks, and what they pushed."""
 

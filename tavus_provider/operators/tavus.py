@@ -431,6 +431,8 @@ class ApplyRetentionOperator(_TavusOperator):
             check_bool("dry_run", dry_run)
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
+        self._under_way: Application | None = None
+        self._killed = False
         if concurrency is not None or requests_per_second is not None:
             from tavus_provider.account import check_bounds
 
@@ -467,7 +469,9 @@ class ApplyRetentionOperator(_TavusOperator):
             )
             if dry_run:
                 return self._say(dry_report(plan), plan)
-            application = self._application(context, plan)
+            self._under_way = application = self._application(context, plan)
+            if self._killed:
+                self.on_kill()
             try:
                 if plan["delete"]:
                     application.run()
@@ -484,6 +488,12 @@ class ApplyRetentionOperator(_TavusOperator):
                     raise TryLater(message)
                 raise AirflowFailException(message)
             return report
+
+    def on_kill(self) -> None:
+        """Start no further delete; Airflow calls this on SIGTERM, and lets ``execute`` go on."""
+        self._killed = True
+        if self._under_way is not None:
+            self._under_way.stop("the task was told to stop")
 
     def _application(self, context: Context, plan: Plan) -> Application:
         from tavus_provider.apply import Application
