@@ -13,6 +13,7 @@ const OPERATORS = {
 const TASKS_PER_READ = 100;
 const RUNS_AT_ONCE = 15;
 const ROWS = 100;
+const NEXT = 6;
 const DAY = 86_400_000;
 
 const RUNGS = {
@@ -33,8 +34,7 @@ const OUTCOMES = {
   unknown: ["unknown", "--goes"],
   not_attempted: ["not attempted", "--held"],
 };
-const AGES = [["under 7 d", 7], ["7 to 29 d", 30], ["30 to 89 d", 90], ["90 to 179 d", 180], ["180 to 364 d", 365],
-  ["365 d and more", Infinity], ["unknown", NaN]];
+const AGES = [["< 7 d", 7], ["< 30 d", 30], ["< 90 d", 90], ["< 180 d", 180], ["< 1 y", 365], ["older", Infinity], ["unknown", NaN]];
 
 const $ = (id) => document.getElementById(id);
 const state = { runs: [], offset: 0, more: false, shown: null, rows: [], sort: ["rung", 1], page: 0, charts: {}, turn: 0 };
@@ -358,9 +358,9 @@ function showAges(rows, complete) {
 }
 
 function showNext(plan) {
-  const going = [...(plan.delete ?? [])].sort((a, b) => (b.age_days ?? 0) - (a.age_days ?? 0)).slice(0, 10)
+  const going = [...(plan.delete ?? [])].sort((a, b) => (b.age_days ?? 0) - (a.age_days ?? 0)).slice(0, NEXT)
     .map((row) => ({ ...row, when: plan.hard ? "when approved" : "with this plan", colour: "--goes" }));
-  const later = [...(plan.scheduled ?? [])].sort((a, b) => (a.due_at > b.due_at ? 1 : -1)).slice(0, 10)
+  const later = [...(plan.scheduled ?? [])].sort((a, b) => (a.due_at > b.due_at ? 1 : -1)).slice(0, NEXT)
     .map((row) => ({ ...row, when: `${time(row.due_at)}, ${until(row.due_at)}`, colour: "--scheduled" }));
   const left = (plan.delete?.length ?? 0) + (plan.scheduled?.length ?? 0) - going.length - later.length;
   const parts = [table([["when", "when"], ["replica", "id"], ["name", "name"], ["age", "number"], ["rule"], ["why"]],
@@ -429,9 +429,11 @@ async function showPlan(choice) {
   const { run, ti } = choice;
   $("status").textContent = "Reading the plan …";
   $("content").setAttribute("aria-busy", "true");
-  const [plan, verdicts, report] = await Promise.all([xcom(ti), xcom(ti, "verdicts"), run.apply.length === 1 ? xcom(run.apply[0]) : null]);
+  // The plan is small and has all counts; the verdicts may be long, so the first picture does not wait for them.
+  const reading = [xcom(ti, "verdicts"), run.apply.length === 1 ? xcom(run.apply[0]) : null];
+  reading.forEach((one) => one?.catch(() => {}));
+  const plan = await xcom(ti);
   if (turn !== state.turn) return;
-  $("content").removeAttribute("aria-busy");
   if (!plan || !Array.isArray(plan.delete)) {
     $("content").hidden = true;
     $("status").textContent = ["running", "queued", "scheduled", null].includes(ti.state)
@@ -439,17 +441,28 @@ async function showPlan(choice) {
       : "This run left no plan: it failed before it could decide, or its XComs were cleared. See the log of its plan task.";
     return;
   }
-  Object.assign(state, { shown: choice, page: 0, sort: ["order", 1], plan, verdicts });
+  Object.assign(state, { shown: choice, page: 0, sort: ["order", 1], plan, verdicts: null, rows: [] });
+  showAbout({ run, ti, plan });
+  $("notice").hidden = true;
+  $("replicas").replaceChildren(make("p", { class: "empty" }, "Reading the verdicts …"));
+  $("pages").replaceChildren();
+  $("found").textContent = "";
+  $("content").hidden = false;
+  showPictures();
+
+  const [verdicts, report] = await Promise.all(reading);
+  if (turn !== state.turn) return;
+  state.verdicts = verdicts;
   state.rows = rowsOf(plan, verdicts);
-  showAbout({ run, ti, plan, report: report?.plan_digest === plan.digest ? report : null });
+  if (report?.plan_digest === plan.digest) showAbout({ run, ti, plan, report });
   $("notice").hidden = Array.isArray(verdicts);
   $("notice").textContent = verdicts?.notice
     ? `${plain(verdicts.notice)}. The table has those that go, are scheduled or are in doubt.`
     : "The verdicts of this run are not stored: the table has those that go, are scheduled or are in doubt.";
   showFilters();
   showRows();
-  $("content").hidden = false;
   showPictures();
+  $("content").removeAttribute("aria-busy");
   $("status").textContent = `Read ${time(new Date().toISOString())}.`;
 }
 
