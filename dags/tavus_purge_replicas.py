@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+from airflow.configuration import conf
 from airflow.sdk import DAG, Param
 
 from tavus_provider.operators.tavus import (
@@ -19,6 +20,9 @@ from tavus_provider.operators.tavus import (
     ApproveRetentionOperator,
     PlanRetentionOperator,
 )
+
+# A policy file of the deployment takes the place of the policy below; the form can then only narrow it.
+POLICY_FILE = conf.get("tavus", "policy", fallback="")
 
 with DAG(
     dag_id="tavus_purge_replicas",
@@ -34,14 +38,15 @@ with DAG(
     # What has no section stands in one that is open from the start.
     params={
         "older_than": Param(
-            "90d",
-            type="string",
+            None if POLICY_FILE else "90d",
+            type=["null", "string"] if POLICY_FILE else "string",
             pattern="^[1-9][0-9]{0,4}[wdhm]$",
             minLength=2,
             maxLength=6,
             title="Older than",
             description="Age from which a replica has expired: a number above 0 and a unit, weeks (w), "
-            "days (d), hours (h) or minutes (m). An example: 90d.",
+            "days (d), hours (h) or minutes (m). An example: 90d."
+            + (" Empty: as the policy file says; it can only make a run smaller." if POLICY_FILE else ""),
         ),
         "include": Param(
             [],
@@ -73,16 +78,18 @@ Reads all replicas and what uses them, and decides on each under the policy in t
 The log has every verdict with its reason; XCom has the plan (`return_value`) and all verdicts (`verdicts`).
 Red if a limit of the policy would be passed: then nobody is asked.
 """,
-        policy={
+        policy=POLICY_FILE
+        or {
             "name": "purge",
             "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
-            # What the form says can only make this scope smaller.
             "scope": {"include": ["*"], "exclude": []},
-            "narrow": {
-                "include": "{{ params.include or [] }}",
-                "exclude": "{{ params.exclude or [] }}",
-            },
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
+        },
+        # What the form says can only make a run smaller.
+        narrow={
+            "include": "{{ params.include or [] }}",
+            "exclude": "{{ params.exclude or [] }}",
+            "older_than": "{{ params.older_than }}" if POLICY_FILE else None,
         },
     )
     approve = ApproveRetentionOperator(

@@ -25,15 +25,16 @@ def lines() -> list[str]:
             f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
         )
         os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
-        from tavus_provider.apply import read_and_decide
+        from tavus_provider.apply import read_account
         from tavus_provider.hooks.tavus import TavusHook
         from tavus_provider.page import decision_sentence, decision_table
         from tavus_provider.retention import RetentionPolicy
 
         policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
         with TavusHook() as hook:
-            decision = read_and_decide(hook, policy, now=lambda: datetime.now(UTC))
-        table = decision_table(decision, now=datetime.now(UTC))
+            account = read_account(hook, policy, now=lambda: datetime.now(UTC))
+            decision = account.decide(policy, hard=False)
+        table = decision_table(decision, now=account.now)
     rule = "─" * (COLUMNS - 2)
     return [*(rule if set(line) == {"─"} else line for line in table), "", decision_sentence(decision)]
 

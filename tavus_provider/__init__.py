@@ -78,6 +78,22 @@ def get_provider_info() -> dict[str, object]:
                         "example": "/etc/ssl/company.pem",
                         "default": "",
                     },
+                    "policy": {
+                        "description": "YAML or JSON file with the policy that the prune and purge DAGs "
+                        "use instead of their own; any Airflow object storage path.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://aws_default@my-bucket/retention.yaml",
+                        "default": "",
+                    },
+                    "ledger": {
+                        "description": "Folder in which intents and outcomes of deletes are recorded; any "
+                        "Airflow object storage path. A folder under AIRFLOW_HOME if empty.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://aws_default@my-bucket/tavus-ledger",
+                        "default": "",
+                    },
                     "approvers": {
                         "description": "User ids that may approve a permanent delete, separated by commas; "
                         "empty for all whom Airflow lets answer.",

@@ -10,20 +10,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from tavus_provider.exceptions import (
-    PlanRefused,
-    ReplicaNotFound,
-    TavusError,
-)
+from tavus_provider.digest import canonical_digest
+from tavus_provider.exceptions import PlanRefused, Refused, ReplicaNotFound, TavusError
 from tavus_provider.plan import Plan, as_name, as_text
-from tavus_provider.replica import Activity, Persona, Replica
-from tavus_provider.retention import Decision, RetentionPolicy, Use, Verdict
+from tavus_provider.replica import Activity, Persona, Replica, check_replica_id
+from tavus_provider.retention import Decision, Known, RetentionPolicy, Use, Verdict
 
 OUTCOMES = ("deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted", "skipped")
 RED = ("refused", "unknown", "not_attempted")
@@ -33,6 +30,14 @@ MAX_CLOCK_SKEW = 300.0
 """Seconds by which Tavus's clock and the worker's may differ before an age means nothing."""
 
 MAX_UNKNOWN_IN_A_ROW = 5
+MANY = 5
+"""From so many on, more than half of a plan missing looks like another account and not like chance."""
+
+RECORD_EVERY = 100
+"""Outcomes that are recorded together; those of a try that is killed before are found out by its rerun."""
+
+HARD_DELETE_AFTER = "hard_delete_after"
+_SAID_GONE = ("deleted", "confirmed")
 PROGRESS_EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -62,11 +67,41 @@ class Tavus(Protocol):
     def delete_replica(self, replica_id: str, *, hard: bool = False) -> Any: ...
 
 
-def read_and_decide(tavus: Tavus, policy: RetentionPolicy, *, now: Callable[[], datetime]) -> Decision:
-    """
-    Read the account completely and decide.
+class Record(Protocol):
+    """What is needed of the ledger: a try that is being recorded."""
 
-    :param now: called once, after everything was read
+    name: str
+
+    def write(self, kind: str, **fields: Any) -> None: ...
+    def close(self, **fields: Any) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Everything that a decision about an account rests on, read completely."""
+
+    replicas: Sequence[Replica]
+    use: Use
+    known: Known
+    now: datetime
+
+    def decide(self, policy: RetentionPolicy, *, hard: bool) -> Decision:
+        """Decide about it; errors as for :meth:`RetentionPolicy.decide`."""
+        return policy.decide(self.replicas, self.use, now=self.now, hard=hard, known=self.known)
+
+
+def read_account(
+    tavus: Tavus,
+    policy: RetentionPolicy,
+    *,
+    now: Callable[[], datetime],
+    known: Callable[[datetime], Known] = lambda now: Known(),
+) -> Account:
+    """
+    Read all that a policy needs of an account.
+
+    :param now: called once, after everything else was read
+    :param known: told that time, returns who is held, scheduled and soft-deleted
     :raises TavusError: if a list that the policy needs cannot be read completely
     """
     replicas = tavus.list_replicas()
@@ -77,20 +112,29 @@ def read_and_decide(tavus: Tavus, policy: RetentionPolicy, *, now: Callable[[], 
             f"Tavus's clock and this worker's differ by {abs(skew):.0f} s, so no age can be told: "
             "set the worker's clock; nothing was deleted"
         )
-    return policy.decide(replicas, use, now=now())
+    read_at = now()
+    return Account(replicas, use, known(read_at), read_at)
 
 
 def decide_one(
-    tavus: Tavus, replica_id: str, *, now: Callable[[], datetime], ignore_if_missing: bool = False
+    tavus: Tavus,
+    replica_id: str,
+    *,
+    now: Callable[[], datetime],
+    held: Set[str] = frozenset(),
+    ignore_if_missing: bool = False,
 ) -> Verdict:
     """
     Read one replica, chosen by a person, and what uses it.
 
+    :param held: ids under a legal hold
     :param ignore_if_missing: let an id that Tavus does not know pass; it may be soft-deleted
-    :raises PlanRefused: if it is not the account's own or is in use
+    :raises PlanRefused: if it is not the account's own, is held, or is in use
     :raises ReplicaNotFound: if Tavus does not know it
     """
     missing = None
+    if check_replica_id(replica_id) in held:
+        raise PlanRefused(f"replica {replica_id} is under legal hold; nothing was deleted")
     try:
         replica = tavus.get_replica(replica_id)
     except ReplicaNotFound as error:
@@ -99,7 +143,7 @@ def decide_one(
         missing = str(error)
     if missing:
         reason = f"chosen by hand although {missing}; it may be soft-deleted already"
-        return Verdict(Replica(replica_id), "expired", "by_hand", reason, "by hand", None, None)
+        return Verdict(Replica(replica_id), "expired", "by_hand", reason, rule="by hand", listed=False)
     verdict = BY_HAND.decide([replica], _use(tavus, BY_HAND), now=now()).verdicts[0]
     if verdict.word in ("not_user", "in_use"):
         raise PlanRefused(
@@ -124,7 +168,13 @@ class Application:
 
     :param plan: a plan that ``check_plan`` has let through
     :param log: called with each line worth reading
-    :param earlier_tries: whether an earlier try of the same task may have deleted something
+    :param begin: opens the record of this try, with the ids that are about to be deleted as ``intent`` and
+        the ``outcomes`` that are certain without a delete
+    :param known: told the time, returns who is held, scheduled and soft-deleted
+    :param earlier: what earlier tries of this task left in the ledger: an outcome for each id, or
+        ``None`` where only the intent was recorded
+    :param earlier_tries: whether there was an earlier try, of which perhaps no record survived
+    :param begun_before: whether any task has begun to carry out this plan before
     """
 
     plan: Plan
@@ -132,7 +182,14 @@ class Application:
     concurrency: int
     now: Callable[[], datetime]
     log: Callable[[str], None]
+    begin: Callable[..., Record]
+    known: Callable[[datetime], Known] = lambda now: Known()
+    earlier: Mapping[str, str | None] = field(default_factory=dict)
     earlier_tries: bool = False
+    begun_before: bool = False
+    record: Record | None = None
+    may_heal: bool = False
+    """Whether another try may do what this one could not."""
     items: dict[str, tuple[str, str]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _stopped_by: str = "the run was stopped"
@@ -152,6 +209,7 @@ class Application:
             "dry_run": False,
             "counts": {outcome: counts[outcome] for outcome in OUTCOMES},
             "items": items,
+            "ledger": None if self.record is None else self.record.name,
         }
 
     def run(self) -> None:
@@ -159,44 +217,80 @@ class Application:
         Read everything again, delete what is still so, and read once more what is left.
 
         :raises PlanRefused: if a limit forbids it now; nothing was deleted
+        :raises LedgerUnavailable: if what is done cannot be recorded; nothing more is deleted
         :raises TavusError: if the account cannot be read completely; nothing was deleted
         """
         try:
             todo = self._still_so()
+            self.record = self.begin(
+                intent=[row["replica_id"] for row in todo],
+                outcomes={replica_id: outcome for replica_id, (outcome, _) in self.items.items()},
+            )
         except TavusError as error:
             self._stopped_by = f"not attempted: {error}"
             raise
-        if not todo:
-            return
-        self._delete(todo)
-        self._look_afterwards(todo)
+        if todo:
+            self._delete(todo)
+        if todo or self.earlier:
+            self._look_afterwards()
+
+    def close(self) -> Report:
+        """
+        Record how it ended, and return the report.
+
+        :raises LedgerUnavailable: if it could not be recorded; ``report()`` is true all the same
+        """
+        report = self.report()
+        if self.record is not None:
+            self.record.close(
+                outcomes={item["replica_id"]: item["outcome"] for item in report["items"]},
+                report_digest=canonical_digest(report),
+            )
+        return report
 
     def _still_so(self) -> list[Mapping[str, Any]]:
         policy = RetentionPolicy.read(self.plan["policy"])
-        decision = read_and_decide(self.tavus, policy, now=self.now)
+        account = read_account(self.tavus, policy, now=self.now, known=self.known)
+        decision = account.decide(policy, hard=self.plan["hard"])
         fresh = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
-        todo = []
+        todo, missing = [], 0
         for row in self.plan["delete"]:
-            verdict = fresh.get(row["replica_id"])
-            if verdict is None:
-                self._end(row["replica_id"], "already_gone", self._gone("is no longer listed"))
-            elif changed := _changed(row, verdict.replica):
-                self._end(row["replica_id"], "skipped", changed)
+            replica_id = row["replica_id"]
+            verdict = fresh.get(replica_id)
+            done = self.earlier.get(replica_id) if replica_id in self.earlier else None
+            if done in _SAID_GONE and (verdict is None or not self.plan["hard"]):
+                # A soft delete is not sent twice; if it is listed still, the look afterwards tells.
+                self._end(replica_id, done, "by an earlier try of this task")
+            elif verdict is None:
+                missing += 1
+                self._end(replica_id, "already_gone", self._gone(replica_id, "is no longer listed"))
+            elif verdict.listed and (changed := _changed(row, verdict.replica)):
+                self._end(replica_id, "skipped", changed)
             elif verdict.rung != "expired":
-                self._end(row["replica_id"], "skipped", f"no longer to go: {verdict.reason}")
+                self._end(replica_id, "skipped", f"no longer to go: {verdict.reason}")
             else:
                 todo.append(row)
-        if breach := policy.limits.breach(delete=len(todo), listed=decision.listed):
+        if missing >= MANY and 2 * missing > len(self.plan["delete"]) and not self.begun_before:
+            self.items.clear()
+            raise PlanRefused(
+                f"{missing} of {len(self.plan['delete'])} planned replicas are no longer listed, and no run "
+                "has begun to delete them: is it the wrong account, or was somebody else at work? Nothing "
+                "was deleted; make a new plan"
+            )
+        if breach := policy.limits.breach(
+            delete=len(todo), listed=decision.listed, undetermined=len(decision.undetermined)
+        ):
             raise PlanRefused(breach)
         return todo
 
     def _delete(self, todo: list[Mapping[str, Any]]) -> None:
-        started, told = time.monotonic(), time.monotonic()
+        started = told = written = time.monotonic()
         pool = ThreadPoolExecutor(max_workers=min(self.concurrency, len(todo)), thread_name_prefix="tavus")
         try:
             futures: dict[Future[None], str] = {
                 pool.submit(self._delete_one, row): row["replica_id"] for row in todo
             }
+            recorded: dict[str, str] = {}
             for done, future in enumerate(as_completed(futures), start=1):
                 future.result()
                 replica_id = futures[future]
@@ -209,6 +303,10 @@ class Application:
                 elif time.monotonic() - told >= PROGRESS_EVERY or done == len(todo):
                     told = time.monotonic()
                     self.log(progress)
+                recorded[replica_id] = outcome
+                if len(recorded) >= RECORD_EVERY or time.monotonic() - written >= 1.0:
+                    self._write("outcome", outcomes=recorded)
+                    recorded, written = {}, time.monotonic()
         finally:
             # Also on SIGTERM and execution_timeout: no new delete starts, those under way are waited for.
             self._stop.set()
@@ -220,8 +318,9 @@ class Application:
             return
         # Should the process be stopped while this one is under way, nobody knows what came of it.
         sent = False
+        for_good = row["rule"] == HARD_DELETE_AFTER
         try:
-            if hard:
+            if hard and not for_good:
                 current = self.tavus.get_replica(replica_id)
                 if changed := _changed(row, current):
                     self._end(replica_id, "skipped", changed)
@@ -233,9 +332,18 @@ class Application:
             done = self.tavus.delete_replica(replica_id, hard=hard)
             self._end(replica_id, done.outcome, done.detail)
         except ReplicaNotFound as error:
-            self._end(replica_id, "already_gone", self._gone(str(error)))
+            if for_good:
+                self._end(
+                    replica_id,
+                    "unknown",
+                    f"{error}; Tavus no longer knows the id, so that its footage is "
+                    "gone too could not be seen",
+                )
+            else:
+                self._end(replica_id, "already_gone", self._gone(replica_id, str(error)))
         except TavusError as error:
             self._end(replica_id, error.outcome if sent else "not_attempted", str(error))
+            self.may_heal = self.may_heal or not isinstance(error, Refused)
             if error.status in (401, 403):
                 self._halt(f"not attempted: Tavus refused the key before ({error})")
         with self._lock:
@@ -244,11 +352,10 @@ class Application:
             if self._unknown_in_a_row >= MAX_UNKNOWN_IN_A_ROW:
                 self._halt(f"not attempted: {MAX_UNKNOWN_IN_A_ROW} deletes in a row were left in doubt")
 
-    def _look_afterwards(self, todo: list[Mapping[str, Any]]) -> None:
+    def _look_afterwards(self) -> None:
         """What is still listed after a hard delete is not deleted, whatever the server said."""
-        sent = {i for i, (outcome, _) in self.items.items() if outcome in ("deleted", "confirmed", "unknown")}
-        ended = {row["replica_id"]: self.items.get(row["replica_id"], ("", ""))[0] for row in todo}
-        gone = {replica_id for replica_id, outcome in ended.items() if outcome == "already_gone"}
+        sent = {i for i, (outcome, _) in self.items.items() if outcome in (*_SAID_GONE, "unknown")}
+        gone = {i for i, (outcome, _) in self.items.items() if outcome == "already_gone"}
         if not sent | gone:
             return
         try:
@@ -258,20 +365,26 @@ class Application:
             for replica_id in sent:
                 outcome, detail = self.items[replica_id]
                 self._end(replica_id, outcome, f"{detail}; absence was not seen")
+            self._write("verification", listed=None)
             return
+        for_good = {row["replica_id"] for row in self.plan["delete"] if row["rule"] == HARD_DELETE_AFTER}
         shows_soft_deleted = not self.plan["hard"] and sent <= listed
         # "Not found" about what is listed settles nothing either.
         for replica_id in sent | (set() if shows_soft_deleted else gone & listed):
             outcome, detail = self.items[replica_id]
             if replica_id not in listed:
-                if outcome == "unknown":
-                    self._end(replica_id, "confirmed", f"{detail}; it is no longer listed")
-                else:
-                    self._end(replica_id, outcome, f"{detail}; it is no longer listed")
+                if outcome == "unknown" and replica_id not in for_good:  # that was not listed before either
+                    outcome = "confirmed"
+                self._end(replica_id, outcome, f"{detail}; it is no longer listed")
             elif shows_soft_deleted and outcome != "unknown":
                 self._end(replica_id, outcome, f"{detail}; this account lists what is soft-deleted: unseen")
             else:
                 self._end(replica_id, "unknown", f"{detail}; it is still listed")
+        self._write("verification", listed=len(listed), still_listed=sorted((sent | gone) & listed))
+
+    def _write(self, kind: str, **fields: Any) -> None:
+        if self.record is not None:
+            self.record.write(kind, **fields)
 
     def _halt(self, why: str) -> None:
         self._stopped_by = why
@@ -280,8 +393,10 @@ class Application:
     def _end(self, replica_id: str, outcome: str, detail: str) -> None:
         self.items[replica_id] = (outcome, detail)
 
-    def _gone(self, detail: str) -> str:
-        return f"{detail}; gone, perhaps by an earlier try of this task" if self.earlier_tries else detail
+    def _gone(self, replica_id: str, detail: str) -> str:
+        if replica_id in self.earlier or self.earlier_tries:
+            return f"{detail}; gone, perhaps by an earlier try of this task"
+        return detail
 
 
 def dry_report(plan: Plan) -> Report:
@@ -296,6 +411,7 @@ def dry_report(plan: Plan) -> Report:
         "dry_run": True,
         "counts": counts,
         "items": items,
+        "ledger": None,
     }
 
 

@@ -6,6 +6,7 @@ The error tree. A class exists where a caller would do something different.
     TavusError
     ├── InvalidInput          nothing was sent: correct the named value, a retry cannot help
     ├── PlanRefused           nothing was deleted: a limit, a digest or a deadline forbids this plan
+    ├── LedgerUnavailable     what is done cannot be recorded, so nothing (more) is done; may heal
     ├── ReplicaNotFound       Tavus does not know the id
     ├── Refused               Tavus said no; certainly not applied, a retry cannot help
     │   └── Unauthorized      401 or 403: no further call with this key can work
@@ -54,6 +55,10 @@ class InvalidInput(TavusError):
 
 class PlanRefused(TavusError):
     """A plan may not be carried out; nothing was deleted."""
+
+
+class LedgerUnavailable(TavusError):
+    """The ledger could not be written or read; nothing is deleted without a record."""
 
 
 class ReplicaNotFound(TavusError):

@@ -28,7 +28,7 @@ MAX_ROWS = 200
 SHORT_PAGE = 10
 """Replicas on an approval page above which a summary comes first."""
 
-_WORDS = {"expired": "DELETE", "undetermined": "keep, in doubt"}
+_WORDS = {"expired": "DELETE", "scheduled": "scheduled", "undetermined": "keep, in doubt"}
 
 
 def decision_table(decision: Decision, *, now: datetime, max_rows: int = MAX_ROWS) -> list[str]:
@@ -57,8 +57,9 @@ def decision_table(decision: Decision, *, now: datetime, max_rows: int = MAX_ROW
 def decision_sentence(decision: Decision) -> str:
     """Return a decision in one sentence."""
     kept = ", ".join(f"{count:,} {word}" for word, count in decision.keep.items()) or "none"
+    scheduled = f"{len(decision.scheduled):,} scheduled, " if decision.scheduled else ""
     return (
-        f"{len(decision.delete):,} of {decision.listed:,} replicas to delete, "
+        f"{len(decision.delete):,} of {decision.listed:,} replicas to delete, {scheduled}"
         f"{len(decision.undetermined):,} in doubt and kept, others kept: {kept}"
     )
 

@@ -9,17 +9,20 @@ Knows neither Airflow nor HTTP nor the clock.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import PlanRefused
 from tavus_provider.replica import check_replica_id
-from tavus_provider.retention import Decision, RetentionPolicy, Verdict, canonical_digest
+from tavus_provider.retention import Decision, RetentionPolicy, Verdict
 
 GOOD_FOR = timedelta(hours=24)
 MAX_NAME = 256
 MAX_VERDICTS = 5_000
+MAX_BYTES = 900_000
+"""An XCom should hold 1 MB at most."""
 MAX_DELETES = 4_000
 """Above this a plan would outgrow the 1 MB that an XCom should hold."""
 
@@ -56,14 +59,17 @@ def make_plan(
         "listed": decision.listed,
         "limits": policy.as_json()["limits"],
         "delete": [row_of(verdict) for verdict in decision.delete],
-        "scheduled": [],
+        "scheduled": [
+            {**row_of(verdict), "due_at": as_text(verdict.due_at)}
+            for verdict in decision.scheduled[:MAX_DELETES]
+        ],
         "keep": decision.keep,
         "undetermined": [
             {"replica_id": verdict.replica.replica_id, "reason": verdict.reason}
             for verdict in decision.undetermined[:MAX_VERDICTS]
         ],
     }
-    return plan | {"digest": digest_of(plan)}
+    return seal(plan)
 
 
 def row_of(verdict: Verdict) -> dict[str, Any]:
@@ -81,27 +87,30 @@ def row_of(verdict: Verdict) -> dict[str, Any]:
 
 
 def verdict_rows(decision: Decision) -> list[dict[str, Any]] | dict[str, Any]:
-    """Return every verdict as ``id, name, rung, reason``; above ``MAX_VERDICTS`` only how many of which."""
-    if decision.listed > MAX_VERDICTS:
-        counts = decision.keep | {"expired": len(decision.delete), "undetermined": len(decision.undetermined)}
-        return {
-            "counts": counts,
-            "notice": f"{decision.listed} verdicts are too many for XCom, see the log of the task",
-        }
-    return [
+    """
+    Return every verdict with its reasons for and against.
+
+    Above ``MAX_VERDICTS`` rows, or ``MAX_BYTES`` of JSON, only how many of which.
+    """
+    rows = [
         {
             "replica_id": verdict.replica.replica_id,
             "replica_name": as_name(verdict.replica.replica_name),
             "rung": verdict.rung,
+            "word": verdict.word,
             "reason": verdict.reason,
+            "otherwise": verdict.otherwise,
+            "age_days": verdict.age_days,
         }
-        for verdict in decision.verdicts
+        for verdict in decision.verdicts[: MAX_VERDICTS + 1]
     ]
-
-
-def digest_of(plan: Mapping[str, Any]) -> str:
-    """Return the sha256 hex of everything in a plan but its ``digest``."""
-    return canonical_digest({key: value for key, value in plan.items() if key != "digest"})
+    if len(rows) <= MAX_VERDICTS and len(canonical_json({"verdicts": rows})) <= MAX_BYTES:
+        return rows
+    counts = dict(sorted(Counter(verdict.word for verdict in decision.verdicts).items()))
+    return {
+        "counts": counts,
+        "notice": f"{decision.listed} verdicts are too many for XCom, see the log of the task",
+    }
 
 
 def check_plan(

@@ -9,11 +9,12 @@ no further. Knows neither Airflow nor HTTP nor the clock.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Final
 
 from tavus_provider.exceptions import BadAnswer, InvalidInput
 
@@ -25,6 +26,8 @@ _ISO = re.compile(
 _RFC1123 = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
 _ZONELESS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?")
 _FIRST_PLAUSIBLE = datetime(2015, 1, 1, tzinfo=UTC)
+# Nobody writes to it; a dict for each replica would take as much memory as the rest of it.
+_NO_DOUBTS: Final[Mapping[str, str]] = {}
 
 
 def check_replica_id(value: object) -> str:
@@ -115,7 +118,7 @@ class Replica:
     model_name: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
-    doubts: Mapping[str, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=lambda: _NO_DOUBTS)
 
     @classmethod
     def from_api(cls, row: object) -> Replica:
@@ -133,14 +136,14 @@ class Replica:
         else:
             doubts: dict[str, str] = {}
             return cls(
-                replica_id=replica_id,
+                replica_id=sys.intern(replica_id),
                 replica_name=_text(row, doubts, "replica_name", "face_name"),
-                status=_text(row, doubts, "status"),
-                replica_type=_text(row, doubts, "replica_type", "face_type"),
-                model_name=_text(row, doubts, "model_name"),
+                status=_shared(_text(row, doubts, "status")),
+                replica_type=_shared(_text(row, doubts, "replica_type", "face_type")),
+                model_name=_shared(_text(row, doubts, "model_name")),
                 created_at=_time(row, doubts, "created_at"),
                 updated_at=_time(row, doubts, "updated_at"),
-                doubts=doubts,
+                doubts=doubts or _NO_DOUBTS,
             )
         raise BadAnswer(
             f"Tavus listed a replica whose id cannot be one: {shown}; the whole listing is refused"
@@ -200,7 +203,7 @@ class Activity:
             activity_id=_row_id(row, f"{kind}_id"),
             replica_id=_reference(row, "replica_id", "face_id"),
             persona_id=_reference(row, "persona_id", "pal_id"),
-            status=status if isinstance(status, str) else None,
+            status=_shared(status) if isinstance(status, str) else None,
             at=at,
         )
 
@@ -229,8 +232,13 @@ def _row_id(row: Mapping[str, Any], *keys: str) -> str:
 def _reference(row: Mapping[str, Any], *keys: str) -> str | None:
     value = _one(row, *keys)
     if value is None or (isinstance(value, str) and value):
-        return value
+        return _shared(value)
     raise BadAnswer(f"Tavus gave a row whose {keys[0]} is not an id but of type {type(value).__name__}")
+
+
+def _shared(text: str | None) -> str | None:
+    """One object for all rows that say the same: many rows name few replicas, statuses and models."""
+    return None if text is None else sys.intern(text)
 
 
 def _text(row: Mapping[str, Any], doubts: dict[str, str], *keys: str) -> str | None:

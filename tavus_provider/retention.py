@@ -8,285 +8,67 @@ sure of stays. ``_LADDER`` is the order in which it decides.
 from __future__ import annotations
 
 import fnmatch
-import hashlib
-import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, Self
 from unicodedata import normalize
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, ValidationError, field_validator, model_validator
 
+from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import BadAnswer, InvalidInput
-from tavus_provider.replica import Activity, Persona, Replica, check_replica_id, one_line
+from tavus_provider.policy import (
+    KINDS,
+    NO_TIME,
+    STATUSES,
+    ZERO,
+    AccountCheck,
+    Duration,
+    Keep,
+    LegalHolds,
+    Limits,
+    Names,
+    Narrow,
+    OptionalDuration,
+    Part,
+    Rule,
+    Scope,
+    Text,
+    as_list,
+    or_default,
+    show,
+)
+from tavus_provider.replica import Activity, Persona, Replica, one_line
 
 # Tavus refunds a failed training, but not if its replica is deleted before the failure was registered.
 REFUND_WINDOW: Final = timedelta(hours=72)
 
-_STATUSES: Final = ("started", "completed", "error")
-_KINDS: Final = ("persona", "conversation", "video")
 # Every other status of a conversation or a video is use, an unknown one too.
 _AT_REST: Final = {"conversation": {"ended"}, "video": {"ready", "deleted", "error"}}
-_UNITS: Final = {
-    "w": (timedelta(weeks=1), "week"),
-    "d": (timedelta(days=1), "day"),
-    "h": (timedelta(hours=1), "hour"),
-    "m": (timedelta(minutes=1), "minute"),
-}
-_ZERO: Final = timedelta()
 _LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
-def canonical_digest(value: Mapping[str, Any]) -> str:
-    """Return the sha256 hex of ``value`` as JSON with sorted keys, no spaces, in UTF-8."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-# --- reading a policy: each reader returns the value or raises the sentence that the user will see ----
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A length of time, written back as it was read: ``90d``, ``12h``, ``30m``, ``2w``."""
-
-    text: str
-    delta: timedelta
-
-    def __str__(self) -> str:
-        return self.text
-
-    def of(self, age: timedelta) -> str:
-        """Say ``age`` in the unit of this limit, rounded down, so that a person can compare the two."""
-        unit, word = _UNITS[self.text[-1]]
-        count = age // unit
-        return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def _show(value: object) -> str:
-    if not isinstance(value, str | int | float | None):
-        return f"a {type(value).__name__}"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a huge number"
-    shown = ascii(value[:40] if isinstance(value, str) else value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
-
-
-def _duration(value: object) -> Duration:
-    if isinstance(value, Duration):
-        return value
-    said, units = _show(value), "(units: w, d, h, m)"
-    text = str(value) if isinstance(value, str) or type(value) is int else ""
-    if re.fullmatch("0*[1-9][0-9]{0,8}", text):
-        raise ValueError(f"{said} has no unit, write {text}d {units}")
-    match = re.fullmatch("0*([0-9]{1,9})([wdhm])", text)
-    if match is None:
-        raise ValueError(f"{said} is not a duration, write one number and one unit such as 90d {units}")
-    delta = int(match[1]) * _UNITS[match[2]][0]
-    if not _ZERO < delta <= timedelta(days=36500):
-        raise ValueError(f"{said} is not above zero and at most 36500d")
-    return Duration(text, delta)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{_show(value)} is not text")
-    if not value.strip() or value == "None":
-        raise ValueError(f"{_show(value)} is blank, or what a template makes of a missing value")
-    if value != value.strip() or not value.isprintable():
-        raise ValueError(f"{_show(value)} begins or ends with a space or holds an invisible character")
-    return value
-
-
-def _id(value: object) -> str:
-    try:
-        return check_replica_id(value)
-    except InvalidInput:
-        pass
-    raise ValueError(f"{_show(value)} is not a replica id such as 'rf4e9d9790f0'")
-
-
-def _pattern(value: object) -> str:
-    text = _text(value)
-    try:
-        groups = re.compile(text).groupindex
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{_show(value)} is not a regular expression: {one_line(str(error), 80)}") from None
-    if "group" not in groups:
-        raise ValueError(f"{_show(value)} has no group named 'group', write (?P<group>...)")
-    return text
-
-
-def _list(value: object) -> tuple[object, ...]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{_show(value)} is not a list")
-    return tuple(value)
-
-
-def _some_of(known: Sequence[str]) -> BeforeValidator:
-    def read(value: object) -> tuple[object, ...]:
-        items = _list(value)
-        for at, item in enumerate(items):
-            if item not in known:
-                raise ValueError(f"{_show(item)} is not one of {', '.join(known)}")
-            if item in items[:at]:
-                raise ValueError(f"{_show(item)} is named twice")
-        return items
-
-    return BeforeValidator(read)
-
-
-def _whole(low: int, high: int | None = None, hint: str = "") -> BeforeValidator:
-    def read(value: object) -> int:
-        if type(value) is not int:  # not isinstance: True would be 1
-            raise ValueError(f"{_show(value)} is not a whole number")
-        if value < low or (high is not None and value > high):
-            raise ValueError(f"{_show(value)} is below {low}{f' or above {high}' if high else ''}{hint}")
-        return value
-
-    return BeforeValidator(read)
-
-
-def _default(default: object) -> BeforeValidator:
-    """``None`` is refused wherever it would mean that a condition or a guard has gone missing."""
-    return BeforeValidator(lambda value: default if value is None else value)
-
-
-_Duration = Annotated[Duration | None, BeforeValidator(_duration), PlainSerializer(str)]
-_Text = Annotated[str, BeforeValidator(_text)]
-_Texts = Annotated[tuple[_Text, ...], BeforeValidator(_list)]
-_Ids = Annotated[tuple[Annotated[str, BeforeValidator(_id)], ...], BeforeValidator(_list)]
-
-
-class _Part(BaseModel):
-    """A mapping of known keys only: a guard whose name is mistyped must not be a guard left out."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-    @model_validator(mode="before")
-    @classmethod
-    def _keys(cls, value: object) -> object:
-        if isinstance(value, cls):
-            return value
-        known = ", ".join(cls.model_fields)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"{_show(value)} is not a mapping with keys of: {known}")
-        unknown = [_show(key) for key in value if key not in cls.model_fields]
-        if unknown:
-            raise ValueError(f"unknown key {', '.join(unknown[:5])}; known: {known}")
-        return dict(value)
-
-
-class Rule(_Part):
-    """May go: a replica of one of these statuses for which every condition given here holds."""
-
-    rule: _Text = ""  # the policy fills in "rule 1"
-    older_than: _Duration = None
-    unused_for: _Duration = None
-    status: Annotated[tuple[str, ...], _some_of(_STATUSES)] = ("completed", "error")
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> Rule:
-        if self.older_than is None and self.unused_for is None:
-            raise ValueError("has neither older_than nor unused_for, a rule needs one of them")
-        if not self.status:
-            raise ValueError("status is empty, name at least one or leave it out")
-        return self
-
-    def wait(self, case: _Case) -> timedelta:
-        """How long it takes until all conditions hold; none if they do."""
-        age = self.older_than.delta - case.age if self.older_than is not None else _ZERO
-        idle = self.unused_for.delta - case.idle if self.unused_for is not None else _ZERO
-        return max(age, idle, _ZERO)
-
-    def conditions(self, case: _Case) -> Iterator[tuple[str, Duration, bool]]:
-        """What is so, the limit to hold it against, and if the limit is reached."""
-        if (limit := self.older_than) is not None:
-            yield f"{limit.of(case.age)} old", limit, case.age >= limit.delta
-        if (limit := self.unused_for) is not None:
-            said = f"unused for {limit.of(case.idle)}"
-            if case.perhaps is not None:
-                said = f"perhaps used {limit.of(case.idle)} ago, {case.perhaps}"
-            elif case.last_used_at is None:
-                said = f"never used since it was created {limit.of(case.idle)} ago"
-            yield said, limit, case.idle >= limit.delta
-
-
-class Narrow(_Part):
-    """Globs on the name, case-sensitive. No ``include`` means every name; ``exclude`` wins."""
-
-    include: _Texts = ()
-    exclude: _Texts = ()
-
-
-class Scope(Narrow):
-    """What the policy considers at all."""
-
-    model_names: _Texts = ()
-
-
-class Keep(_Part):
-    """What stays although a rule matches."""
-
-    protected_ids: _Ids = ()
-    keep_within: _Duration = None
-    keep_last: Annotated[int | None, _whole(1, hint=": to keep none by number leave it out")] = None
-    group_by: Annotated[str | None, BeforeValidator(_pattern)] = None
-    in_use: Annotated[tuple[str, ...], _some_of(_KINDS)] = _KINDS
-
-    @model_validator(mode="after")
-    def _groups_for_something(self) -> Keep:
-        if self.group_by is not None and self.keep_last is None:
-            raise ValueError("group_by without keep_last groups nothing, add keep_last or leave group_by out")
-        return self
-
-
-class Limits(_Part):
-    """How much one run may delete; ``0`` allows nothing."""
-
-    max_deletions: Annotated[int, _whole(0)] = 10
-    max_deletion_percent: Annotated[int, _whole(0, 100)] = 25
-
-    def breach(self, *, delete: int, listed: int) -> str | None:
-        """Return the sentence that names each limit which this many would pass, if any."""
-        passed = []
-        if delete > self.max_deletions:
-            passed.append(f"max_deletions is {self.max_deletions}")
-        if 100 * delete > self.max_deletion_percent * listed:
-            passed.append(f"max_deletion_percent is {self.max_deletion_percent}")
-        if not passed:
-            return None
-        return (
-            f"{delete} of {listed} replicas would be deleted, {' and '.join(passed)}: "
-            "narrow the policy or raise the limit in the DAG file; nothing was deleted"
-        )
-
-
-class RetentionPolicy(_Part):
+class RetentionPolicy(Part):
     """
     What may go, what stays, and how much one run may delete; made by :meth:`read`.
 
     ``narrow`` is a second scope, what a trigger form said. A replica must pass both, so that a form
-    can only make a run smaller.
+    can only make a run smaller. ``hard_delete_after`` lets a permanent plan name what was deleted softly
+    that long ago.
     """
 
-    name: Annotated[_Text, _default("retention")] = "retention"
-    expire: Annotated[tuple[Rule, ...], BeforeValidator(_list)]
+    name: Annotated[Text, or_default("retention")] = "retention"
+    expire: Annotated[tuple[Rule, ...], BeforeValidator(as_list)]
     scope: Scope = Scope()
     narrow: Narrow = Narrow()
     keep: Keep = Keep()
-    limits: Annotated[Limits, _default(Limits())] = Limits()
+    legal_holds: LegalHolds | None = None
+    account: AccountCheck | None = None
+    hard_delete_after: OptionalDuration = None
+    limits: Annotated[Limits, or_default(Limits())] = Limits()
 
     @field_validator("expire", mode="after")
     @classmethod
@@ -299,8 +81,14 @@ class RetentionPolicy(_Part):
         )
         for name, times in Counter(rule.rule for rule in rules).items():
             if times > 1:
-                raise ValueError(f"{times} rules are named {_show(name)}, give each a name of its own")
+                raise ValueError(f"{times} rules are named {show(name)}, give each a name of its own")
         return rules
+
+    @model_validator(mode="after")
+    def _schedule_has_a_name(self) -> Self:
+        if self.has_grace and "name" not in self.model_fields_set:
+            raise ValueError("name is missing: the schedule of a policy with grace is kept under its name")
+        return self
 
     @classmethod
     def read(cls, value: object) -> RetentionPolicy:
@@ -326,44 +114,114 @@ class RetentionPolicy(_Part):
     def digest(self) -> str:
         return canonical_digest(self.as_json())
 
+    def contradictions(self) -> list[str]:
+        """Return one sentence for each part of the policy that can never have an effect."""
+        found = []
+        for at, rule in enumerate(self.expire):
+            before = next((one for one in self.expire[:at] if one.comes_before(rule)), None)
+            if before is not None:
+                found.append(
+                    f"expire.{at}: rule {show(rule.rule)} can never decide, for whatever it matches is "
+                    f"matched by rule {show(before.rule)} before it: put it first or leave it out"
+                )
+        include, exclude = set(self.scope.include), set(self.scope.exclude)
+        if "*" in exclude or (include and include <= exclude):
+            found.append("scope: excludes all that it includes, so no rule can ever match")
+        return found
+
+    @property
+    def has_grace(self) -> bool:
+        """Whether a rule lets time pass between the announcement and the delete."""
+        return any(rule.grace is not None for rule in self.expire)
+
     @property
     def needs(self) -> frozenset[str]:
         """Which of personas, conversations and videos :meth:`decide` must be given, each complete."""
         kinds = (
-            set(_KINDS) if any(rule.unused_for is not None for rule in self.expire) else set(self.keep.in_use)
+            set(KINDS) if any(rule.unused_for is not None for rule in self.expire) else set(self.keep.in_use)
         )
         if "conversation" in kinds:
             kinds.add("persona")  # a conversation may name no replica and use the default of its persona
         return frozenset(f"{kind}s" for kind in kinds)
 
-    def decide(self, replicas: Iterable[Replica], use: Use, *, now: datetime) -> Decision:
+    def decide(
+        self,
+        replicas: Iterable[Replica],
+        use: Use,
+        *,
+        now: datetime,
+        hard: bool = False,
+        known: Known | None = None,
+    ) -> Decision:
         """
         Give every replica its verdict.
 
         :param replicas: the complete listing
         :param use: the complete lists that :attr:`needs` names
         :param now: the time by the wall clock, aware
-        :raises BadAnswer: if an id was listed twice, or it cannot be known which replica is in use
+        :param hard: whether it is for permanent deletes
+        :param known: who is held, scheduled and soft-deleted; nobody if left out
+        :raises BadAnswer: if an id was listed twice, it cannot be known which replica is in use, or a
+            replica of ``account.expect_present`` is not listed
         """
+        facts, cases = self._facts(replicas, use, now, hard=hard, known=known)
+        listed = {case.replica.replica_id for case in cases}
+        verdicts = [_verdict(case, facts) for case in cases]
+        verdicts += _no_longer_listed(facts, listed)
+        return Decision(tuple(sorted(verdicts, key=_reading_order)), self.limits)
+
+    def explain(
+        self,
+        replica_id: str,
+        replicas: Iterable[Replica],
+        use: Use,
+        *,
+        now: datetime,
+        hard: bool = False,
+        known: Known | None = None,
+    ) -> list[Asked]:
+        """
+        Return what each rung of the ladder says of one replica, from the top; the first reason decides.
+
+        Arguments and errors as for :meth:`decide`; empty if the replica is not listed.
+        """
+        facts, cases = self._facts(replicas, use, now, hard=hard, known=known)
+        asked: list[Asked] = []
+        for case in cases:
+            if case.replica.replica_id == replica_id:
+                for step in _LADDER:
+                    asked.append(Asked(step.rung, step.word, step.asks(case, facts)))
+                    if step.word == "undetermined" and asked[-1].reason is not None:
+                        break  # below doubt a rung would answer from what is in doubt
+        return asked
+
+    def _facts(
+        self, replicas: Iterable[Replica], use: Use, now: datetime, *, hard: bool, known: Known | None
+    ) -> tuple[_Facts, list[_Case]]:
         if not isinstance(now, datetime) or now.utcoffset() is None:
-            raise InvalidInput(f"now must be a datetime with a time zone, not {_show(str(now))}")
+            raise InvalidInput(f"now must be a datetime with a time zone, not {show(str(now))}")
         now = now.astimezone(UTC)
         now = datetime.combine(now.date(), now.time(), UTC)  # pendulum's would do sums in its own way
-        facts = _Facts(self, use, now)
+        facts = _Facts(self, use, now, hard=hard, known=known or Known())
         cases = [facts.case(replica) for replica in replicas]
         for replica_id, times in Counter(case.replica.replica_id for case in cases).items():
             if times > 1:
                 raise BadAnswer(f"replica {one_line(replica_id)} was listed twice; nothing may be deleted")
+        listed = {case.replica.replica_id for case in cases}
+        if missing := sorted(facts.sentinels - listed):
+            raise BadAnswer(
+                f"account.expect_present names {', '.join(missing[:3])}, not listed here: it is the wrong "
+                "account, or a replica is gone that should not be; nothing may be deleted"
+            )
         facts.rank(cases)
-        verdicts = (_verdict(case, facts) for case in cases)
-        return Decision(tuple(sorted(verdicts, key=_reading_order)), self.limits)
+        return facts, cases
 
 
 def _in_plain_words(detail: Any) -> str:
     where = ".".join(str(step) for step in detail["loc"])
     said = detail.get("ctx", {}).get("error")
     if said is None:
-        said = "is missing" if detail["type"] == "missing" else f"{_show(detail['input'])} cannot be used"
+        said = "is missing" if detail["type"] == "missing" else f"{show(detail['input'])} cannot be used"
     return f"{where}: {said}" if where else str(said)
 
 
@@ -379,6 +237,21 @@ class Use:
     videos: Sequence[Activity]
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """
+    What is known from elsewhere than Tavus.
+
+    :param held: ids under a legal hold
+    :param scheduled: since when each id has been scheduled without a break, under this policy
+    :param soft_deleted: when this package deleted each id softly, as its ledger tells
+    """
+
+    held: frozenset[str] = frozenset()
+    scheduled: Mapping[str, datetime] = field(default_factory=dict)
+    soft_deleted: Mapping[str, datetime] = field(default_factory=dict)
+
+
 class _Case(NamedTuple):
     """One replica at one time. A span that is in doubt is zero, which reaches no limit."""
 
@@ -391,10 +264,15 @@ class _Case(NamedTuple):
 
 
 class _Facts:
-    def __init__(self, policy: RetentionPolicy, use: Use, now: datetime) -> None:
+    def __init__(self, policy: RetentionPolicy, use: Use, now: datetime, *, hard: bool, known: Known) -> None:
         self.now = now
+        self.hard = hard
+        self.known = known
+        self.hard_delete_after = policy.hard_delete_after if hard else None
+        self.narrow = policy.narrow
+        self.sentinels = frozenset(policy.account.expect_present if policy.account is not None else ())
         self.rules_for = {
-            status: tuple(rule for rule in policy.expire if status in rule.status) for status in _STATUSES
+            status: tuple(rule for rule in policy.expire if status in rule.status) for status in STATUSES
         }
         self.asks = {rule.rule: f"rule '{one_line(rule.rule, 60)}' asks for" for rule in policy.expire}
         self.use_counts = frozenset(
@@ -462,9 +340,9 @@ class _Facts:
     def case(self, replica: Replica) -> _Case:
         created = replica.created_at
         doubt = self._use_doubts.get(replica.replica_id)
-        age = max(self.now - created, _ZERO) if created is not None else _ZERO
+        age = max(self.now - created, ZERO) if created is not None else ZERO
         if doubt is not None:
-            return _Case(replica, age, _ZERO, None, doubt[1])
+            return _Case(replica, age, ZERO, None, doubt[1])
         used = self._last_used.get(replica.replica_id)
         idle = age if used is None else min(age, self.now - used)
         if self._nameless is not None and self.now - self._nameless[0] < idle:
@@ -478,12 +356,12 @@ class _Facts:
         limit = self.keep.keep_last
         if limit is None:
             return
-        gates = [step for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
+        gates = [step.asks for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
         pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
         for case in cases:
             replica = case.replica
-            if any(step.asks(case, self) is not None for step in gates):
+            if any(asks(case, self) for asks in gates):
                 continue
             if pattern is None:
                 groups["", None].append(replica)
@@ -508,7 +386,7 @@ class _Filter(NamedTuple):
     wanted: str
 
 
-def _filters(where: str, scope: Narrow) -> Iterator[_Filter]:
+def _filters(where: str, scope: Names) -> Iterator[_Filter]:
     def compiled(glob: str) -> Callable[[str], object]:
         # What fnmatchcase does. Composed, for a Mac writes "é" as two characters and a keyboard as one.
         return re.compile(fnmatch.translate(normalize("NFC", glob))).match
@@ -553,6 +431,17 @@ def _out_of_scope(case: _Case, facts: _Facts) -> str | None:
     return None
 
 
+def _younger_than_asked(case: _Case, facts: _Facts) -> str | None:
+    limit = facts.narrow.older_than
+    if limit is None or case.replica.created_at is None or case.age >= limit.delta:
+        return None
+    return f"{limit.of(case.age)} old, narrow.older_than is {limit}"
+
+
+def _held(case: _Case, facts: _Facts) -> str | None:
+    return "is under legal hold" if case.replica.replica_id in facts.known.held else None
+
+
 def _undetermined(case: _Case, facts: _Facts) -> str | None:
     return next(_doubts(case, facts), None)
 
@@ -566,8 +455,8 @@ def _doubts(case: _Case, facts: _Facts) -> Iterator[str]:
         yield "created_at is not given"
     elif replica.created_at > now:
         yield f"created_at {replica.created_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
-    if replica.status not in _STATUSES:
-        yield f"status is {_said(replica.status)}, not one of {', '.join(_STATUSES)}"
+    if replica.status not in STATUSES:
+        yield f"status is {_said(replica.status)}, not one of {', '.join(STATUSES)}"
     if replica.status == "error":
         doubt = replica.doubts.get("updated_at", _NOT_GIVEN)
         if doubt != _NOT_GIVEN:  # where there is no date at all, created_at takes its place
@@ -579,7 +468,34 @@ def _doubts(case: _Case, facts: _Facts) -> Iterator[str]:
 
 
 def _protected(case: _Case, facts: _Facts) -> str | None:
-    return "is in keep.protected_ids" if case.replica.replica_id in facts.protected else None
+    if case.replica.replica_id in facts.protected:
+        return "is in keep.protected_ids"
+    return "is in account.expect_present" if case.replica.replica_id in facts.sentinels else None
+
+
+def _soft_deleted(case: _Case, facts: _Facts) -> str | None:
+    since = facts.known.soft_deleted.get(case.replica.replica_id)
+    if since is None or (facts.hard and facts.hard_delete_after is None):
+        return None
+    if facts.hard_delete_after is None:
+        return f"soft-deleted on {since:%Y-%m-%d}, still listed"
+    if facts.now - since >= facts.hard_delete_after.delta:
+        return None
+    return f"{_since(since, facts)}, hard_delete_after is {facts.hard_delete_after}"
+
+
+def _due_for_good(case: _Case, facts: _Facts) -> str | None:
+    since, limit = facts.known.soft_deleted.get(case.replica.replica_id), facts.hard_delete_after
+    if since is None or limit is None or facts.now - since < limit.delta:
+        return None
+    if _protected(case, facts) is not None or _in_use(case, facts) is not None:
+        return None
+    return f"{_since(since, facts)}, hard_delete_after is {limit}"
+
+
+def _since(since: datetime, facts: _Facts) -> str:
+    days = (facts.now - since).days
+    return f"soft-deleted by this package {days} day{'s' * (days != 1)} ago"
 
 
 def _in_use(case: _Case, facts: _Facts) -> str | None:
@@ -615,21 +531,33 @@ def _keep_last(case: _Case, facts: _Facts) -> str | None:
     return facts.places.get(case.replica.replica_id)
 
 
+def _scheduled(case: _Case, facts: _Facts) -> str | None:
+    rule = _rule_that_holds(case, facts)
+    if rule is None or rule.grace is None or facts.now >= (due := _due_at(case, rule, facts)):
+        return None
+    return f"{_expired(case, facts)}; grace of {rule.grace} ends on {due:%Y-%m-%d at %H:%M} UTC"
+
+
+def _due_at(case: _Case, rule: Rule, facts: _Facts) -> datetime:
+    since = facts.known.scheduled.get(case.replica.replica_id, facts.now)
+    return min(since, facts.now) + (rule.grace or NO_TIME).delta
+
+
 def _expired(case: _Case, facts: _Facts) -> str | None:
     rule = _rule_that_holds(case, facts)
     if rule is None:
         return None
-    return "; ".join(f"{so}, limit is {limit}" for so, limit, _ in rule.conditions(case))
+    return "; ".join(f"{so}, limit is {limit}" for so, limit, _ in _conditions(rule, case))
 
 
 def _not_expired(case: _Case, facts: _Facts) -> str | None:
     rules = facts.rules_for.get(case.replica.status or "")
     if not rules:
         return f"no rule matches status '{case.replica.status}'"
-    nearest = min(rules, key=lambda rule: rule.wait(case))
+    nearest = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _wait(rule, case))
     asks = facts.asks[nearest.rule]
     return "; ".join(
-        f"{so}, {asks} {limit}" for so, limit, reached in nearest.conditions(case) if not reached
+        f"{so}, {asks} {limit}" for so, limit, reached in _conditions(nearest, case) if not reached
     )
 
 
@@ -643,7 +571,10 @@ class _Step(NamedTuple):
 _LADDER: Final = (
     _Step("out_of_scope", "not_user", _not_user),
     _Step("out_of_scope", "out_of_scope", _out_of_scope),
-    # A legal hold will stand here: above all doubt, so that what is held is always shown as held.
+    _Step("held", "held", _held),
+    # What must go, as opposed to what may, stands here: below a hold, above doubt and preference.
+    _Step("kept", "soft_deleted", _soft_deleted),
+    _Step("expired", "hard_delete_after", _due_for_good),
     _Step("undetermined", "undetermined", _undetermined),
     _Step("kept", "protected", _protected),
     _Step("kept", "in_use", _in_use),
@@ -651,6 +582,8 @@ _LADDER: Final = (
     _Step("kept", "failed_recently", _failed_recently),
     _Step("kept", "keep_within", _keep_within),
     _Step("kept", "keep_last", _keep_last),
+    _Step("kept", "too_young", _younger_than_asked),
+    _Step("scheduled", "scheduled", _scheduled),
     _Step("expired", "expired", _expired),
     _Step("not_expired", "not_expired", _not_expired),
 )
@@ -658,26 +591,86 @@ _HOURS: Final = Duration("72h", REFUND_WINDOW)
 _NOT_GIVEN: Final = "updated_at is not given"
 
 
+def _answers(case: _Case, facts: _Facts) -> Iterator[tuple[_Step, str]]:
+    for step in _LADDER:
+        reason = step.asks(case, facts)
+        if reason is not None:
+            yield step, reason
+
+
 def _verdict(case: _Case, facts: _Facts) -> Verdict:
-    rung, word, reason = next(
-        (step.rung, step.word, reason) for step in _LADDER if (reason := step.asks(case, facts)) is not None
-    )
-    rule = _rule_that_holds(case, facts) if rung == "expired" else None
+    answers = _answers(case, facts)
+    step, reason = next(answers)
+    rule = _rule_that_holds(case, facts) if step.word in ("expired", "scheduled") else None
+    # Below doubt a rung would answer from what is in doubt.
+    against = next(answers, None) if step.rung in ("held", "kept") else None
     created = case.replica.created_at
     return Verdict(
         replica=case.replica,
-        rung=rung,
-        word=word,
+        rung=step.rung,
+        word=step.word,
         reason=reason,
-        rule=None if rule is None else rule.rule,
+        otherwise=None if against is None else f"{against[0].word}: {against[1]}",
+        rule=step.word if step.word == "hard_delete_after" else None if rule is None else rule.rule,
         age_days=None if created is None or created > facts.now else case.age.days,
         last_used_at=case.last_used_at,
+        due_at=None if rule is None or rule.grace is None else _due_at(case, rule, facts),
     )
+
+
+def _no_longer_listed(facts: _Facts, listed: Set[str]) -> Iterator[Verdict]:
+    """What was soft-deleted and is due for good, whether or not Tavus still lists it."""
+    if facts.narrow != Narrow():
+        return  # without a name or a date it cannot be told if the form means it
+    for replica_id in sorted(facts.known.soft_deleted.keys() - listed):
+        case = facts.case(Replica(replica_id))
+        if (for_good := _due_for_good(case, facts)) is None:
+            continue
+        held = _held(case, facts)
+        yield Verdict(
+            replica=case.replica,
+            rung="expired" if held is None else "held",
+            word="hard_delete_after" if held is None else "held",
+            reason=f"{for_good}; no longer listed" if held is None else held,
+            otherwise=None if held is None else f"hard_delete_after: {for_good}",
+            rule="hard_delete_after" if held is None else None,
+            listed=False,
+        )
+
+
+def _holds(rule: Rule, case: _Case) -> bool:
+    """Whether all conditions of a rule do."""
+    older_than, unused_for = rule.older_than, rule.unused_for
+    return (older_than is None or case.age >= older_than.delta) and (
+        unused_for is None or case.idle >= unused_for.delta
+    )
+
+
+def _wait(rule: Rule, case: _Case) -> timedelta:
+    """How long it takes until all conditions of a rule hold; none if they do."""
+    age = rule.older_than.delta - case.age if rule.older_than is not None else ZERO
+    idle = rule.unused_for.delta - case.idle if rule.unused_for is not None else ZERO
+    return max(age, idle, ZERO)
+
+
+def _conditions(rule: Rule, case: _Case) -> Iterator[tuple[str, Duration, bool]]:
+    """What is so, the limit to hold it against, and if the limit is reached."""
+    if (limit := rule.older_than) is not None:
+        yield f"{limit.of(case.age)} old", limit, case.age >= limit.delta
+    if (limit := rule.unused_for) is not None:
+        idle = limit.of(case.idle)
+        if case.perhaps is not None:
+            said = f"perhaps used {idle} ago, {case.perhaps}"
+        elif case.last_used_at is None:
+            said = f"never used since it was created {idle} ago"
+        else:
+            said = f"unused for {idle}"
+        yield said, limit, case.idle >= limit.delta
 
 
 def _rule_that_holds(case: _Case, facts: _Facts) -> Rule | None:
     for rule in facts.rules_for.get(case.replica.status or "", ()):
-        if rule.wait(case) == _ZERO:
+        if _holds(rule, case):
             return rule
     return None
 
@@ -689,29 +682,49 @@ def _said(value: str | None) -> str:
 # --- what comes of it ---------------------------------------------------------------------------------
 
 
+class Asked(NamedTuple):
+    """What one rung of the ladder says of a replica; ``reason`` is ``None`` if it says nothing."""
+
+    rung: str
+    word: str
+    reason: str | None
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """
     What was decided about one replica, and why.
 
-    ``rung`` is out_of_scope, undetermined, kept, expired or not_expired; what is ``expired`` may be
-    deleted, nothing else. ``word`` is what reports count by. ``last_used_at`` is ``None`` if the
-    replica was never used, and where use was not read or is in doubt.
+    :param rung: out_of_scope, held, undetermined, kept, scheduled, expired or not_expired; what is
+        ``expired`` may be deleted, nothing else
+    :param word: what reports count by
+    :param reason: one sentence that a person can check
+    :param otherwise: what would have decided had this reason not been; ``None`` if nothing would
+    :param age_days: whole days since it was created; ``None`` if that is in doubt
+    :param last_used_at: ``None`` if it was never used, and where use was not read or is in doubt
+    :param due_at: when its grace ends or ended; ``None`` if its rule has none
+    :param listed: whether Tavus listed it; if not, it comes from the ledger
     """
 
     replica: Replica
     rung: str
     word: str
     reason: str
-    rule: str | None
-    age_days: int | None
-    last_used_at: datetime | None
+    otherwise: str | None = None
+    rule: str | None = None
+    age_days: int | None = None
+    last_used_at: datetime | None = None
+    due_at: datetime | None = None
+    listed: bool = True
 
 
 def _reading_order(verdict: Verdict) -> tuple[Any, ...]:
+    replica_id = verdict.replica.replica_id
     if verdict.rung == "expired":
-        return 0, verdict.replica.created_at, verdict.replica.replica_id
-    return 1 if verdict.rung == "undetermined" else 2, verdict.word, verdict.replica.replica_id
+        return 0, verdict.replica.created_at or _LONG_AGO, replica_id
+    if verdict.rung == "scheduled":
+        return 1, verdict.due_at, replica_id
+    return 2 if verdict.rung == "undetermined" else 3, verdict.word, replica_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -719,7 +732,8 @@ class Decision:
     """
     One verdict for every replica that was listed, in an order that does not depend on the listing.
 
-    First what is expired, the oldest first, then what is undetermined, then the others by word.
+    First what is expired, the oldest first, then what is scheduled, the next one first, then what is
+    undetermined, then the others by word.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -727,23 +741,39 @@ class Decision:
 
     @property
     def listed(self) -> int:
-        return len(self.verdicts)
+        """How many replicas Tavus listed."""
+        return sum(verdict.listed for verdict in self.verdicts)
 
     @property
     def delete(self) -> tuple[Verdict, ...]:
-        return tuple(verdict for verdict in self.verdicts if verdict.rung == "expired")
+        """What may go now."""
+        return self._on("expired")
+
+    @property
+    def scheduled(self) -> tuple[Verdict, ...]:
+        """What has expired and goes when its grace is over."""
+        return self._on("scheduled")
 
     @property
     def undetermined(self) -> tuple[Verdict, ...]:
-        return tuple(verdict for verdict in self.verdicts if verdict.rung == "undetermined")
+        """What stays because it is in doubt."""
+        return self._on("undetermined")
 
     @property
     def keep(self) -> dict[str, int]:
         """How many of the others stay for which word."""
-        counts = Counter(v.word for v in self.verdicts if v.rung not in {"expired", "undetermined"})
+        counts = Counter(v.word for v in self.verdicts if v.rung not in _SHOWN_APART)
         return dict(sorted(counts.items()))
 
     @property
     def breach(self) -> str | None:
         """The sentence that forbids to carry this out, if a limit is passed."""
-        return self.limits.breach(delete=len(self.delete), listed=self.listed)
+        return self.limits.breach(
+            delete=len(self.delete), listed=self.listed, undetermined=len(self.undetermined)
+        )
+
+    def _on(self, rung: str) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.rung == rung)
+
+
+_SHOWN_APART: Final = frozenset({"expired", "scheduled", "undetermined"})

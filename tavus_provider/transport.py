@@ -14,12 +14,16 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from queue import SimpleQueue
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 import requests
@@ -35,6 +39,9 @@ PATIENCE = 120.0
 """Seconds that one call may spend waiting between its sends; a longer ``Retry-After`` ends it at once."""
 MAX_BODY = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
 """Bytes that are read of an answer, by method."""
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
 _DELETE = re.compile(r"/v2/replicas/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
@@ -192,8 +199,42 @@ class Transport:
         raise TypeError("a Transport holds the API key and is not pickled")
 
     def close(self) -> None:
-        """Close all connections."""
+        """End the threads of :meth:`side_by_side` and close all connections."""
+        if threads := self.__dict__.pop("_threads", None):
+            threads.shutdown()
         self._session.close()
+
+    @cached_property
+    def _threads(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(self.extras.concurrency, thread_name_prefix="tavus")
+
+    def side_by_side(self, act: Callable[[A], B], items: Iterable[A]) -> Generator[tuple[A, B], None, None]:
+        """
+        Do ``act`` on every item, up to ``concurrency`` at once; yield item and result as they come.
+
+        Items are taken when their turn is near. Whatever ends this early (an error of ``act``, a signal,
+        a caller that closes it) begins no further item and waits for those under way.
+
+        :raises Exception: what ``act`` raised, for the first item for which it did
+        """
+        waiting = iter(items)
+        taken: dict[Future[B], A] = {}
+        done: SimpleQueue[Future[B]] = SimpleQueue()
+        try:
+            while True:
+                # As many again stand in line, so that no thread waits for this one to hand it the next.
+                for item in islice(waiting, 2 * self.extras.concurrency - len(taken)):
+                    future = self._threads.submit(act, item)
+                    taken[future] = item
+                    future.add_done_callback(done.put)
+                if not taken:
+                    return
+                future = done.get()
+                yield taken.pop(future), future.result()
+        finally:
+            for future in taken:
+                future.cancel()
+            wait(taken)
 
     def send(
         self,

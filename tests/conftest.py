@@ -45,8 +45,13 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
-def connect(monkeypatch):
-    """Define the Airflow connection ``tavus_default`` and admit its origin: ``connect(url, **fields)``."""
+def connect(monkeypatch, tmp_path):
+    """
+    Define the Airflow connection ``tavus_default`` and admit its origin: ``connect(url, **fields)``.
+
+    The ledger is that of the test alone, in ``tmp_path / "ledger"``.
+    """
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "ledger"))
 
     def define(host: str, *, password: str | None = KEY, conn_id: str = "tavus_default", **fields: object):
         value = {"conn_type": "tavus", "host": host, "password": password, **fields}

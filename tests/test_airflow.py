@@ -20,6 +20,9 @@ from typing import Any
 
 import pytest
 import requests
+from airflow.sdk import ObjectStoragePath
+
+from tavus_provider.ledger import differences, verify
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 420
@@ -152,6 +155,13 @@ def test_a_rejected_purge_deletes_nothing_and_an_approved_one_exactly_what_was_s
     deletes = airflow.state()["deletes"]
     assert sorted(row["replica_id"] for row in deletes) == ["r1a0c5e8f3b2", "r2b9d41c07ae"]
     assert all(row["hard"] for row in deletes)
+
+    tries, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
+    assert findings == []
+    assert differences(tries, report) == []
+    begun = [one.began for one in tries if one.began.get("plan_digest") == plan["digest"]]
+    assert [began["task_id"] for began in begun] == ["approve", "apply"]
+    assert (begun[0]["approved_by"], begun[1]["approved_digest"]) == ("admin", plan["digest"])
 
 
 def test_a_permanent_delete_by_hand_waits_for_an_approval(airflow):

@@ -4,11 +4,13 @@ import json
 import threading
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
-from tavus_provider.apply import OUTCOMES, Application, decide_one, dry_report, read_and_decide
+from tavus_provider.apply import OUTCOMES, Application, decide_one, dry_report, read_account
 from tavus_provider.exceptions import PlanRefused, ReplicaNotFound, TavusError, TryLater, Unauthorized
+from tavus_provider.ledger import Ledger, differences, root, verify, work_of
 from tavus_provider.plan import make_plan
 from tavus_provider.retention import RetentionPolicy
 
@@ -49,7 +51,7 @@ class Account:
     def plan(self, *, hard=False, policy=POLICY):
         policy = RetentionPolicy.read(policy)
         plan = make_plan(
-            read_and_decide(self.hook, policy, now=now),
+            read_account(self.hook, policy, now=now).decide(policy, hard=hard),
             policy,
             now=now(),
             hard=hard,
@@ -60,14 +62,17 @@ class Account:
         return plan
 
     def application(self, plan, **more):
-        more = {"concurrency": 1, "now": now, "log": self.lines.append} | more
+        ledger = Ledger(self.hook.origin, "tavus_default")
+        begin = partial(ledger.begin, work_of("plan", plan["digest"]), hard=plan["hard"])
+        more = {"concurrency": 1, "now": now, "log": self.lines.append, "begin": begin} | more
         return Application(plan, self.hook, **more)
 
     def apply(self, plan, **more):
         application = self.application(plan, **more)
         application.run()
-        report = application.report()
+        report = application.close()
         assert_partition(report, plan)
+        assert application.record is None or differences(verify(root())[0], report) == []
         return {item["replica_id"]: (item["outcome"], item["detail"]) for item in report["items"]}
 
     @property
@@ -86,7 +91,7 @@ def assert_partition(report, plan):
     assert sum(report["counts"].values()) == len(plan["delete"])
     assert {k: v for k, v in report["counts"].items() if v} == Counter(i["outcome"] for i in report["items"])
     assert all(item["detail"] and "\n" not in item["detail"] for item in report["items"])
-    assert set(report) == {"plan_digest", "hard", "dry_run", "counts", "items"}
+    assert set(report) == {"plan_digest", "hard", "dry_run", "counts", "items", "ledger"}
     assert (report["plan_digest"], report["hard"]) == (plan["digest"], plan["hard"])
     json.dumps(report)
 

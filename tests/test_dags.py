@@ -327,6 +327,36 @@ def test_an_account_with_a_protected_replica_keeps_it(sandbox, run_dag, tmp_path
 
 
 @pytest.mark.parametrize(
+    ("conf", "goes"),
+    [
+        pytest.param({}, {"r2b9d41c07ae", "r3f6a2e9d815"}, id="as-the-file-says"),
+        pytest.param({"older_than": "300d"}, {"r3f6a2e9d815"}, id="narrowed-by-age"),
+        pytest.param({"older_than": "1d", "exclude": ["black*"]}, {"r2b9d41c07ae"}, id="never-widened"),
+    ],
+)
+def test_a_policy_file_of_the_deployment_takes_the_place_of_the_policy_in_the_dag(
+    sandbox, run_dag, tmp_path, monkeypatch, *, conf, goes
+):
+    (tmp_path / "holds.yaml").write_text("[r6d3b8f1e5a7, r4c81b7f0d3e]")
+    (tmp_path / "policy.yaml").write_text(
+        f"""
+        name: of-the-deployment
+        expire: [{{rule: long, older_than: 200d}}]
+        legal_holds: {{file: {tmp_path}/holds.yaml, max_age: 7d}}
+        """
+    )
+    monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", f"{tmp_path}/policy.yaml")
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "prune.py").write_text((DAGS / "tavus_prune_replicas.py").read_text())
+    ran = run_dag("tavus_prune_replicas", conf, folder=tmp_path / "dags")
+    assert ran.state == "success"
+    assert deleted(sandbox) == goes
+    reasons = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
+    assert reasons["r6d3b8f1e5a7"] == "is under legal hold"
+    assert ran.pull("plan")["policy"]["name"] == "of-the-deployment"
+
+
+@pytest.mark.parametrize(
     ("dag_id", "older_than"),
     [
         *(("tavus_prune_replicas", value) for value in ("", "None", None, "90", "-1d", "0d", 90)),

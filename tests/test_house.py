@@ -20,21 +20,27 @@ HTTP = {"requests", "urllib3", "http", "httpx", "aiohttp", "socket", "ssl", "url
 CLOCK = {"time"}
 
 # What each room may import of ours. Whatever is not named here may not be imported: nothing points upward.
-PURE = {"exceptions", "replica", "retention", "plan"}
+PURE = {"digest", "exceptions", "replica", "policy", "retention", "plan"}
 MAY = {
     "__init__": set(),
     "exceptions": set(),
     "replica": {"exceptions"},
-    "retention": {"exceptions", "replica"},
-    "plan": {"exceptions", "replica", "retention"},
+    "digest": set(),
+    "policy": {"exceptions", "replica"},
+    "retention": {"digest", "exceptions", "policy", "replica"},
+    "plan": {"digest", "exceptions", "replica", "retention"},
+    "ledger": {"digest", "exceptions"},
+    "files": {"exceptions", "policy", "replica", "retention"},
+    "known": {"files", "ledger", "retention"},
     "page": {"plan", "replica", "retention"},
     "account": {"exceptions"},
     "wire": {"__init__"},
     "transport": {"account", "exceptions", "replica", "wire"},
     "hooks.tavus": {"__init__", "account", "exceptions", "replica", "transport"},
-    "apply": {"exceptions", "plan", "replica", "retention"},
+    "apply": {"digest", "exceptions", "plan", "replica", "retention"},
     "operators.tavus": {
-        *("account", "apply", "exceptions", "hooks.tavus", "page", "plan", "replica", "retention"),
+        *("account", "apply", "digest", "exceptions", "files", "hooks.tavus", "known", "ledger", "page"),
+        *("plan", "policy", "replica", "retention"),
     },
     "plugins.button": set(),
     "plugins.server": set(),

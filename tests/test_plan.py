@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import PlanRefused, TavusError
-from tavus_provider.plan import MAX_DELETES, MAX_VERDICTS, check_plan, digest_of, make_plan, verdict_rows
+from tavus_provider.plan import MAX_DELETES, MAX_VERDICTS, check_plan, make_plan, verdict_rows
 from tavus_provider.replica import Replica
 from tavus_provider.retention import RetentionPolicy, Use
 
@@ -149,19 +150,28 @@ def test_verdicts_hold_every_replica_with_its_reason():
             "replica_id": "r1",
             "replica_name": "name of r1",
             "rung": "expired",
+            "word": "expired",
             "reason": "200 days old, limit is 90d",
+            "otherwise": None,
+            "age_days": 200,
         },
         {
             "replica_id": "r3",
             "replica_name": "name of r3",
             "rung": "undetermined",
+            "word": "undetermined",
             "reason": "created_at is not given",
+            "otherwise": None,
+            "age_days": None,
         },
         {
             "replica_id": "r2",
             "replica_name": "name of r2",
             "rung": "not_expired",
+            "word": "not_expired",
             "reason": "3 days old, rule 'old' asks for 90d",
+            "otherwise": None,
+            "age_days": 3,
         },
     ]
 
@@ -170,7 +180,7 @@ def test_above_5000_verdicts_only_counts_are_pushed_and_a_notice_says_so():
     rows = [replica(f"r{n}x", days=3) for n in range(MAX_VERDICTS)]
     assert len(verdict_rows(decide(*rows))) == MAX_VERDICTS == 5_000
     assert verdict_rows(decide(*rows, replica("r1"))) == {
-        "counts": {"not_expired": 5_000, "expired": 1, "undetermined": 0},
+        "counts": {"not_expired": 5_000, "expired": 1},
         "notice": "5001 verdicts are too many for XCom, see the log of the task",
     }
 

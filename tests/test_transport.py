@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
 import json
 import logging
 import pickle
+import threading
 import time
+from concurrent.futures import wait
 from datetime import UTC, datetime
 from urllib.parse import quote
 
@@ -465,6 +468,70 @@ def test_a_drip_is_not_asked_for_again(transport, monkeypatch):
     with pytest.raises(TryLater, match=r"\(TimeoutError\); 1 try$"):
         one.read(R1)
     assert len(sent) == 1
+
+
+# -- side by side
+
+
+def tavus_threads() -> list[str]:
+    return [one.name for one in threading.enumerate() if one.name.startswith("tavus")]
+
+
+def test_results_come_as_they_are_ready(transport):
+    second = threading.Event()
+
+    def act(item: int) -> int:
+        if item == 1:
+            assert second.wait(20)
+        if item == 2:
+            second.set()
+        return item * 10
+
+    assert dict(transport(concurrency=2).side_by_side(act, [1, 2, 3])) == {1: 10, 2: 20, 3: 30}
+
+
+def test_items_are_taken_when_their_turn_is_near(transport):
+    taken = []
+    items = (taken.append(at) or at for at in range(1000))
+    with contextlib.closing(transport(concurrency=3).side_by_side(str, items)) as results:
+        next(results)
+    assert len(taken) == 6
+
+
+@pytest.mark.parametrize("ending", ["the caller leaves", "an error"])
+def test_what_ends_early_begins_nothing_more_and_waits_for_what_is_under_way(transport, monkeypatch, ending):
+    began, ended, release, second = [], [], threading.Event(), threading.Event()
+
+    def act(item: int) -> None:
+        began.append(item)
+        if item == 0:
+            second.wait(20)
+        else:
+            second.set()
+            release.wait(20)
+        ended.append(item)
+        if item == 0 and ending == "an error":
+            raise InvalidInput("no")
+
+    def let_go(futures):
+        release.set()
+        return wait(futures)
+
+    monkeypatch.setattr(module, "wait", let_go)
+    results = transport(concurrency=2).side_by_side(act, range(100))
+    with pytest.raises(InvalidInput) if ending == "an error" else contextlib.nullcontext():
+        next(results)
+    results.close()
+    assert set(began) == set(ended)
+    assert set(began) <= {0, 1, 2}
+
+
+def test_the_threads_end_with_the_transport(transport):
+    one = transport(concurrency=2)
+    assert dict(one.side_by_side(str, [1, 2])) == {1: "1", 2: "2"}
+    assert tavus_threads() != []
+    one.close()
+    assert tavus_threads() == []
 
 
 # -- the gate

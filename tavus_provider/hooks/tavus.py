@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Self, TypeVar
 
 from airflow.configuration import conf
 from airflow.sdk import BaseHook
@@ -35,6 +36,12 @@ _LISTINGS = 3
 _GONE = {"Invalid replica_id", "Invalid face_id"}
 
 T = TypeVar("T", Replica, Persona, Activity)
+
+
+class _Page(NamedTuple, Generic[T]):
+    rows: dict[str, T]
+    size: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,23 +350,28 @@ class TavusHook(BaseHook):
         first_page: int = 1,
     ) -> list[T]:
         """Read all pages; again from the start if the count changed on the way: somebody else was at work."""
+
+        def read_page(page: int) -> _Page[T]:
+            answer = self.transport.read(path, {**query, "limit": _PAGE, "page": page})
+            what = f"GET {path} page {page}"
+            data, total = _page(what, self._json(what, answer))
+            return _Page({identify(row): row for row in map(read, data)}, len(data), total)
+
         for _ in range(_LISTINGS):
             rows: dict[str, T] = {}
             totals: set[int] = set()
-            for page in range(first_page, first_page + _MAX_PAGES):
-                answer = self.transport.read(path, {**query, "limit": _PAGE, "page": page})
-                what = f"GET {path} page {page}"
-                data, total = _page(what, self._json(what, answer))
-                totals.add(total)
-                new = {identify(row): row for row in map(read, data)}
-                # Pages of videos count from 0; a server that counts from 1 answers 0 with its first page.
-                if data and not new.keys() - rows.keys() and not (page == 1 and first_page == 0):
-                    raise BadAnswer(
-                        f"{what} repeated rows of the pages before it: the listing is not complete"
-                    )
-                rows |= new
-                if not data or len(rows) >= total:
-                    break
+            with contextlib.closing(self._pages(read_page, first_page)) as pages:
+                for page, (new, size, total) in pages:
+                    totals.add(total)
+                    # Pages of videos count from 0; a server that counts from 1 answers 0 with its first page.
+                    if size and not new.keys() - rows.keys() and not (page == 1 and first_page == 0):
+                        raise BadAnswer(
+                            f"GET {path} page {page} repeated rows of the pages before it: "
+                            "the listing is not complete"
+                        )
+                    rows |= new
+                    if not size or len(rows) >= total:
+                        break
             if len(totals) == 1 and len(rows) == total:
                 return list(rows.values())
             if len(totals) == 1:
@@ -368,6 +380,26 @@ class TavusHook(BaseHook):
             f"GET {path} showed {len(rows)} rows and total_count {total}: the listing is not complete, "
             "so nothing may be deleted on its ground"
         )
+
+    def _pages(
+        self, read_page: Callable[[int], _Page[T]], first_page: int
+    ) -> Generator[tuple[int, _Page[T]], None, None]:
+        """Yield page after page, in order; as many as the first one tells of are read side by side."""
+        first = read_page(first_page)
+        yield first_page, first
+        page = first_page + 1
+        # The server may clamp the limit, so what came is the size of a page.
+        told = min(-(-first.total // first.size), _MAX_PAGES) if first.size else 0
+        early: dict[int, _Page[T]] = {}
+        reading = self.transport.side_by_side(read_page, range(page, first_page + told))
+        with contextlib.closing(reading):
+            for number, read in reading:
+                early[number] = read
+                while page in early:
+                    yield page, early.pop(page)
+                    page += 1
+        for number in range(page, first_page + _MAX_PAGES):
+            yield number, read_page(number)
 
     def _json(self, what: str, answer: Answer) -> Any:
         if answer.status == 200:

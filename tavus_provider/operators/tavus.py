@@ -15,25 +15,31 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, AssetAlias, BaseOperator
 
 from tavus_provider.exceptions import (
     InvalidInput,
     PlanRefused,
     Refused,
     ReplicaNotFound,
+    TavusError,
+    TryLater,
 )
 from tavus_provider.replica import check_bool, check_replica_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.apply import Report
+    from tavus_provider.apply import Account, Application, Report
     from tavus_provider.hooks.tavus import TavusHook
+    from tavus_provider.ledger import Ledger
     from tavus_provider.plan import Plan
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.retention import Decision, RetentionPolicy
 
 _CONN_ID = "tavus_default"
+
+SCHEDULED = "tavus_replicas_scheduled"
+"""Asset with an event whenever a plan schedules replicas whose grace begins now."""
 
 
 @contextlib.contextmanager
@@ -61,6 +67,13 @@ class _TavusOperator(BaseOperator):
         from tavus_provider.hooks.tavus import TavusHook
 
         return TavusHook(self.tavus_conn_id)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the account that the connection means."""
+        from tavus_provider.ledger import Ledger
+
+        return Ledger(self.hook.origin, self.tavus_conn_id)
 
 
 class DeleteReplicaOperator(_TavusOperator):
@@ -101,21 +114,54 @@ class DeleteReplicaOperator(_TavusOperator):
             replica_id = check_replica_id(self.replica_id)
             context["map_index_template"] = "{{ task.replica_id }}"
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
-            try:
-                done = self.hook.delete_replica(replica_id, hard=self.hard)
-            except ReplicaNotFound as error:
-                detail = f"{error}; the replica does not exist, is gone already, or is another account's"
-                if _try_number(context) > 1:
-                    detail = f"{error}; gone, perhaps by an earlier try of this task"
-                if not ignore:
-                    raise ReplicaNotFound(
-                        f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
-                    ) from None
-                outcome = "already_gone"
-            else:
-                outcome, detail = done.outcome, done.detail
+            with self._recorded(context, replica_id) as (record, begun_before):
+                try:
+                    done = self.hook.delete_replica(replica_id, hard=self.hard)
+                except ReplicaNotFound as error:
+                    detail = f"{error}; the replica does not exist, is gone already, or is another account's"
+                    if begun_before or _try_number(context) > 1:
+                        detail = f"{error}; gone, perhaps by an earlier try of this task"
+                    if not ignore and not begun_before:
+                        raise ReplicaNotFound(
+                            f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
+                        ) from None
+                    outcome = "already_gone"
+                else:
+                    outcome, detail = done.outcome, done.detail
+                record[replica_id] = outcome
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
             return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
+
+    @contextlib.contextmanager
+    def _recorded(self, context: Context, replica_id: str) -> Iterator[tuple[dict[str, str], bool]]:
+        """Record the intent before and the outcome after; tell if an earlier try may have sent its delete."""
+        from tavus_provider.ledger import work_of
+
+        ledger, who = self.ledger, _who(context)
+        if self.hard:
+            ledger.demand_shared("a permanent delete")
+        work = work_of("delete", who["dag_id"], who["run_id"], who["task_id"], who["map_index"])
+        tries = ledger.tries(work)
+        begun_before = any(
+            replica_id in one.intended
+            and one.outcomes.get(replica_id, "unknown") not in ("refused", "already_gone")
+            for one in tries
+        )
+        entry = ledger.begin(
+            work,
+            **who,
+            hard=self.hard,
+            intent=[replica_id],
+            earlier={one.name: one.last_digest for one in tries},
+        )
+        outcomes = {replica_id: "unknown"}
+        try:
+            yield outcomes, begun_before
+        except TavusError as error:
+            outcomes[replica_id] = error.outcome
+            raise
+        finally:
+            entry.close(outcomes=outcomes)
 
 
 class PlanRetentionOperator(_TavusOperator):
@@ -126,60 +172,88 @@ class PlanRetentionOperator(_TavusOperator):
     ``verdicts`` what was decided on each replica. The task fails, after pushing both, if the plan
     passes a limit of its policy, so that nobody is asked to approve it; in a dry run it only warns.
 
-    :param policy: the policy, a mapping or a ``RetentionPolicy``. Templates may stand in ``older_than``,
-        ``unused_for``, ``scope`` and ``narrow``; everywhere else they are refused.
+    Where a rule has ``grace``, what has expired is first scheduled: in the ledger, in the plan, in the log,
+    and as an event of the asset ``tavus_replicas_scheduled``. A dry run schedules nothing.
+
+    :param policy: the policy: a mapping, a ``RetentionPolicy``, or the location of a YAML or JSON file (any
+        Airflow object storage path), which is read when the task runs. Templates may stand in
+        ``older_than``, ``unused_for``, ``scope`` and ``narrow``; everywhere else they are refused.
+    :param narrow: what a trigger form says, ``include``, ``exclude`` and ``older_than``; all that goes must
+        pass it too, in addition to the policy; templated
     :param hard: whether the plan is for permanent deletes; not templated
     :param dry_run: only show what a run would delete; templated
     :param tavus_conn_id: id of the Airflow connection; templated
     """
 
-    template_fields: Sequence[str] = ("policy", "dry_run", "tavus_conn_id")
+    template_fields: Sequence[str] = ("policy", "narrow", "dry_run", "tavus_conn_id")
     template_fields_renderers = {"policy": "json"}  # noqa: RUF012  # read by Airflow, as everywhere
 
     def __init__(
         self,
         *,
-        policy: Mapping[str, Any] | RetentionPolicy,
+        policy: Mapping[str, Any] | RetentionPolicy | str,
+        narrow: Mapping[str, Any] | None = None,
         hard: bool = False,
         dry_run: bool | str = False,
+        outlets: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
-        self.policy = policy if isinstance(policy, Mapping) else _policy(policy).as_json()
+        # An alias, because an asset would have an event whenever the task succeeds.
+        super().__init__(outlets=[*outlets, AssetAlias(SCHEDULED)], **kwargs)
+        self.policy = policy if isinstance(policy, Mapping | str) else _policy(policy).as_json()
         self.policy_as_written = self.policy
+        self.narrow = narrow
+        self.narrow_as_written = narrow
         self.hard = check_bool("hard", hard)
         self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
         if not isinstance(dry_run, str):
             check_bool("dry_run", dry_run)
-        templated = list(_templated(self.policy))
+        templated = [*_templated(self.policy), *_templated(narrow, ("narrow",))]
         if fixed := [path for path in templated if not _may_be_templated(path)]:
             raise InvalidInput(
-                f"policy: {'.'.join(fixed[0])} holds a template: what guards a run is written in the DAG file"
+                f"policy: {'.'.join(fixed[0]) or 'its location'} holds a template: what guards a run is "
+                "written in the DAG file"
             )
-        _policy(_with_stand_ins(self.policy))
+        if isinstance(self.policy, Mapping):
+            checked = _policy(_with_stand_ins(self.policy), _with_stand_ins(narrow))
+            if not templated and (found := checked.contradictions()):
+                raise InvalidInput(f"policy: {'; '.join(found)}")
 
     def execute(self, context: Context) -> Plan:
         """Return the plan."""
-        from tavus_provider.apply import read_and_decide
+        from tavus_provider.apply import read_account
+        from tavus_provider.known import known_of
         from tavus_provider.page import decision_sentence, decision_table
         from tavus_provider.plan import make_plan, verdict_rows
 
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
-            policy = _policy(_as_written(self.policy_as_written, self.policy))
+            policy = self._rendered_policy()
             dry_run = check_bool("dry_run", self.dry_run)
-            now = _now()
-            decision = read_and_decide(self.hook, policy, now=_now)
-            for line in decision_table(decision, now=now):
+            ledger = self.ledger
+            for what, asked in (
+                ("a permanent delete", self.hard),
+                ("grace", policy.has_grace),
+                ("hard_delete_after", policy.hard_delete_after is not None),
+            ):
+                if asked:
+                    ledger.demand_shared(what)
+            account = read_account(
+                self.hook, policy, now=_now, known=lambda now: known_of(policy, ledger, now=now)
+            )
+            decision = account.decide(policy, hard=self.hard)
+            for line in decision_table(decision, now=account.now):
                 self.log.info("%s", line)
             self.log.info("%s%s", "Dry run: " if dry_run else "", decision_sentence(decision))
             plan = make_plan(
                 decision,
                 policy,
-                now=now,
+                now=account.now,
                 hard=self.hard,
                 tavus_conn_id=self.tavus_conn_id,
                 origin=self.hook.origin,
             )
+            if policy.has_grace and not dry_run:
+                self._reschedule(context, policy, account, decision)
             _push(context, "verdicts", verdict_rows(decision))
             if decision.breach and not dry_run:
                 _push(context, "return_value", plan)
@@ -187,6 +261,40 @@ class PlanRetentionOperator(_TavusOperator):
             if decision.breach:
                 self.log.warning("A real run would stop here: %s", decision.breach)
             return plan
+
+    def _rendered_policy(self) -> RetentionPolicy:
+        narrow = _as_written(self.narrow_as_written, self.narrow)
+        if isinstance(self.policy_as_written, Mapping):
+            return _policy(_as_written(self.policy_as_written, self.policy), narrow)
+        from tavus_provider.files import read_policy
+
+        return _policy(read_policy(self.policy_as_written), narrow)
+
+    def _reschedule(
+        self, context: Context, policy: RetentionPolicy, account: Account, decision: Decision
+    ) -> None:
+        from tavus_provider.known import reschedule
+        from tavus_provider.policy import Narrow
+
+        unnarrowed = policy.model_copy(update={"narrow": Narrow()})
+        new = reschedule(
+            self.ledger,
+            policy,
+            decision,
+            unnarrowed=decision if unnarrowed == policy else account.decide(unnarrowed, hard=self.hard),
+            known=account.known,
+            now=account.now,
+            context=_who(context),
+        )
+        if not new:
+            return
+        self.log.info(
+            "Scheduled now, to be deleted when their grace is over: %s", ", ".join(sorted(new)[:50])
+        )
+        if events := context.get("outlet_events"):
+            ids: list[Any] = sorted(new)[:1_000]
+            extra: dict[str, Any] = {"replica_ids": ids, "count": len(new), "policy": policy.name}
+            events[AssetAlias(SCHEDULED)].add(Asset(SCHEDULED), extra=extra)
 
 
 class ApproveRetentionOperator(ApprovalOperator):
@@ -245,13 +353,28 @@ class ApproveRetentionOperator(ApprovalOperator):
                 shown = context["ti"].xcom_pull(task_ids=self.task_id, key="shown_digest")
                 if shown is None or shown != self._digest():
                     raise PlanRefused("the plan is not the one that was shown: trigger a new run")
+                self._record(context, event)
                 _push(context, "approved_digest", shown)
                 if len(self.plan["delete"]) == 1:
                     _push(context, "approved_replica_id", self.plan["delete"][0]["replica_id"])
         return answer
 
+    def _record(self, context: Context, event: Mapping[str, Any]) -> None:
+        from tavus_provider.ledger import Ledger, work_of
+
+        by = event.get("responded_by_user") or {}
+        entry = Ledger(self.plan["origin"], self.plan["tavus_conn_id"]).begin(
+            work_of("plan", self.plan["digest"]),
+            **_who(context),
+            hard=True,
+            plan_digest=self.plan["digest"],
+            policy_digest=self.plan["policy_digest"],
+            approved_by=str(by.get("id")),
+        )
+        entry.close()
+
     def _digest(self) -> str:
-        from tavus_provider.plan import digest_of
+        from tavus_provider.digest import digest_of
 
         if isinstance(self.plan, dict) and self.plan.get("hard") is True:
             digest = digest_of(self.plan)
@@ -272,7 +395,9 @@ class ApplyRetentionOperator(_TavusOperator):
     deleted, whatever was answered. The plan may get smaller here, never larger.
 
     The XCom is the report; it is pushed and logged before the task fails. The task is green only if no
-    replica is ``refused``, ``unknown`` or ``not_attempted``. It does not retry: a new run makes a new plan.
+    replica is ``refused``, ``unknown`` or ``not_attempted``. The intent is in the ledger before the first
+    delete is sent; a retry, or a rerun after the worker was killed, goes on from there, and its report
+    keeps the outcomes of earlier tries.
 
     :param plan: the output of a plan task; templated
     :param approved_digest: ``approve.output["approved_digest"]``, without which ``hard=True`` is refused;
@@ -297,7 +422,7 @@ class ApplyRetentionOperator(_TavusOperator):
         requests_per_second: float | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{**kwargs, "retries": 0})
+        super().__init__(**kwargs)
         self.plan = plan
         self.approved_digest = approved_digest
         self.hard = check_bool("hard", hard)
@@ -327,7 +452,7 @@ class ApplyRetentionOperator(_TavusOperator):
 
     def execute(self, context: Context) -> Report:
         """Delete, and return the report."""
-        from tavus_provider.apply import RED, Application, dry_report
+        from tavus_provider.apply import RED, dry_report
         from tavus_provider.plan import check_plan
 
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
@@ -342,25 +467,61 @@ class ApplyRetentionOperator(_TavusOperator):
             )
             if dry_run:
                 return self._say(dry_report(plan), plan)
-            application = Application(
-                plan,
-                self.hook,
-                concurrency=self.hook.transport.extras.concurrency,
-                now=_now,
-                log=lambda line: self.log.info("%s", line),
-                earlier_tries=_try_number(context) > 1,
-            )
+            application = self._application(context, plan)
             try:
                 if plan["delete"]:
                     application.run()
             finally:
+                # Whatever happens, the report is pushed first; only then may recording it fail.
                 report = self._say(application.report(), plan)
                 _push(context, "return_value", report)
+                application.close()
             if red := sum(report["counts"][outcome] for outcome in RED):
-                raise AirflowFailException(
+                message = (
                     f"{red} of {len(report['items'])} planned replicas may still be there: see the report"
                 )
+                if application.may_heal:
+                    raise TryLater(message)
+                raise AirflowFailException(message)
             return report
+
+    def _application(self, context: Context, plan: Plan) -> Application:
+        from tavus_provider.apply import Application
+        from tavus_provider.known import known_of
+        from tavus_provider.ledger import work_of
+        from tavus_provider.retention import RetentionPolicy
+
+        ledger, who, policy = self.ledger, _who(context), RetentionPolicy.read(plan["policy"])
+        if self.hard:
+            ledger.demand_shared("a permanent delete")
+        work = work_of("plan", plan["digest"])
+        tries = [one for one in ledger.tries(work) if "intent" in one.began]
+        own = ("dag_id", "run_id", "task_id", "map_index")
+        earlier: dict[str, str | None] = {}
+        for one in tries:
+            if all(one.began[key] == who[key] for key in own):
+                earlier |= dict.fromkeys(one.intended - earlier.keys()) | one.outcomes
+        return Application(
+            plan,
+            self.hook,
+            concurrency=self.hook.transport.extras.concurrency,
+            now=_now,
+            log=lambda line: self.log.info("%s", line),
+            begin=lambda **fields: ledger.begin(
+                work,
+                **who,
+                hard=self.hard,
+                plan_digest=plan["digest"],
+                policy_digest=plan["policy_digest"],
+                approved_digest=self.approved_digest,
+                earlier={one.name: one.last_digest for one in tries},
+                **fields,
+            ),
+            known=lambda now: known_of(policy, ledger, now=now),
+            earlier=earlier,
+            earlier_tries=_try_number(context) > 1,
+            begun_before=bool(tries),
+        )
 
     def _say(self, report: Report, plan: Plan) -> Report:
         from tavus_provider.page import report_sentence, report_table
@@ -375,8 +536,9 @@ class LookUpReplicaOperator(_TavusOperator):
     """
     Read one replica and what uses it, and refuse it if it may not be deleted by hand.
 
-    Refused are replicas that are not of the type ``user``, and those in use as a persona's default, in
-    an active conversation or in a video that is being made. The XCom is a plan with this one replica,
+    Refused are replicas that are not of the type ``user``, those in use as a persona's default, in an
+    active conversation or in a video that is being made, and those which the file ``[tavus] policy`` names
+    as held. The XCom is a plan with this one replica,
     made for a permanent delete, so that :class:`ApproveRetentionOperator` can show it.
 
     :param replica_id: id of the replica; templated
@@ -401,7 +563,9 @@ class LookUpReplicaOperator(_TavusOperator):
             from tavus_provider.retention import Decision
 
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
-            verdict = decide_one(self.hook, self.replica_id, now=_now, ignore_if_missing=ignore)
+            verdict = decide_one(
+                self.hook, self.replica_id, now=_now, held=_held_by_deployment(), ignore_if_missing=ignore
+            )
             self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
             return make_plan(
                 Decision((verdict,), BY_HAND.limits),
@@ -413,10 +577,28 @@ class LookUpReplicaOperator(_TavusOperator):
             )
 
 
-def _policy(value: object) -> RetentionPolicy:
+def _policy(value: object, narrow: object = None) -> RetentionPolicy:
     from tavus_provider.retention import RetentionPolicy
 
-    return RetentionPolicy.read(value)
+    policy = RetentionPolicy.read(value)
+    if narrow is None:
+        return policy
+    if policy.narrow != type(policy.narrow)():
+        raise InvalidInput("policy: narrow is given in the policy and as an argument: give one of them")
+    return RetentionPolicy.read({**policy.as_json(), "narrow": narrow})
+
+
+def _held_by_deployment() -> frozenset[str]:
+    """The ids under legal hold in the policy of the deployment, if it has one."""
+    from airflow.configuration import conf
+
+    location = conf.get("tavus", "policy", fallback="")
+    if not location:
+        return frozenset()
+    from tavus_provider.files import read_holds, read_policy
+
+    holds = read_policy(location).legal_holds
+    return frozenset() if holds is None else read_holds(holds, now=_now())
 
 
 def _now() -> datetime:
@@ -426,6 +608,14 @@ def _now() -> datetime:
 
 def _try_number(context: Context) -> int:
     return int(getattr(context.get("ti"), "try_number", 1) or 1)
+
+
+def _who(context: Context) -> dict[str, Any]:
+    """Which task does it, in which run and try, as the ledger records it."""
+    ti = context.get("ti")
+    who = {name: str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id")}
+    at = getattr(ti, "map_index", -1)
+    return {**who, "map_index": at if isinstance(at, int) else -1, "try_number": _try_number(context)}
 
 
 def _push(context: Context, key: str, value: Any) -> None:
@@ -456,8 +646,8 @@ def _templated(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str,
 
 
 def _may_be_templated(path: tuple[str, ...]) -> bool:
-    return path[0] in ("scope", "narrow") or (
-        path[0] == "expire" and path[-1] in ("older_than", "unused_for")
+    return path[:1] in (("scope",), ("narrow",)) or (
+        path[:1] == ("expire",) and path[-1] in ("older_than", "unused_for")
     )
 
 

@@ -6,6 +6,8 @@ import email.utils
 import json
 import logging
 import pickle
+import re
+import threading
 from urllib.parse import quote
 
 import pytest
@@ -622,6 +624,123 @@ def test_rows_that_come_or_go_between_two_pages_are_seen(mocked, requests_mock, 
     requests_mock.get(f"{API}/v2/replicas", json=answer)
     listed = [replica.replica_id for replica in mocked.list_replicas()]
     assert listed == [f"r{number:04}" for number in world]
+
+
+class Paged:
+    """
+    A list of replicas over real HTTP: ``ask(page)`` is called for each page before it is answered.
+
+    It may wait, and it may return another answer than the page: rows and total_count, or a status.
+    """
+
+    def __init__(self, raw_server, connect, *, count: int, size: int, ask, concurrency: int = 4) -> None:
+        self.count, self.size, self.ask = count, size, ask
+        self.asked: list[int] = []
+        self.answered: list[int] = []
+        connect(raw_server(self._talk).url, extra={"concurrency": concurrency, "timeout": 20})
+
+    def _talk(self, head: str, _: int) -> bytes:
+        page = int(re.search(r"[?&]page=([0-9]+)", head)[1])
+        self.asked.append(page)
+        said = self.ask(page)
+        self.answered.append(page)
+        status = said if isinstance(said, int) else 200
+        rows, total = said if isinstance(said, tuple) else (self.rows(page), self.count)
+        body = json.dumps({"data": rows, "total_count": total}).encode()
+        head = f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        return head.encode() + body
+
+    def rows(self, page: int) -> list[dict[str, object]]:
+        return [row(at) for at in range((page - 1) * self.size, min(page * self.size, self.count))]
+
+
+def test_pages_that_are_answered_out_of_order_make_the_list_in_order(raw_server, connect, clock):
+    third = threading.Event()
+
+    def ask(page: int) -> None:
+        if page == 2:
+            assert third.wait(20), "page 3 was not asked for while page 2 was under way"
+        if page == 3:
+            third.set()
+
+    tavus = Paged(raw_server, connect, count=50, size=10, ask=ask)
+    with TavusHook() as hook:
+        assert [one.replica_id for one in hook.list_replicas()] == [f"r{at:04}" for at in range(50)]
+    assert tavus.answered.index(3) < tavus.answered.index(2)
+    assert sorted(tavus.asked) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+def test_as_many_pages_are_under_way_as_the_setting_says(raw_server, connect, clock, concurrency):
+    together, lock = threading.Barrier(concurrency, timeout=20), threading.Lock()
+    under_way, most = 0, 0
+
+    def ask(page: int) -> None:
+        nonlocal under_way, most
+        with lock:
+            under_way += 1
+            most = max(most, under_way)
+        if page > 1:
+            together.wait()
+        with lock:
+            under_way -= 1
+
+    Paged(raw_server, connect, count=400, size=10, ask=ask, concurrency=concurrency)  # 1 page and 39
+    with TavusHook() as hook:
+        assert len(hook.list_replicas()) == 400
+    assert most == concurrency
+
+
+def test_a_count_that_changes_between_pages_read_side_by_side_is_read_again(raw_server, connect, clock):
+    changed = iter([True])
+
+    def ask(page: int):
+        if page == 3 and next(changed, False):
+            return tavus.rows(3), 51
+        return None
+
+    tavus = Paged(raw_server, connect, count=50, size=10, ask=ask)
+    with TavusHook() as hook:
+        assert len(hook.list_replicas()) == 50
+    assert tavus.asked.count(1) == 2
+
+
+def test_a_page_that_is_shorter_than_the_first_one_hides_no_row(raw_server, connect, clock):
+    world = [row(at) for at in range(25)]
+    cuts = {1: (0, 10), 2: (10, 13), 3: (13, 14), 4: (14, 24), 5: (24, 25)}
+
+    def ask(page: int):
+        return world[slice(*cuts[page])], 25
+
+    tavus = Paged(raw_server, connect, count=25, size=10, ask=ask)
+    with TavusHook() as hook:
+        assert [one.replica_id for one in hook.list_replicas()] == [f"r{at:04}" for at in range(25)]
+    assert sorted(tavus.asked) == [1, 2, 3, 4, 5]
+
+
+def test_pages_read_side_by_side_that_repeat_each_other_are_no_listing(raw_server, connect, clock):
+    tavus = Paged(
+        raw_server, connect, count=50, size=10, ask=lambda page: (tavus.rows(2 if page == 4 else page), 50)
+    )
+    with TavusHook() as hook, pytest.raises(BadAnswer, match="page 4 repeated rows"):
+        hook.list_replicas()
+
+
+def test_a_page_that_fails_stops_the_rest(raw_server, connect, clock):
+    failed = threading.Event()
+
+    def ask(page: int):
+        if page == 2:
+            failed.set()
+            return 400
+        if page > 2:
+            failed.wait(20)
+        return None
+
+    tavus = Paged(raw_server, connect, count=3000, size=10, ask=ask)
+    with TavusHook() as hook, pytest.raises(BadAnswer, match="page 2 returned 400"):
+        hook.list_replicas()
+    assert len(tavus.asked) < 150
 
 
 @pytest.mark.parametrize("switch", ["missing", "high"])

@@ -8,7 +8,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk import DAG
 
-from tavus_provider.exceptions import InDoubt, InvalidInput, TavusError, TryLater
+from tavus_provider.digest import digest_of
+from tavus_provider.exceptions import InDoubt, InvalidInput, LedgerUnavailable, TavusError, TryLater
 from tavus_provider.operators.tavus import (
     ApplyRetentionOperator,
     ApproveRetentionOperator,
@@ -16,7 +17,6 @@ from tavus_provider.operators.tavus import (
     LookUpReplicaOperator,
     PlanRetentionOperator,
 )
-from tavus_provider.plan import digest_of
 from tavus_provider.retention import RetentionPolicy
 
 KEY = "sandbox-key-8f2b6c91"
@@ -29,8 +29,11 @@ NO_BOOLS = ["true", "False", "None", "", 1, 0, None, [], "{{ true }}"]
 class Ti:
     """A task instance with XComs in a dictionary."""
 
-    def __init__(self, try_number: int = 1) -> None:
+    def __init__(self, try_number: int = 1, run_id: str = "manual__1") -> None:
         self.try_number = try_number
+        self.dag_id = "dag"
+        self.run_id = run_id
+        self.map_index = -1
         self.id = "0197-ti"
         self.task_id = "task"
         self.pushed: dict[str, object] = {}
@@ -380,7 +383,7 @@ def test_html_instead_of_json_is_said_to_be_that_and_deletes_nothing(sandbox, pl
         pytest.param(POLICY | {"limits": {"max_deletions": True}}, "True is not a whole number", id="bool"),
         pytest.param(POLICY | {"limits": {"max_deletions": "10"}}, "'10' is not a whole number", id="text"),
         pytest.param(None, "policy: None is not a mapping", id="none"),
-        pytest.param("{{ params.policy }}", "is not a mapping", id="a-template-for-all"),
+        pytest.param("{{ params.policy }}", "its location holds a template", id="a-template-for-all"),
         pytest.param([], "policy: a list is not a mapping", id="list"),
         # what is not a template is checked even where something else is one
         pytest.param(
@@ -591,18 +594,19 @@ def test_a_dry_run_of_apply_sends_nothing_and_skips_everything(sandbox, plan):
 
 
 @pytest.mark.parametrize(
-    ("fault", "outcome"),
+    ("fault", "outcome", "error"),
     [
-        pytest.param({"status": 409}, "refused", id="refused"),
-        pytest.param({"status": 202, "times": None}, "unknown", id="unknown"),
+        pytest.param({"status": 409}, "refused", AirflowFailException, id="refused"),
+        pytest.param({"status": 202, "times": None}, "unknown", TryLater, id="unknown"),
+        pytest.param({"status": 429, "times": None}, "refused", TryLater, id="rate-limited"),
     ],
 )
-def test_a_red_outcome_fails_the_task_after_the_report_was_pushed(sandbox, plan, log, fault, outcome):
+def test_a_red_outcome_fails_the_task_after_the_report_and_retries_only_what_may_heal(
+    sandbox, plan, log, *, fault, outcome, error
+):
     sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", **fault}])
     ti = Ti()
-    with pytest.raises(
-        AirflowFailException, match=r"^1 of 6 planned replicas may still be there: see the report$"
-    ):
+    with pytest.raises(error, match=r"^1 of 6 planned replicas may still be there: see the report$"):
         run(apply_task(plan), ti)
     assert ti.pushed["return_value"]["counts"][outcome] == 1
     assert ti.pushed["return_value"]["counts"]["deleted"] == 5
@@ -648,13 +652,55 @@ def test_an_interrupted_apply_has_pushed_a_true_report(sandbox, plan, monkeypatc
     assert sum(report["counts"].values()) == 6
 
 
-@pytest.mark.parametrize("given", [{"retries": 3}, {"default_args": {"retries": 3}}], ids=str)
-def test_apply_never_retries_whatever_the_dag_says(given):
-    with DAG("retrying", schedule=None, default_args=given.get("default_args", {})):
-        operator = apply_task({}, **{k: v for k, v in given.items() if k != "default_args"})
-        other = delete()
-    assert operator.retries == 0
-    assert (other.retries == 3) is ("default_args" in given)
+def test_another_try_goes_on_from_the_ledger_and_its_report_keeps_what_the_first_has_done(sandbox, plan):
+    sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None}])
+    with pytest.raises(TryLater):
+        run(apply_task(plan), Ti(try_number=1))
+    sandbox.switch(faults=[])
+    before = len(requests(sandbox, "DELETE"))
+    report = run(apply_task(plan), Ti(try_number=2))
+    assert report["counts"]["deleted"] == 6
+    assert len(requests(sandbox, "DELETE")) == before + 1
+    details = {item["replica_id"]: item["detail"] for item in report["items"]}
+    assert sum(detail.startswith("by an earlier try of this task") for detail in details.values()) == 5
+    assert details[OLD].startswith(f"DELETE /v2/replicas/{OLD} returned 200")
+
+
+def test_a_run_of_another_task_does_not_take_the_outcomes_of_this_one_for_its_own(sandbox, plan):
+    assert run(apply_task(plan), Ti(run_id="one"))["counts"]["deleted"] == 6
+    assert run(apply_task(plan), Ti(run_id="two"))["counts"]["already_gone"] == 6
+
+
+def test_a_plan_of_which_most_is_gone_without_a_trace_is_not_carried_out(sandbox, plan):
+    gone = [row["replica_id"] for row in plan["delete"]][:5]
+    sandbox.put("replicas", *({"replica_id": replica_id, "deleted": "hard"} for replica_id in gone))
+    ti = Ti()
+    with pytest.raises(AirflowFailException, match=r"^5 of 6 planned replicas are no longer listed"):
+        run(apply_task(plan), ti)
+    assert requests(sandbox, "DELETE") == []
+    assert ti.pushed["return_value"]["counts"]["not_attempted"] == 6
+
+
+def test_what_the_policy_of_the_deployment_holds_is_not_deleted_by_hand(sandbox, monkeypatch, tmp_path):
+    (tmp_path / "holds.yaml").write_text(f"[{OLD}]")
+    (tmp_path / "policy.yaml").write_text(
+        f"{{expire: [{{older_than: 90d}}], legal_holds: {{file: {tmp_path}/holds.yaml, max_age: 7d}}}}"
+    )
+    monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", str(tmp_path / "policy.yaml"))
+    with pytest.raises(
+        AirflowFailException, match=f"^replica {OLD} is under legal hold; nothing was deleted$"
+    ):
+        run(look())
+    assert run(look("r2b9d41c07ae"))["delete"]
+
+
+def test_nothing_is_deleted_without_a_record(sandbox, plan, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "file" / "ledger"))
+    for task in (apply_task(plan), delete(), delete(hard=True)):
+        with pytest.raises(LedgerUnavailable, match=r"^the ledger cannot be (written|read) at .* set ledger"):
+            run(task)
+    assert requests(sandbox, "DELETE") == []
 
 
 @pytest.mark.parametrize(

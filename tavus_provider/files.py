@@ -1,0 +1,138 @@
+"""
+What people keep in files: a policy, and the list of those under legal hold.
+
+A file is YAML or JSON, at any location that Airflow's ``ObjectStoragePath`` can read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import yaml
+from airflow.sdk import ObjectStoragePath
+
+from tavus_provider.exceptions import InvalidInput
+from tavus_provider.policy import LegalHolds
+from tavus_provider.replica import check_replica_id, one_line, read_time
+from tavus_provider.retention import RetentionPolicy
+
+_MAX_BYTES = 2**20
+_CLOCKS_DIFFER = timedelta(minutes=5)
+
+
+def read_policy(location: str) -> RetentionPolicy:
+    """
+    Return the policy in a file.
+
+    :param location: such as ``/etc/airflow/retention.yaml`` or ``s3://aws_default@bucket/retention.yaml``
+    :raises InvalidInput: on one line with the location, the path inside the file and what would be right
+    """
+    try:
+        policy = RetentionPolicy.read(_read(location))
+        contradictions = policy.contradictions()
+    except InvalidInput as error:
+        contradictions = [str(error).removeprefix("policy: ")]
+    if contradictions:
+        raise InvalidInput(f"policy {location}: {'; '.join(contradictions)}")
+    return policy
+
+
+def read_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
+    """
+    Return the ids under legal hold.
+
+    The file is a list of ids, or a mapping with ``replica_ids`` and ``as_of``, the time at which the list
+    was true; without ``as_of`` the file's own time counts.
+
+    :param now: the time by the wall clock, aware
+    :raises InvalidInput: if it cannot be read or is older than ``max_age``: it is not known who is held
+    """
+    try:
+        return _held(holds, now)
+    except InvalidInput as error:
+        fault = str(error)
+    raise InvalidInput(
+        f"legal_holds {holds.file}: {fault}; it is not known who is held, nothing may be deleted"
+    )
+
+
+def _held(holds: LegalHolds, now: datetime) -> frozenset[str]:
+    document = _read(holds.file)
+    if isinstance(document, list):
+        document = {"replica_ids": document}
+    if not isinstance(document, dict) or not isinstance(document.get("replica_ids"), list):
+        raise InvalidInput("is neither a list of ids nor a mapping with replica_ids")
+    if unknown := [str(key) for key in document if key not in ("replica_ids", "as_of")]:
+        raise InvalidInput(f"unknown key {one_line(unknown[0], 40)!r}; known: replica_ids, as_of")
+    as_of = _as_of(document["as_of"]) if "as_of" in document else _modified(holds.file)
+    if as_of > now + _CLOCKS_DIFFER:
+        raise InvalidInput(f"as of {as_of:%Y-%m-%d %H:%M} UTC, which lies ahead")
+    if now - as_of > holds.max_age.delta:
+        age = holds.max_age.of(now - as_of)
+        raise InvalidInput(f"as of {as_of:%Y-%m-%d %H:%M} UTC, {age} ago, max_age is {holds.max_age}")
+    return frozenset(check_replica_id(replica_id) for replica_id in document["replica_ids"])
+
+
+def _as_of(value: object) -> datetime:
+    if isinstance(value, datetime) and value.tzinfo is not None:  # YAML reads dates by itself
+        return value.astimezone(UTC)
+    try:
+        return read_time(value)
+    except ValueError as error:
+        fault = str(error)
+    raise InvalidInput(f"as_of {fault}: write a date with a time zone such as 2026-11-25T08:00:00Z")
+
+
+def _modified(location: str) -> datetime:
+    try:
+        seconds = float(ObjectStoragePath(location).stat().st_mtime)
+    except Exception:  # noqa: BLE001  # each storage has errors and fields of its own
+        seconds = 0.0
+    if seconds <= 0:
+        raise InvalidInput("its storage does not say when it was written: add as_of to it")
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _read(location: str) -> Any:
+    try:
+        with ObjectStoragePath(location).open("rb") as file:  # type: ignore[no-untyped-call]  # has no types
+            blob = file.read(_MAX_BYTES + 1)
+        text = bytes(blob).decode("utf-8")
+    except UnicodeDecodeError:
+        fault = "is not text in UTF-8"
+    except Exception as error:  # noqa: BLE001  # each storage has errors of its own
+        said = error.strerror if isinstance(error, OSError) else None
+        fault = f"cannot be read ({said or type(error).__name__})"
+    else:
+        if len(blob) > _MAX_BYTES:
+            raise InvalidInput("is larger than 1 MiB")
+        return _parse(text)
+    raise InvalidInput(fault)
+
+
+def _parse(text: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader; JSON is YAML
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        fault = f"{where}{one_line(str(getattr(error, 'problem', None) or 'is not YAML'), 120)}"
+    except (ValueError, RecursionError):
+        fault = "is not YAML or JSON"
+    raise InvalidInput(fault)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which a key stands once: of two guards of one name the reader would lose one."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {str(key.value)[:40]!r} stands twice", key.start_mark
+                )
+            seen.add(key.value if isinstance(key.value, str) else id(key))
+        return super().construct_mapping(node, deep=deep)

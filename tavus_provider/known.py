@@ -1,0 +1,90 @@
+"""
+What a decision must know that Tavus does not tell: who is held, scheduled, and soft-deleted by us.
+
+The schedule of a policy is kept in the ledger under the policy's name. Each plan writes the whole of it
+anew, so that the last one alone says since when each replica has been scheduled without a break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tavus_provider.files import read_holds
+from tavus_provider.ledger import Ledger, work_of
+from tavus_provider.retention import Decision, Known, RetentionPolicy
+
+_GONE = {"deleted", "confirmed"}
+
+
+def known_of(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known:
+    """
+    Read what is known beside the account.
+
+    :raises InvalidInput: if the file of legal holds cannot be read or is too old
+    :raises LedgerUnavailable: if the ledger cannot be read
+    """
+    return Known(
+        held=frozenset() if policy.legal_holds is None else read_holds(policy.legal_holds, now=now),
+        scheduled=_schedule(ledger, policy) if policy.has_grace else {},
+        soft_deleted=soft_deleted(ledger),
+    )
+
+
+def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
+    """Return when this package deleted each replica softly that it has not deleted for good since."""
+    found: dict[str, datetime] = {}
+    tries = [*ledger.all_tries("plan"), *ledger.all_tries("delete")]
+    for one in sorted(tries, key=lambda one: str(one.began.get("at"))):
+        for replica_id, outcome in one.outcomes.items():
+            if outcome in _GONE and one.began["hard"]:
+                found.pop(replica_id, None)
+            elif outcome in _GONE:
+                found.setdefault(replica_id, datetime.fromisoformat(one.began["at"]))
+    return found
+
+
+def reschedule(
+    ledger: Ledger,
+    policy: RetentionPolicy,
+    decision: Decision,
+    *,
+    unnarrowed: Decision,
+    known: Known,
+    now: datetime,
+    context: Mapping[str, Any],
+) -> frozenset[str]:
+    """
+    Write the schedule as it is after a decision.
+
+    What is no longer to go loses its place; what only the trigger form left out this time keeps it.
+
+    :param unnarrowed: the decision had the form said nothing
+    :param context: who decides (dag, run, task, try), for the record
+    :returns: the ids that are scheduled for the first time, or anew
+    :raises LedgerUnavailable: if it could not be written
+    """
+    due = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
+    left_out = {verdict.replica.replica_id for verdict in unnarrowed.verdicts if verdict.due_at is not None}
+    since = {
+        replica_id: known.scheduled.get(replica_id, now)
+        for replica_id in due | (left_out & known.scheduled.keys())
+    }
+    entry = ledger.begin(
+        work_of("schedule", policy.name),
+        **context,
+        policy_digest=policy.digest,
+        scheduled={replica_id: at.isoformat() for replica_id, at in since.items()},
+        cancelled=sorted(known.scheduled.keys() - since.keys()),
+    )
+    entry.close()
+    return frozenset(since.keys() - known.scheduled.keys())
+
+
+def _schedule(ledger: Ledger, policy: RetentionPolicy) -> dict[str, datetime]:
+    tries = ledger.tries(work_of("schedule", policy.name))
+    if not tries or tries[-1].flaws:
+        return {}  # of a damaged schedule nothing is believed: every grace begins again
+    scheduled = tries[-1].began.get("scheduled", {})
+    return {replica_id: datetime.fromisoformat(at) for replica_id, at in scheduled.items()}
