@@ -25,6 +25,7 @@ from tavus_provider.exceptions import (
     TavusError,
     TryLater,
 )
+from tavus_provider.links.tavus import ReplicaLibraryLink, TavusPageLink
 from tavus_provider.replica import check_bool, check_replica_id
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tavus_provider.retention import Decision, RetentionPolicy
 
 _CONN_ID = "tavus_default"
+_LINKS = (TavusPageLink(), ReplicaLibraryLink())
 
 SCHEDULED = "tavus_replicas_scheduled"
 """Asset with an event whenever a plan schedules replicas whose grace begins now."""
@@ -56,6 +58,8 @@ def _final_errors_do_not_retry() -> Iterator[None]:
 
 class _TavusOperator(BaseOperator):
     """What the operators that talk to Tavus have in common: the connection."""
+
+    operator_extra_links = _LINKS
 
     def __init__(self, *, tavus_conn_id: str = _CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -312,6 +316,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     :param response_timeout: how long to wait; 24 hours, as long as a plan is good, unless set
     """
 
+    operator_extra_links = _LINKS
     template_fields = ("plan",)
 
     def __init__(
