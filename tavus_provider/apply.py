@@ -264,7 +264,7 @@ class Application:
         for row in self.plan["delete"]:
             replica_id = row["replica_id"]
             verdict = fresh.get(replica_id)
-            done = self.earlier.get(replica_id) if replica_id in self.earlier else None
+            done = self.earlier.get(replica_id)
             if done in _SAID_GONE and (verdict is None or not self.plan["hard"]):
                 # A soft delete is not sent twice; if it is listed still, the look afterwards tells.
                 self._end(replica_id, done, "by an earlier try of this task")
