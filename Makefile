@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 PORT ?= 8080
+CHARTS := chart.js@4.6.1
 VENV := .venv
 LOWEST := .venv-lowest
 
@@ -19,7 +20,7 @@ old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-provider
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test test-lowest lint types unit bench picture constraints clean
+.PHONY: help demo plan airflow test test-lowest lint types unit bench picture vendor constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -50,7 +51,7 @@ test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is support
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
 	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench setup.cfg -o constraints.txt
-	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|types-pyyaml|types-requests)==' \
+	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
 
@@ -59,6 +60,12 @@ bench: $(VENV)/bench  ## How fast this is, beside what one would otherwise write
 
 picture: $(VENV)/ready  ## Draw docs/plan.svg anew
 	$(VENV)/bin/python scripts/picture.py
+
+vendor:  ## Take the chart library of the Tavus page anew from npm, as it is
+	@dir=$$(mktemp -d) && (cd $$dir && npm pack --silent $(CHARTS) >/dev/null && tar -xzf *.tgz) && \
+		cp $$dir/package/dist/chart.umd.min.js tavus_provider/plugins/www/vendor/ && \
+		cp $$dir/package/LICENSE.md tavus_provider/plugins/www/vendor/chart.js.LICENSE.md && \
+		rm -r $$dir && head -2 tavus_provider/plugins/www/vendor/chart.umd.min.js
 
 clean:  ## Remove what the other words have made
 	rm -rf $(VENV) $(LOWEST) .airflow build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -53,6 +53,10 @@ def get_provider_info() -> dict[str, object]:
                 },
             }
         ],
+        "extra-links": [
+            "tavus_provider.links.tavus.TavusPageLink",
+            "tavus_provider.links.tavus.ReplicaLibraryLink",
+        ],
         "config": {
             "tavus": {
                 "description": "What only the deployment may decide about Tavus.",
@@ -92,6 +96,14 @@ def get_provider_info() -> dict[str, object]:
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/tavus-ledger",
+                        "default": "",
+                    },
+                    "portal": {
+                        "description": "Where Tavus shows your replicas, for a link on each task; if empty, "
+                        "https://platform.tavus.io/dev/replicas; the newer portal is in the example.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "https://maker.tavus.io/dev/faces",
                         "default": "",
                     },
                     "approvers": {

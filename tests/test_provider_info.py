@@ -35,6 +35,7 @@ DOTTED = [
         for entry in INFO[group]
         for module in entry["python-modules"]
     ),
+    *INFO["extra-links"],
     *(entry["hook-class-name"] for entry in INFO["connection-types"]),
 ]
 

@@ -62,6 +62,12 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         names = archive.namelist()
     assert "tavus_provider/py.typed" in names
     assert "tavus_provider/sandbox.py" in names
+    www = ROOT / "tavus_provider" / "plugins" / "www"
+    page = {
+        f"tavus_provider/plugins/www/{file.relative_to(www)}" for file in www.rglob("*") if file.is_file()
+    }
+    assert {"index.html", "app.js", "chart.umd.min.js"} <= {name.rsplit("/")[-1] for name in page}
+    assert page <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {
         "tavus_provider",
         "airflow_provider_tavus",

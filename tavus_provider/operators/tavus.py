@@ -25,6 +25,7 @@ from tavus_provider.exceptions import (
     TavusError,
     TryLater,
 )
+from tavus_provider.links.tavus import ReplicaLibraryLink, TavusPageLink
 from tavus_provider.replica import check_bool, check_replica_id
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from tavus_provider.retention import Decision, RetentionPolicy
 
 _CONN_ID = "tavus_default"
+_LINKS = (TavusPageLink(), ReplicaLibraryLink())
 
 SCHEDULED = "tavus_replicas_scheduled"
 """Asset with an event whenever a plan schedules replicas whose grace begins now."""
@@ -56,6 +58,8 @@ def _final_errors_do_not_retry() -> Iterator[None]:
 
 class _TavusOperator(BaseOperator):
     """What the operators that talk to Tavus have in common: the connection."""
+
+    operator_extra_links = _LINKS
 
     def __init__(self, *, tavus_conn_id: str = _CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -312,6 +316,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     :param response_timeout: how long to wait; 24 hours, as long as a plan is good, unless set
     """
 
+    operator_extra_links = _LINKS
     template_fields = ("plan",)
 
     def __init__(
@@ -431,6 +436,8 @@ class ApplyRetentionOperator(_TavusOperator):
             check_bool("dry_run", dry_run)
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
+        self._under_way: Application | None = None
+        self._killed = False
         if concurrency is not None or requests_per_second is not None:
             from tavus_provider.account import check_bounds
 
@@ -467,7 +474,9 @@ class ApplyRetentionOperator(_TavusOperator):
             )
             if dry_run:
                 return self._say(dry_report(plan), plan)
-            application = self._application(context, plan)
+            self._under_way = application = self._application(context, plan)
+            if self._killed:
+                self.on_kill()
             try:
                 if plan["delete"]:
                     application.run()
@@ -484,6 +493,12 @@ class ApplyRetentionOperator(_TavusOperator):
                     raise TryLater(message)
                 raise AirflowFailException(message)
             return report
+
+    def on_kill(self) -> None:
+        """Start no further delete; Airflow calls this on SIGTERM, and lets ``execute`` go on."""
+        self._killed = True
+        if self._under_way is not None:
+            self._under_way.stop("the task was told to stop")
 
     def _application(self, context: Context, plan: Plan) -> Application:
         from tavus_provider.apply import Application

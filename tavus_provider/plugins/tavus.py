@@ -7,12 +7,27 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from tavus_provider.plugins.button import NoPortIsNoPort
+from tavus_provider.plugins.server import PageServer
 
 
 class TavusPlugin(AirflowPlugin):
-    """Lets the Test button work for connections without a port."""
+    """The Tavus page in Airflow's navigation, and a Test button that works for connections without a port."""
 
     name = "tavus"
-    fastapi_root_middlewares: list[Any] = [  # noqa: RUF012  # read by Airflow, as everywhere
+    fastapi_apps: list[Any] = [  # noqa: RUF012  # read by Airflow, as everywhere
+        {"name": "Tavus page", "app": PageServer(), "url_prefix": "/tavus"}
+    ]
+    fastapi_root_middlewares: list[Any] = [  # noqa: RUF012
         {"name": "Test button of Tavus connections", "middleware": NoPortIsNoPort}
+    ]
+    # Addresses without a leading slash are read against the base URL of the deployment, sub-path and all.
+    external_views: list[Any] = [  # noqa: RUF012
+        {
+            "name": "Tavus",
+            "href": "tavus/",
+            "icon": "tavus/icon.svg",
+            "destination": "nav",
+            "url_route": "tavus",
+            "nav_top_level": True,
+        }
     ]
