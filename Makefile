@@ -18,7 +18,9 @@ resolve := --quiet --upgrade --no-header --no-annotate --python-version 3.11
 old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers-common-io<1.8' \
 	'apache-airflow-providers-common-sql<1.32'
 
-.PHONY: help demo plan airflow test test-lowest lint types unit picture vendor constraints clean
+BENCH ?=
+
+.PHONY: help demo plan airflow test test-lowest lint types unit bench picture vendor constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,10 +50,13 @@ test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is support
 	$(LOWEST)/bin/python -m pytest
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
-	$(VENV)/bin/uv pip compile $(resolve) --extra test setup.cfg -o constraints.txt
-	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|types-pyyaml|types-requests)==' \
+	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench setup.cfg -o constraints.txt
+	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
+
+bench: $(VENV)/bench  ## How fast this is, beside what one would otherwise write (BENCH=--help)
+	@$(VENV)/bin/python benchmarks/bench.py $(BENCH)
 
 picture: $(VENV)/ready  ## Draw docs/plan.svg anew
 	$(VENV)/bin/python scripts/picture.py
@@ -68,6 +73,10 @@ clean:  ## Remove what the other words have made
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(call install,$(VENV),constraints.txt)
+	@touch $@
+
+$(VENV)/bench: $(VENV)/ready
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	@touch $@
 
 $(LOWEST)/ready: setup.cfg constraints-lowest.txt

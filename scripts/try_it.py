@@ -28,6 +28,7 @@ import requests
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(os.environ.get("TRY_IT_HOME", ROOT / ".airflow"))
+DAGS = Path(os.environ.get("TRY_IT_DAGS", ROOT / "dags"))
 BIN = Path(sys.executable).parent
 OPERATOR_LINE = re.compile(
     r"^\S+ \[\w+ *\] (.*?) *\[airflow\.task\.operators\.tavus_provider\.[^]]*\] loc=.*$"
@@ -49,7 +50,7 @@ def environment(base_url: str, key: str) -> dict[str, str]:
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__TAVUS__ALLOWED_ORIGINS": base_url,
         "AIRFLOW_CONN_TAVUS_DEFAULT": json.dumps({"conn_type": "tavus", "host": base_url, "password": key}),

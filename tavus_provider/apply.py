@@ -193,6 +193,8 @@ class Application:
     items: dict[str, tuple[str, str]] = field(default_factory=dict)
     _stop: threading.Event = field(default_factory=threading.Event)
     _stopped_by: str = "the run was stopped"
+    _unlisted: set[str] = field(default_factory=set)
+    """What is to go although it was not listed before: of these, absence proves nothing."""
     _unknown_in_a_row: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -234,6 +236,11 @@ class Application:
         if todo or self.earlier:
             self._look_afterwards()
 
+    def stop(self, why: str) -> None:
+        """Start no further delete, for another try to go on; those under way are waited for."""
+        self.may_heal = True
+        self._halt(f"not attempted: {why}")
+
     def close(self) -> Report:
         """
         Record how it ended, and return the report.
@@ -257,7 +264,7 @@ class Application:
         for row in self.plan["delete"]:
             replica_id = row["replica_id"]
             verdict = fresh.get(replica_id)
-            done = self.earlier.get(replica_id) if replica_id in self.earlier else None
+            done = self.earlier.get(replica_id)
             if done in _SAID_GONE and (verdict is None or not self.plan["hard"]):
                 # A soft delete is not sent twice; if it is listed still, the look afterwards tells.
                 self._end(replica_id, done, "by an earlier try of this task")
@@ -270,6 +277,8 @@ class Application:
                 self._end(replica_id, "skipped", f"no longer to go: {verdict.reason}")
             else:
                 todo.append(row)
+                if not verdict.listed:
+                    self._unlisted.add(replica_id)
         if missing >= MANY and 2 * missing > len(self.plan["delete"]) and not self.begun_before:
             self.items.clear()
             raise PlanRefused(
@@ -307,6 +316,8 @@ class Application:
                 if len(recorded) >= RECORD_EVERY or time.monotonic() - written >= 1.0:
                     self._write("outcome", outcomes=recorded)
                     recorded, written = {}, time.monotonic()
+            if recorded:
+                self._write("outcome", outcomes=recorded)
         finally:
             # Also on SIGTERM and execution_timeout: no new delete starts, those under way are waited for.
             self._stop.set()
@@ -317,7 +328,7 @@ class Application:
         if self._stop.is_set():
             return
         # Should the process be stopped while this one is under way, nobody knows what came of it.
-        sent = False
+        sent = in_doubt = False
         for_good = row["rule"] == HARD_DELETE_AFTER
         try:
             if hard and not for_good:
@@ -330,7 +341,11 @@ class Application:
             sent = True
             self._end(replica_id, "unknown", "the run was stopped while its delete was under way")
             done = self.tavus.delete_replica(replica_id, hard=hard)
-            self._end(replica_id, done.outcome, done.detail)
+            if done.outcome == "confirmed" and replica_id in self._unlisted:
+                in_doubt = self.may_heal = True
+                self._end(replica_id, "unknown", f"{done.detail}; it was not to be seen before either")
+            else:
+                self._end(replica_id, done.outcome, done.detail)
         except ReplicaNotFound as error:
             if for_good:
                 self._end(
@@ -342,13 +357,14 @@ class Application:
             else:
                 self._end(replica_id, "already_gone", self._gone(replica_id, str(error)))
         except TavusError as error:
+            in_doubt = sent and error.outcome == "unknown"
             self._end(replica_id, error.outcome if sent else "not_attempted", str(error))
             self.may_heal = self.may_heal or not isinstance(error, Refused)
             if error.status in (401, 403):
                 self._halt(f"not attempted: Tavus refused the key before ({error})")
         with self._lock:
-            unknown = self.items.get(replica_id, ("", ""))[0] == "unknown"
-            self._unknown_in_a_row = self._unknown_in_a_row + 1 if unknown else 0
+            # An id that Tavus no longer knows is unknown as well, but Tavus is well and says so.
+            self._unknown_in_a_row = self._unknown_in_a_row + 1 if in_doubt else 0
             if self._unknown_in_a_row >= MAX_UNKNOWN_IN_A_ROW:
                 self._halt(f"not attempted: {MAX_UNKNOWN_IN_A_ROW} deletes in a row were left in doubt")
 
@@ -367,13 +383,12 @@ class Application:
                 self._end(replica_id, outcome, f"{detail}; absence was not seen")
             self._write("verification", listed=None)
             return
-        for_good = {row["replica_id"] for row in self.plan["delete"] if row["rule"] == HARD_DELETE_AFTER}
         shows_soft_deleted = not self.plan["hard"] and sent <= listed
         # "Not found" about what is listed settles nothing either.
         for replica_id in sent | (set() if shows_soft_deleted else gone & listed):
             outcome, detail = self.items[replica_id]
             if replica_id not in listed:
-                if outcome == "unknown" and replica_id not in for_good:  # that was not listed before either
+                if outcome == "unknown" and replica_id not in self._unlisted:
                     outcome = "confirmed"
                 self._end(replica_id, outcome, f"{detail}; it is no longer listed")
             elif shows_soft_deleted and outcome != "unknown":

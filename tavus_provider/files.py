@@ -6,6 +6,8 @@ A file is YAML or JSON, at any location that Airflow's ``ObjectStoragePath`` can
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +37,7 @@ def read_policy(location: str) -> RetentionPolicy:
     except InvalidInput as error:
         contradictions = [str(error).removeprefix("policy: ")]
     if contradictions:
-        raise InvalidInput(f"policy {location}: {'; '.join(contradictions)}")
+        raise InvalidInput(f"policy {one_line(location, 200)}: {'; '.join(contradictions)}")
     return policy
 
 
@@ -54,7 +56,8 @@ def read_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
     except InvalidInput as error:
         fault = str(error)
     raise InvalidInput(
-        f"legal_holds {holds.file}: {fault}; it is not known who is held, nothing may be deleted"
+        f"legal_holds {one_line(holds.file, 200)}: {fault}; it is not known who is held, nothing may be "
+        "deleted"
     )
 
 
@@ -99,7 +102,7 @@ def _read(location: str) -> Any:
     try:
         with ObjectStoragePath(location).open("rb") as file:  # type: ignore[no-untyped-call]  # has no types
             blob = file.read(_MAX_BYTES + 1)
-        text = bytes(blob).decode("utf-8")
+        text = bytes(blob).decode("utf-8-sig")
     except UnicodeDecodeError:
         fault = "is not text in UTF-8"
     except Exception as error:  # noqa: BLE001  # each storage has errors of its own
@@ -113,8 +116,11 @@ def _read(location: str) -> Any:
 
 
 def _parse(text: str) -> Any:
+    # JSON first: YAML knows no tabs, and makes two characters of what JSON writes as \ud83d\ude00.
+    with contextlib.suppress(ValueError, RecursionError):
+        return json.loads(text, object_pairs_hook=_once)
     try:
-        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader; JSON is YAML
+        return yaml.load(text, _Loader)  # noqa: S506  # a SafeLoader
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
@@ -124,15 +130,22 @@ def _parse(text: str) -> Any:
     raise InvalidInput(fault)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError  # the reader of YAML, who is asked next, says where
+    return found
+
+
 class _Loader(yaml.SafeLoader):
     """YAML in which a key stands once: of two guards of one name the reader would lose one."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Hashable, Any]:
         seen = set()
-        for key, _ in node.value:
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {str(key.value)[:40]!r} stands twice", key.start_mark
+                    None, None, f"the key {one_line(key.value, 40)!r} stands twice", key.start_mark
                 )
-            seen.add(key.value if isinstance(key.value, str) else id(key))
+            seen.add(key.value)
         return super().construct_mapping(node, deep=deep)

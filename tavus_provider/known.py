@@ -34,15 +34,17 @@ def known_of(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known
 
 def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
     """Return when this package deleted each replica softly that it has not deleted for good since."""
-    found: dict[str, datetime] = {}
+    softly: dict[str, datetime] = {}
+    for_good: set[str] = set()
     tries = [*ledger.all_tries("plan"), *ledger.all_tries("delete")]
     for one in sorted(tries, key=lambda one: str(one.began.get("at"))):
-        for replica_id, outcome in one.outcomes.items():
-            if outcome in _GONE and one.began["hard"]:
-                found.pop(replica_id, None)
-            elif outcome in _GONE:
-                found.setdefault(replica_id, datetime.fromisoformat(one.began["at"]))
-    return found
+        gone = {replica_id for replica_id, outcome in one.outcomes.items() if outcome in _GONE}
+        if gone and one.began["hard"]:
+            for_good |= gone
+        elif gone:
+            # The first counts: a later try of the same task repeats what was done by an earlier one.
+            softly = dict.fromkeys(gone, datetime.fromisoformat(one.began["at"])) | softly
+    return {replica_id: at for replica_id, at in softly.items() if replica_id not in for_good}
 
 
 def reschedule(
@@ -71,9 +73,11 @@ def reschedule(
         replica_id: known.scheduled.get(replica_id, now)
         for replica_id in due | (left_out & known.scheduled.keys())
     }
+    work = work_of("schedule", policy.name)
     entry = ledger.begin(
-        work_of("schedule", policy.name),
+        work,
         **context,
+        earlier={one.name: one.last_digest for one in ledger.tries(work)[-1:]},
         policy_digest=policy.digest,
         scheduled={replica_id: at.isoformat() for replica_id, at in since.items()},
         cancelled=sorted(known.scheduled.keys() - since.keys()),
@@ -83,7 +87,7 @@ def reschedule(
 
 
 def _schedule(ledger: Ledger, policy: RetentionPolicy) -> dict[str, datetime]:
-    tries = ledger.tries(work_of("schedule", policy.name))
+    tries = [one for one in ledger.tries(work_of("schedule", policy.name)) if one.records or one.flaws]
     if not tries or tries[-1].flaws:
         return {}  # of a damaged schedule nothing is believed: every grace begins again
     scheduled = tries[-1].began.get("scheduled", {})

@@ -13,7 +13,6 @@ Records hold ids, never names.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -28,7 +27,7 @@ from typing import Any
 from airflow.configuration import AIRFLOW_HOME, conf
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_json, digest_of, seal
+from tavus_provider.digest import canonical_digest, canonical_json, digest_of, seal
 from tavus_provider.exceptions import InvalidInput, LedgerUnavailable
 
 _LOCAL = {"", "file", "local"}
@@ -109,8 +108,8 @@ class Entry:
                 self.folder.mkdir(parents=True, exist_ok=True)
             with path.open("xb") as file:  # type: ignore[no-untyped-call]  # Airflow's has no types
                 file.write(canonical_json(record))
-                file.flush()
-                with contextlib.suppress(AttributeError, OSError):  # a bucket has no such thing
+                if path.protocol in _LOCAL:  # a bucket keeps what it has taken
+                    file.flush()
                     os.fsync(file.fileno())
         except Exception as error:  # noqa: BLE001  # each storage has errors of its own
             fault = error
@@ -174,8 +173,8 @@ class Ledger:
         :raises InvalidInput: if the ledger is a local path and the executor is not local
         """
         executors = {
-            part.rsplit(":", 1)[-1].rsplit(".", 1)[-1].strip()
-            for part in conf.get("core", "executor", fallback="LocalExecutor").replace(";", ",").split(",")
+            re.split("[:=.]", part)[-1].strip()  # LocalExecutor, alias:its.class, team=CeleryExecutor
+            for part in re.split("[,;]", conf.get("core", "executor", fallback="LocalExecutor"))
         }
         if self.root.protocol in _LOCAL and not executors <= _LOCAL_EXECUTORS:
             raise InvalidInput(
@@ -222,14 +221,19 @@ def verify(root: ObjectStoragePath) -> tuple[list[Try], list[str]]:
     accounts = [f"{host}/{account}" for host in _names(root) for account in _names(root / host)]
     works = [f"{account}/{work}" for account in accounts for work in _names(root / account)]
     tries = read_tries(root, works)
-    named = {name: digest for one in tries for name, digest in one.began.get("earlier", {}).items()}
-    last = {one.name: one.last_digest for one in tries}
+    named = {pair for one in tries for pair in one.began.get("earlier", {}).items()}
+    # A try that was under way when a later one read it has gone on since, so any of its digests will do.
+    has = {one.name: {None, *(record["digest"] for record in one.records)} for one in tries}
     findings = [f"{one.name} {flaw}" for one in tries for flaw in one.flaws]
-    findings += [f"{one.name} {_NOT_CLOSED}" for one in tries if not one.closed and one.name not in named]
-    for name, digest in sorted(named.items()):
-        if name not in last:
+    findings += [
+        f"{one.name} {_NOT_CLOSED}"
+        for one in tries
+        if not one.closed and (one.name, one.last_digest) not in named
+    ]
+    for name, digest in sorted(named, key=str):
+        if name not in has:
             findings.append(f"{name} is missing, a later try names it")
-        elif last[name] != digest:
+        elif digest not in has[name]:
             findings.append(f"{name} does not end as it did when a later try read it")
     return tries, findings
 
@@ -239,22 +243,29 @@ def differences(tries: Iterable[Try], report: Mapping[str, Any]) -> list[str]:
     Hold a report against the try that it names.
 
     :param report: the XCom ``return_value`` of an apply task
-    :returns: one sentence for each id of which the two say different things
+    :returns: one sentence for each id of which the two say different things, or one if it is not the report
+        that was recorded
     """
-    recorded = next((one.outcomes for one in tries if one.name == report.get("ledger")), None)
-    if recorded is None:
+    one = next((one for one in tries if one.name == report.get("ledger")), None)
+    if one is None:
         return [f"the try {report.get('ledger')!r} which the report names is not in the ledger"]
+    recorded = one.outcomes
     reported = {item["replica_id"]: item["outcome"] for item in report["items"]}
-    return [
+    found = [
         f"{replica_id}: the report says {reported.get(replica_id, 'nothing')}, "
         f"the ledger {recorded.get(replica_id, 'nothing')}"
         for replica_id in sorted(reported.keys() | recorded.keys())
         if reported.get(replica_id) != recorded.get(replica_id)
     ]
+    if not found and one.closed and one.records[-1].get("report_digest") != canonical_digest(report):
+        found = ["the report is not the one that was recorded when its try ended"]
+    return found
 
 
 def _read_try(root: ObjectStoragePath, name: str) -> Try:
-    files = _names(root / name)
+    names = _names(root / name)
+    files = [file for file in names if re.fullmatch(r"[0-9]{6,}\.json", file)]
+    flaws = [f"holds {ascii(file)[:40]}, which is no record" for file in names if file not in files]
     records: list[Mapping[str, Any]] = []
     previous = None
     flaw = None
@@ -266,6 +277,7 @@ def _read_try(root: ObjectStoragePath, name: str) -> Try:
         try:
             record = json.loads(blob)
             whole = canonical_json(record) == blob and record["digest"] == digest_of(record)
+            whole = whole and isinstance(record["kind"], str)
             follows = record["number"] == number and record["previous"] == previous
         except (ValueError, KeyError, TypeError, RecursionError):
             whole = follows = False
@@ -280,12 +292,16 @@ def _read_try(root: ObjectStoragePath, name: str) -> Try:
             break
         records.append(record)
         previous = record["digest"]
-    return Try(name, tuple(records), (flaw,) if flaw else ())
+    return Try(name, tuple(records), (*([flaw] if flaw else []), *flaws))
 
 
 def _names(folder: ObjectStoragePath) -> list[str]:
     try:
-        return sorted(path.name for path in folder.iterdir())
+        # Not iterdir: in a bucket, where folders come with their first object, it says "not a directory".
+        fs, inside = folder.fs, folder.path.rstrip("/") + "/"
+        fs.invalidate_cache(folder.path)
+        paths = [path.rstrip("/") for path in fs.ls(folder.path, detail=False)]
+        return sorted({path.removeprefix(inside) for path in paths if path.startswith(inside)})
     except FileNotFoundError:
         return []
     except Exception as error:  # noqa: BLE001  # each storage has errors of its own
@@ -309,8 +325,10 @@ def _safe(text: str) -> str:
 
 def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailable:
     """The error about a storage; of its own text only what the system says, the rest may hold anything."""
-    said = f": {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else ""
+    number = fault.errno if isinstance(fault, OSError) else None
+    said = f": {os.strerror(number)}" if isinstance(number, int) else ""
+    place = re.sub("//[^/@]*:[^/@]*@", "//***@", str(path))  # a key that was written into the URL
     return LedgerUnavailable(
-        f"the ledger cannot be {how} at {str(path)!r} ({type(fault).__name__}{said}), and nothing is deleted "
-        "without a record: set ledger in section [tavus] of the configuration to a place that works"
+        f"the ledger cannot be {how} at {place!a} ({type(fault).__name__}{said}), and nothing is "
+        "deleted without a record: set ledger in section [tavus] of the configuration to a place that works"
     )

@@ -14,6 +14,7 @@ import random
 import re
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -115,10 +116,11 @@ class Unanswered(InDoubt):
 
 class Gate:
     """
-    The one door through which all requests of this process to one account pass.
+    The one door through which all requests of this process to one account pass, one after the other.
 
-    It spaces them (``requests_per_second``), and when one is told to wait, all wait. It reads a
-    monotonic clock, so that setting the wall clock changes no wait.
+    When one is told to wait, all wait. It spaces them: as ``requests_per_second`` asks, and after a 429
+    for a while at the pace at which Tavus let them through before; all at once would only be refused
+    again. It reads a monotonic clock, so that setting the wall clock changes no wait.
     """
 
     def __init__(
@@ -126,27 +128,50 @@ class Gate:
     ) -> None:
         self.sleep = sleep
         self.clock = clock
+        self._turn = threading.Lock()
         self._lock = threading.Lock()
         self._next = 0.0
         self._closed_until = 0.0
+        self._passed: deque[float] = deque()
+        self._refused: deque[float] = deque()
+        self._seen_gap = 0.0
+        self._believed_until = 0.0
 
     def close_for(self, seconds: float) -> None:
-        """Let nobody through for so many seconds from now."""
+        """Let nobody through for so many seconds from now: Tavus has answered 429."""
         with self._lock:
-            self._closed_until = max(self._closed_until, self.clock() + seconds)
+            now = self.clock()
+            self._closed_until = max(self._closed_until, now + seconds)
+            self._refused.append(now)
+            let_through = _lately(self._passed, now) - _lately(self._refused, now)
+            if let_through > 1:  # from one alone no pace can be told
+                self._seen_gap = _ROOM / let_through
+                self._believed_until = self._closed_until + _BELIEVED
 
     def wait(self, requests_per_second: float | None = None) -> None:
         """Return when the caller may send its request."""
-        start = -1.0
-        while start < self._closed_until:  # closed by somebody while we waited: take a new place in the row
+        with self._turn:
+            while (left := max(self._closed_until, self._next) - self.clock()) > 0:
+                self.sleep(left)
             with self._lock:
                 now = self.clock()
-                start = max(now, self._closed_until)
-                if requests_per_second:
-                    start = max(start, self._next)
-                    self._next = start + 1 / requests_per_second
-            if start > now:
-                self.sleep(start - now)
+                _lately(self._passed, now)
+                self._passed.append(now)
+                asked = _ROOM / requests_per_second if requests_per_second else 0.0
+                self._next = now + max(asked, self._seen_gap if now < self._believed_until else 0.0)
+
+
+_ROOM = 1.05
+"""The server counts what arrives, and what leaves evenly arrives less evenly: a twentieth of room."""
+_BELIEVED = 60.0
+"""Seconds for which a pace seen at a 429 is kept to."""
+
+
+def _lately(moments: deque[float], now: float) -> int:
+    """How many of these were in the last second; the older ones are forgotten."""
+    while moments and moments[0] <= now - 1:
+        moments.popleft()
+    return len(moments)
 
 
 _gates: dict[tuple[str, str], Gate] = {}
@@ -369,9 +394,7 @@ class Transport:
         self._retries += status != 429
         if status == 429:
             self.gate.close_for(wait)
-            self.gate.wait()
-        else:
-            self.gate.sleep(wait)
+        self.gate.sleep(wait)
         return wait
 
     def redact(self, text: str) -> str:

@@ -7,12 +7,14 @@ import inspect
 import json
 import os
 import shutil
-import socket
+import ssl
 import tempfile
-import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
+from faults.server import RawServer
 
 ROOT = Path(__file__).parents[1]
 
@@ -107,81 +109,46 @@ def hook(sandbox, clock):
         yield made
 
 
-class RawServer:
-    """
-    Says on a socket what no HTTP server would say, and remembers what it was asked.
-
-    ``talk(head, number)`` gives what is said to the request of that number (from 1): bytes, ``None`` to
-    hang up, or an iterable of both; otherwise the connection stays open.
-
-    :param tls: an ``ssl.SSLContext`` of the server
-    """
-
-    def __init__(self, talk, tls=None) -> None:
-        self.talk = talk
-        self.tls = tls
-        self.heads: list[str] = []
-        self.connections = 0
-        self.hung_up = threading.Event()
-        """Set when somebody closed a connection while it was being spoken to."""
-        self._lock = threading.Lock()
-        self._open: set[socket.socket] = set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for connection in self._open:
-                with contextlib.suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                connection, _ = self._listener.accept()
-                with self._lock:
-                    self.connections += 1
-                    self._open.add(connection)
-                threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection) -> None:
-        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            stack.callback(connection.close)
-            if self.tls:
-                connection = stack.enter_context(self.tls.wrap_socket(connection, server_side=True))
-            stream = stack.enter_context(connection.makefile("rb"))
-            while head := "\n".join(iter(lambda: stream.readline().decode("latin-1").strip(), "")):
-                with self._lock:
-                    self.heads.append(head)
-                    number = len(self.heads)
-                said = self.talk(head, number)
-                for part in [said] if said is None or isinstance(said, bytes) else said:
-                    if part is None:
-                        connection.shutdown(socket.SHUT_RDWR)
-                        return
-                    try:
-                        connection.sendall(part)
-                    except OSError:
-                        self.hung_up.set()
-                        raise
-
-
 @pytest.fixture
 def raw_server():
-    """Start raw servers: ``raw_server(talk, tls=None)``."""
+    """Start raw servers: ``raw_server(talk, tls=None, deaf=False)``."""
     with contextlib.ExitStack() as stack:
 
-        def start(talk, tls=None) -> RawServer:
-            server = RawServer(talk, tls)
+        def start(talk, tls=None, **options) -> RawServer:
+            server = RawServer(talk, tls, **options)
             stack.callback(server.close)
             return server
 
         yield start
+
+
+class Certificates:
+    """Certificates for 127.0.0.1: ``good``, ``self-signed``, ``wrong name`` and ``expired``."""
+
+    def __init__(self, folder: Path) -> None:
+        now = datetime.now(UTC)
+        ours, theirs = trustme.CA(), trustme.CA()
+        self._made = {
+            "good": ours.issue_cert("127.0.0.1"),
+            "self-signed": theirs.issue_cert("127.0.0.1"),
+            "wrong name": ours.issue_cert("127.0.0.2"),
+            "expired": ours.issue_cert(
+                "127.0.0.1", not_before=now - timedelta(9), not_after=now - timedelta(1)
+            ),
+        }
+        self.trusted = str(folder / "trusted.pem")
+        ours.cert_pem.write_to_path(self.trusted)
+
+    def server(self, which: str) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._made[which].configure_cert(context)
+        return context
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory):
+    """Certificates and the path of the bundle that trusts them: ``certificates.server("good")``."""
+    return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
@@ -197,6 +164,49 @@ def serve(connect):
             return running
 
         yield start
+
+
+class Ti:
+    """A task instance with XComs in a dictionary, and the asset events that its task adds."""
+
+    def __init__(self, task_id: str, *, try_number: int = 1, run_id: str = "manual__1") -> None:
+        self.task_id = task_id
+        self.try_number = try_number
+        self.dag_id = "dag"
+        self.run_id = run_id
+        self.map_index = -1
+        self.pushed: dict[str, object] = {}
+        self.events: list[dict[str, object]] = []
+
+    def xcom_push(self, key, value):
+        self.pushed[key] = json.loads(json.dumps(value))
+
+    def __getitem__(self, alias):
+        return self
+
+    def add(self, asset, extra):
+        self.events.append({"asset": asset.name, **json.loads(json.dumps(extra))})
+
+
+@pytest.fixture
+def run_task():
+    """
+    Execute an operator as Airflow would: ``run_task(operator, try_number=1, run_id="manual__1")``.
+
+    Returns its task instance; ``error`` is what it failed with, or ``None``.
+    """
+
+    def run(operator, **of) -> Ti:
+        ti = Ti(operator.task_id, **of)
+        ti.error = None
+        try:
+            done = operator.execute({"ti": ti, "task_instance": ti, "task": operator, "outlet_events": ti})
+            ti.xcom_push("return_value", done)
+        except Exception as error:  # noqa: BLE001  # what it fails with is for the test to judge
+            ti.error = error
+        return ti
+
+    return run
 
 
 class Ran:

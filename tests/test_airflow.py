@@ -32,13 +32,14 @@ PATIENCE = 420
 class Airflow:
     """A running ``make airflow``, spoken to as a client of its REST API would."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, dags: Path) -> None:
         self.home = home
+        self.dags = dags
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
         self.process = subprocess.Popen(
             [sys.executable, ROOT / "scripts" / "try_it.py", "airflow", "--port", self.url.rsplit(":", 1)[1]],
-            env=os.environ | {"TRY_IT_HOME": str(home)},
+            env=os.environ | {"TRY_IT_HOME": str(home), "TRY_IT_DAGS": str(dags)},
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
@@ -120,7 +121,21 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory):
-    running = Airflow(tmp_path_factory.mktemp("airflow"))
+    """Airflow with the DAGs of the project, and two purges that differ in one line from the shipped one."""
+    dags = tmp_path_factory.mktemp("dags")
+    for file in (ROOT / "dags").glob("*.py"):
+        (dags / file.name).write_text(file.read_text())
+    purge = (ROOT / "dags" / "tavus_purge_replicas.py").read_text()
+    for name, old, new in (
+        ("impatient", 'task_id="approve",', 'task_id="approve", response_timeout=timedelta(seconds=1),'),
+        ("held", '"limits":', f'"legal_holds": {{"file": "{dags}/holds.json", "max_age": "7d"}}, "limits":'),
+    ):
+        assert purge.count(old) == 1
+        changed = purge.replace(old, new).replace("tavus_purge_replicas", f"purge_{name}")
+        changed = changed.replace("import UTC, datetime", "import UTC, datetime, timedelta")
+        (dags / f"{name}.py").write_text(changed)
+    (dags / "holds.json").write_text("[]")
+    running = Airflow(tmp_path_factory.mktemp("airflow"), dags)
     yield running
     running.stop()
 
@@ -194,6 +209,34 @@ def test_a_cleared_approval_does_not_ask_again(airflow):
     airflow.until(lambda: airflow.api(run)["state"] != "success")
     assert airflow.finished(run)[1]["approve"] == "failed"
     assert airflow.state()["deletes"] == before
+
+
+def test_silence_fails_the_run_and_deletes_nothing(airflow):
+    before = airflow.state()["deletes"]
+    run = airflow.trigger("purge_impatient", include=["webinar_*"])
+    assert airflow.finished(run) == (
+        "failed",
+        {"plan": "success", "approve": "failed", "apply": "upstream_failed"},
+    )
+    assert airflow.state()["deletes"] == before
+
+
+def test_a_hold_that_comes_between_approval_and_apply_is_honoured(airflow):
+    before = len(airflow.state()["deletes"])
+    run = airflow.trigger("purge_held", include=["webinar_*", "onboarding_*"])
+    airflow.page(run)
+    planned = {row["replica_id"] for row in airflow.xcom(run, "plan")["delete"]}
+    held = "r4c81b7f0d3e"
+    assert planned == {held, "r5e27d9a6c40"}
+    (airflow.dags / "holds.json").write_text(f'["{held}"]')
+    airflow.answer(run, "Approve")
+    assert airflow.finished(run)[0] == "success"
+    items = {item["replica_id"]: item for item in airflow.xcom(run, "apply")["items"]}
+    assert (items[held]["outcome"], items[held]["detail"]) == (
+        "skipped",
+        "no longer to go: is under legal hold",
+    )
+    assert {row["replica_id"] for row in airflow.state()["deletes"][before:]} == planned - {held}
 
 
 def test_the_test_button_says_that_the_key_was_accepted(airflow):

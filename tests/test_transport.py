@@ -543,7 +543,8 @@ def test_requests_are_spaced(clock):
     for _ in range(5):
         gate.wait(4)
         passed.append(clock.now)
-    assert passed == pytest.approx([1000, 1000.25, 1000.5, 1000.75, 1001])
+    # A twentieth of room: the eleventh of 10/s must not arrive within the second of the first.
+    assert passed == pytest.approx([1000, 1000.2625, 1000.525, 1000.7875, 1001.05])
 
 
 def test_without_a_limit_nobody_waits(clock):
@@ -560,7 +561,7 @@ def test_time_that_passed_unused_is_not_saved_up(clock):
     gate.wait(1)
     assert clock.waits == []
     gate.wait(1)
-    assert clock.waits == [1]
+    assert clock.waits == pytest.approx([1.05])
 
 
 def test_one_rate_limit_closes_the_gate_for_all_of_an_account(transport, clock, raw_server):
@@ -579,6 +580,17 @@ def test_one_rate_limit_closes_the_gate_for_all_of_an_account(transport, clock, 
     assert clock.waits == [30]
 
 
+def test_a_429_to_one_call_is_waited_for_by_all(transport, clock, raw_server):
+    server = raw_server(lambda *_: OK)
+    one, other = transport(server.url), transport(server.url)
+    one.gate.sleep = lambda _: None  # the call itself waits elsewhere
+    waited = one.pause(1, 0.0, Answer(429, {"retry-after": "30"}, b""))
+    one.gate.sleep = clock.sleep
+    other.send("GET", R1)
+    assert clock.waits == pytest.approx([waited])
+    assert waited >= 30
+
+
 def test_a_gate_that_closes_while_somebody_waits_keeps_the_spacing(clock):
     gate = Gate(sleep=clock.sleep, clock=clock)
     gate.wait(1)
@@ -586,14 +598,69 @@ def test_a_gate_that_closes_while_somebody_waits_keeps_the_spacing(clock):
 
     def sleep(seconds: float) -> None:
         clock.sleep(seconds)
-        if clock.now == 1001:
+        if clock.now == pytest.approx(1001.05):
             gate.close_for(10)
 
     gate.sleep = sleep
     for _ in range(3):
         gate.wait(1)
         passed.append(clock.now)
-    assert passed == pytest.approx([1011, 1012, 1013])
+    assert passed == pytest.approx([1011.05, 1012.1, 1013.15])
+
+
+def refused(gate: Gate, clock, *, sent: int, times: int) -> None:
+    """So many are sent at once, and so many of them are answered with 429."""
+    for _ in range(sent):
+        gate.wait()
+    for _ in range(times):
+        gate.close_for(1)
+
+
+def passes(gate: Gate, clock, times: int) -> list[float]:
+    passed = []
+    for _ in range(times):
+        gate.wait()
+        passed.append(clock.now)
+    return passed
+
+
+def test_after_a_429_requests_pass_at_the_pace_that_was_let_through_before(clock):
+    gate = Gate(sleep=clock.sleep, clock=clock)
+    refused(gate, clock, sent=32, times=22)  # so 10 in a second were not
+    assert passes(gate, clock, 3) == pytest.approx([1001, 1001.105, 1001.21])
+
+
+def test_the_pace_is_that_of_the_last_second(clock):
+    gate = Gate(sleep=clock.sleep, clock=clock)
+    refused(gate, clock, sent=32, times=22)
+    clock.now += 120
+    refused(gate, clock, sent=8, times=4)
+    start = clock.now + 1
+    assert passes(gate, clock, 2) == pytest.approx([start, start + 1.05 / 4])
+
+
+def test_a_pace_that_was_seen_is_forgotten_after_a_minute(clock):
+    gate = Gate(sleep=clock.sleep, clock=clock)
+    refused(gate, clock, sent=32, times=22)
+    clock.now += 62
+    assert passes(gate, clock, 3) == [clock.now] * 3
+
+
+@pytest.mark.parametrize("sent", [1, 2])
+def test_from_less_than_two_no_pace_is_told(clock, sent):
+    gate = Gate(sleep=clock.sleep, clock=clock)
+    refused(gate, clock, sent=sent, times=1)
+    assert passes(gate, clock, 3) == [1001] * 3
+
+
+def test_the_slower_of_the_pace_asked_for_and_the_pace_seen_is_kept(clock):
+    gate = Gate(sleep=clock.sleep, clock=clock)
+    refused(gate, clock, sent=32, times=22)
+    gate.wait(2)
+    gate.wait(100)
+    assert clock.now == pytest.approx(1001.525)
+    gate.wait(100)
+    assert clock.now == pytest.approx(1001.63)
 
 
 def test_a_longer_closure_is_not_shortened_by_a_shorter_one(clock):

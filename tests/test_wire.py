@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import datetime as dt
 import http.client
 import io
-import ipaddress
 import itertools
-import ssl
 import time
 
 import pytest
@@ -206,12 +203,12 @@ def test_bytes_after_an_answer_close_its_connection(raw_server, transport):
     assert server.connections == 2
 
 
-def test_bytes_that_tls_holds_back_are_not_taken_for_the_next_answer(raw_server, transport, certificate):
+def test_bytes_that_tls_holds_back_are_not_taken_for_the_next_answer(raw_server, transport, certificates):
     # The first answer fills the reader's buffer to its end; the rest is decrypted and on no socket any more.
     head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8000\r\nX-Fill: "
     first = head + b"x" * (io.DEFAULT_BUFFER_SIZE - 8000 - len(head) - 4) + b"\r\n\r\n" + b"x" * 8000
-    server = raw_server(lambda got, _: first + OK if R1 in got else FORBIDDEN, certificate.server)
-    one = transport(server.url, ca_bundle=certificate.path)
+    server = raw_server(lambda got, _: first + OK if R1 in got else FORBIDDEN, certificates.server("good"))
+    one = transport(server.url, ca_bundle=certificates.trusted)
     assert [one.send("DELETE", R1).status, one.send("DELETE", R2).status] == [403, 403]
     assert server.connections == 2
 
@@ -354,12 +351,12 @@ def test_the_environment_does_not_steer(raw_server, transport, monkeypatch, tmp_
 
 
 def test_the_debug_output_of_the_standard_library_stays_off(
-    raw_server, transport, certificate, monkeypatch, capfd
+    raw_server, transport, certificates, monkeypatch, capfd
 ):
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
-    server, secure = raw_server(lambda *_: OK), raw_server(lambda *_: OK, certificate.server)
+    server, secure = raw_server(lambda *_: OK), raw_server(lambda *_: OK, certificates.server("good"))
     assert transport(server.url).send("GET", R1).status == 200
-    assert transport(secure.url, ca_bundle=certificate.path).send("GET", R1).status == 200
+    assert transport(secure.url, ca_bundle=certificates.trusted).send("GET", R1).status == 200
     shown = capfd.readouterr()
     assert KEY not in shown.out + shown.err
     assert "send:" not in shown.out
@@ -368,66 +365,19 @@ def test_the_debug_output_of_the_standard_library_stays_off(
 # -- TLS and proxy
 
 
-class Certificate:
-    """A certificate that signs itself, for one name, and until some day."""
-
-    def __init__(self, folder, *, address: str = "127.0.0.1", days: int = 1) -> None:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes, serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "tavus test")])
-        now = dt.datetime.now(dt.UTC)
-        built = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - dt.timedelta(days=9))
-            .not_valid_after(now + dt.timedelta(days=days))
-            .add_extension(
-                x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False
-            )
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .sign(key, hashes.SHA256())
-        )
-        pem = serialization.Encoding.PEM
-        self.path = str(folder / "certificate.pem")
-        (folder / "certificate.pem").write_bytes(built.public_bytes(pem))
-        (folder / "key.pem").write_bytes(
-            key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-        self.server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.server.load_cert_chain(self.path, folder / "key.pem")
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    return Certificate(tmp_path_factory.mktemp("certificate"))
-
-
-def test_a_server_whose_certificate_is_trusted_is_talked_to(raw_server, transport, certificate):
-    server = raw_server(lambda *_: OK, certificate.server)
-    one = transport(server.url, ca_bundle=certificate.path)
+def test_a_server_whose_certificate_is_trusted_is_talked_to(raw_server, transport, certificates):
+    server = raw_server(lambda *_: OK, certificates.server("good"))
+    one = transport(server.url, ca_bundle=certificates.trusted)
     assert [one.send("DELETE", R1).status, one.send("GET", R1).status] == [200, 200]
     assert (server.connections, len(server.heads)) == (1, 2)
     assert f"x-api-key: {KEY}" in server.heads[0]
 
 
-@pytest.mark.parametrize(
-    ("options", "trusted"),
-    [({}, False), ({"address": "127.0.0.2"}, True), ({"days": -1}, True)],
-    ids=["self-signed", "wrong name", "expired"],
-)
-def test_a_wrong_certificate_is_refused_and_the_key_not_sent(
-    raw_server, transport, tmp_path, options, trusted
-):
-    wrong = Certificate(tmp_path, **options)
-    server = raw_server(lambda *_: OK, wrong.server)
+@pytest.mark.parametrize("which", ["self-signed", "wrong name", "expired"])
+def test_a_wrong_certificate_is_refused_and_the_key_not_sent(raw_server, transport, certificates, which):
+    server = raw_server(lambda *_: OK, certificates.server(which))
     with pytest.raises(Refused) as caught:
-        transport(server.url, ca_bundle=wrong.path if trusted else None).send("DELETE", R1)
+        transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
     assert str(caught.value).startswith(
         f"DELETE /v2/replicas/r1 was not sent: {server.url} did not prove its identity ("
     )
@@ -436,10 +386,10 @@ def test_a_wrong_certificate_is_refused_and_the_key_not_sent(
     assert server.heads == []
 
 
-def test_a_hang_up_after_the_handshake_is_doubt(raw_server, transport, certificate):
-    server = raw_server(lambda *_: CLOSE, certificate.server)
+def test_a_hang_up_after_the_handshake_is_doubt(raw_server, transport, certificates):
+    server = raw_server(lambda *_: CLOSE, certificates.server("good"))
     with pytest.raises(Unanswered, match="got no final answer"):
-        transport(server.url, ca_bundle=certificate.path).send("DELETE", R1)
+        transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
     assert len(server.heads) == 1
 
 

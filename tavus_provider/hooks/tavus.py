@@ -51,11 +51,13 @@ class Deletion:
 
     :param outcome: ``deleted`` (Tavus said so) or ``confirmed`` (no clean answer; a look-up shows it gone)
     :param detail: one sentence
+    :param attempts: how many DELETEs were sent for it
     """
 
     replica_id: str
     outcome: Literal["deleted", "confirmed"]
     detail: str
+    attempts: int = 1
 
 
 class TavusHook(BaseHook):
@@ -289,19 +291,18 @@ class TavusHook(BaseHook):
                 fault = error
             if answer:
                 if _is_done(answer):
-                    return Deletion(replica_id, "deleted", f"{what} returned {answer.status}")
+                    return Deletion(replica_id, "deleted", f"{what} returned {answer.status}", sends)
                 fault = self._fault(what, answer)
                 fault.attempts = sends
                 if isinstance(fault, ReplicaNotFound) and doubt:
-                    return Deletion(
-                        replica_id, "confirmed", f"{what} was sent {sends} times; now Tavus does not know it"
-                    )
+                    detail = f"{what} was sent {sends} times; now Tavus does not know it"
+                    return Deletion(replica_id, "confirmed", detail, sends)
                 if isinstance(fault, ReplicaNotFound) or (isinstance(fault, Refused) and doubt is None):
                     raise fault
                 if isinstance(fault, InDoubt):
                     doubt = fault
             if isinstance(fault, InDoubt) and self._is_gone_now(replica_id):
-                return Deletion(replica_id, "confirmed", f"{fault}; looked up since, it is gone")
+                return Deletion(replica_id, "confirmed", f"{fault}; looked up since, it is gone", sends)
             if isinstance(fault, Refused) or sends == MAX_SENDS:
                 break
             try:

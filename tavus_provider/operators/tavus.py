@@ -447,6 +447,8 @@ class ApplyRetentionOperator(_TavusOperator):
             check_bool("dry_run", dry_run)
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
+        self._under_way: Application | None = None
+        self._killed = False
         if concurrency is not None or requests_per_second is not None:
             from tavus_provider.account import check_bounds
 
@@ -483,7 +485,9 @@ class ApplyRetentionOperator(_TavusOperator):
             )
             if dry_run:
                 return self._say(context, dry_report(plan), plan)
-            application = self._application(context, plan)
+            self._under_way = application = self._application(context, plan)
+            if self._killed:
+                self.on_kill()
             try:
                 if plan["delete"]:
                     application.run()
@@ -503,6 +507,12 @@ class ApplyRetentionOperator(_TavusOperator):
                 extra = {"counts": report["counts"], "hard": self.hard, "plan_digest": plan["digest"]}
                 events[AssetAlias(PRUNED)].add(Asset(PRUNED), extra=extra)
             return report
+
+    def on_kill(self) -> None:
+        """Start no further delete; Airflow calls this on SIGTERM, and lets ``execute`` go on."""
+        self._killed = True
+        if self._under_way is not None:
+            self._under_way.stop("the task was told to stop")
 
     def _application(self, context: Context, plan: Plan) -> Application:
         from tavus_provider.apply import Application
