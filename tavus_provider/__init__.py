@@ -53,6 +53,7 @@ def get_provider_info() -> dict[str, object]:
                 },
             }
         ],
+        "notifications": ["tavus_provider.notifications.tavus.TavusNotifier"],
         "extra-links": [
             "tavus_provider.links.tavus.TavusPageLink",
             "tavus_provider.links.tavus.ReplicaLibraryLink",

@@ -456,3 +456,31 @@ def test_what_a_form_lets_through_and_is_no_id_is_refused_by_the_task(sandbox, r
     ran = run_dag("tavus_delete_replica", {"replica_id": bad})
     assert ran.states["look"] == "failed"
     assert requests(sandbox) == []
+
+
+# -- the asset
+
+
+def events_of(run):
+    from airflow.models.asset import AssetEvent
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        found = session.query(AssetEvent).filter(AssetEvent.source_run_id == run.run_id).all()
+        return {event.asset.name: event.extra for event in found}
+
+
+def test_a_green_prune_is_an_asset_event_with_its_counts_and_a_dry_or_red_one_is_none(sandbox, run_dag):
+    assert "tavus_replicas_pruned" not in events_of(run_dag("tavus_prune_replicas", {"dry_run": True}))
+    sandbox.switch(faults=[{"method": "DELETE", "status": 400, "times": 1}])
+    assert "tavus_replicas_pruned" not in events_of(
+        run_dag("tavus_prune_replicas", {"include": ["spring-*"]})
+    )
+    run = run_dag("tavus_prune_replicas", {})
+    report = run.pull("apply")
+    assert report["counts"]["deleted"] == len(deleted(sandbox)) > 0
+    assert events_of(run)["tavus_replicas_pruned"] == {
+        "counts": report["counts"],
+        "hard": False,
+        "plan_digest": report["plan_digest"],
+    }

@@ -56,6 +56,7 @@ MAY = {
     "links.tavus": {"exceptions"},
     "links.__init__": set(),
     "notifications.__init__": set(),
+    "notifications.tavus": {"apply", "replica"},
     "plugins.button": set(),
     "plugins.server": set(),
     "plugins.tavus": {"plugins.button", "plugins.server"},

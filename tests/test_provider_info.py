@@ -36,6 +36,7 @@ DOTTED = [
         for module in entry["python-modules"]
     ),
     *INFO["extra-links"],
+    *INFO["notifications"],
     *(entry["hook-class-name"] for entry in INFO["connection-types"]),
 ]
 

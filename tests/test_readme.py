@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -49,6 +53,39 @@ def test_the_worked_policy_gives_the_verdicts_of_its_table(readme_dag, sandbox):
     assert {row["replica_id"] for row in sandbox.state()["deletes"]} == {
         row["replica_id"] for row in run.pull("plan")["delete"]
     }
+
+
+@pytest.fixture
+def chat(monkeypatch):
+    """A chat's webhook on loopback: the texts that it was sent."""
+    texts: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            texts.append(json.loads(self.rfile.read(int(self.headers["content-length"])))["text"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("CHAT_WEBHOOK", f"http://127.0.0.1:{server.server_port}/")
+        yield texts
+        server.shutdown()
+
+
+def test_the_notices_of_the_example_reach_the_chat(readme_dag, sandbox, chat):
+    run = readme_dag('"retention_told"', "retention_told")
+    assert run.state == "failed"
+    (text,) = chat
+    assert text.startswith(f"retention_told / plan failed in run {run.run_id}; 6 of 26 replicas to delete")
+    scope: dict = {}
+    exec(next(block for block in blocks("python") if '"pruned"' in block), scope)
+    events = {"asset": [SimpleNamespace(extra={"counts": {"deleted": 3}})]}
+    scope["tell"].function(triggering_asset_events=events)
+    assert chat[1:] == ["Pruned: 3 replicas"]
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["JSON", "URI"])

@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 _CONN_ID = "tavus_default"
 _LINKS = (TavusPageLink(), ReplicaLibraryLink())
 
+PRUNED = "tavus_replicas_pruned"
+"""Asset with an event for each green apply that was no dry run, with the counts of its report."""
+
 SCHEDULED = "tavus_replicas_scheduled"
 """Asset with an event whenever a plan schedules replicas whose grace begins now."""
 
@@ -173,8 +176,9 @@ class PlanRetentionOperator(_TavusOperator):
     Read the whole account and decide under a policy which replicas go; delete nothing.
 
     The verdict on every replica and the reason stand in the log. The XCom ``return_value`` is the plan,
-    ``verdicts`` what was decided on each replica. The task fails, after pushing both, if the plan
-    passes a limit of its policy, so that nobody is asked to approve it; in a dry run it only warns.
+    ``verdicts`` what was decided on each replica, ``summary`` the decision in one sentence. The task fails,
+    after pushing all that, if the plan passes a limit of its policy, so that nobody is asked to approve it;
+    in a dry run it only warns.
 
     Where a rule has ``grace``, what has expired is first scheduled: in the ledger, in the plan, in the log,
     and as an event of the asset ``tavus_replicas_scheduled``. A dry run schedules nothing.
@@ -247,7 +251,9 @@ class PlanRetentionOperator(_TavusOperator):
             decision = account.decide(policy, hard=self.hard)
             for line in decision_table(decision, now=account.now):
                 self.log.info("%s", line)
-            self.log.info("%s%s", "Dry run: " if dry_run else "", decision_sentence(decision))
+            summary = f"{'Dry run: ' if dry_run else ''}{decision_sentence(decision)}"
+            self.log.info("%s", summary)
+            _push(context, "summary", summary)
             plan = make_plan(
                 decision,
                 policy,
@@ -404,6 +410,9 @@ class ApplyRetentionOperator(_TavusOperator):
     delete is sent; a retry, or a rerun after the worker was killed, goes on from there, and its report
     keeps the outcomes of earlier tries.
 
+    XCom ``summary`` is the report in one sentence. A green run that was no dry run is an event of the asset
+    ``tavus_replicas_pruned``, with ``counts``, ``hard`` and ``plan_digest``.
+
     :param plan: the output of a plan task; templated
     :param approved_digest: ``approve.output["approved_digest"]``, without which ``hard=True`` is refused;
         templated
@@ -425,9 +434,11 @@ class ApplyRetentionOperator(_TavusOperator):
         dry_run: bool | str = False,
         concurrency: int | None = None,
         requests_per_second: float | None = None,
+        outlets: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # An alias, because an asset would have an event after a dry run too.
+        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
         self.plan = plan
         self.approved_digest = approved_digest
         self.hard = check_bool("hard", hard)
@@ -473,7 +484,7 @@ class ApplyRetentionOperator(_TavusOperator):
                 approved_digest=self.approved_digest,
             )
             if dry_run:
-                return self._say(dry_report(plan), plan)
+                return self._say(context, dry_report(plan), plan)
             self._under_way = application = self._application(context, plan)
             if self._killed:
                 self.on_kill()
@@ -482,7 +493,7 @@ class ApplyRetentionOperator(_TavusOperator):
                     application.run()
             finally:
                 # Whatever happens, the report is pushed first; only then may recording it fail.
-                report = self._say(application.report(), plan)
+                report = self._say(context, application.report(), plan)
                 _push(context, "return_value", report)
                 application.close()
             if red := sum(report["counts"][outcome] for outcome in RED):
@@ -492,6 +503,9 @@ class ApplyRetentionOperator(_TavusOperator):
                 if application.may_heal:
                     raise TryLater(message)
                 raise AirflowFailException(message)
+            if (events := context.get("outlet_events")) is not None:
+                extra = {"counts": report["counts"], "hard": self.hard, "plan_digest": plan["digest"]}
+                events[AssetAlias(PRUNED)].add(Asset(PRUNED), extra=extra)
             return report
 
     def on_kill(self) -> None:
@@ -538,12 +552,14 @@ class ApplyRetentionOperator(_TavusOperator):
             begun_before=bool(tries),
         )
 
-    def _say(self, report: Report, plan: Plan) -> Report:
+    def _say(self, context: Context, report: Report, plan: Plan) -> Report:
         from tavus_provider.page import report_sentence, report_table
 
         for line in report_table(report, plan):
             self.log.info("%s", line)
-        self.log.info("%s", report_sentence(report))
+        summary = report_sentence(report)
+        self.log.info("%s", summary)
+        _push(context, "summary", summary)
         return report
 
 

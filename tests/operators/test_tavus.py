@@ -913,3 +913,25 @@ def test_a_missing_replica_fails_the_look_unless_that_is_fine(sandbox):
     (row,) = run(look("r404", ignore_if_missing=True))["delete"]
     assert row["replica_id"] == "r404"
     assert row["reason"].endswith("it may be soft-deleted already")
+
+
+# -- notices
+
+
+def test_plan_and_apply_push_the_sentence_that_they_log(sandbox, log):
+    ti = Ti()
+    plan = run(plan_task(), ti)
+    assert ti.pushed["summary"] in "\n".join(log())
+    assert ti.pushed["summary"].startswith("6 of 26 replicas to delete")
+    ti = Ti()
+    run(apply_task(plan, dry_run=True), ti)
+    assert ti.pushed["summary"] == "6 planned (dry run, nothing was sent): 6 skipped"
+
+
+def test_a_red_apply_has_pushed_its_sentence_before_it_fails(sandbox):
+    plan = planned()
+    sandbox.switch(faults=[{"method": "DELETE", "status": 400, "times": None}])
+    ti = Ti()
+    with pytest.raises(AirflowFailException):
+        run(apply_task(plan), ti)
+    assert ti.pushed["summary"] == "6 planned (soft): 6 refused"

@@ -34,7 +34,7 @@ const OUTCOMES = {
   unknown: ["unknown", "--goes"],
   not_attempted: ["not attempted", "--held"],
 };
-const AGES = [["< 7 d", 7], ["< 30 d", 30], ["< 90 d", 90], ["< 180 d", 180], ["< 1 y", 365], ["older", Infinity], ["unknown", NaN]];
+const AGES = [["0 to 6", 7], ["7 to 29", 30], ["30 to 89", 90], ["90 to 179", 180], ["180 to 364", 365], ["365 and more", Infinity], ["unknown", NaN]];
 
 const $ = (id) => document.getElementById(id);
 const state = { runs: [], offset: 0, more: false, shown: null, rows: [], sort: ["rung", 1], page: 0, charts: {}, turn: 0 };
@@ -347,9 +347,9 @@ function showAges(rows, complete) {
   const goes = labels.map((_, bucket) => bars.expired?.[bucket] ?? 0);
   chart("ages-chart", `Bars: ${labels.map((label, bucket) => `${label} ${totals[bucket]}`).join(", ")}. The table beside has the numbers.`, {
     legend: true,
-    data: { labels, datasets: kinds.map((rung) => ({ label: rungOf(rung)[0], data: bars[rung], backgroundColor: colour(rungOf(rung)[1]) })) },
+    data: { labels: labels.map((label) => label.replace(" to ", "–").replace(" and more", "+")), datasets: kinds.map((rung) => ({ label: rungOf(rung)[0], data: bars[rung], backgroundColor: colour(rungOf(rung)[1]) })) },
   });
-  const parts = [table([["age"], ["replicas", "number"], ["go", "number"]],
+  const parts = [table([["age in days"], ["replicas", "number"], ["go", "number"]],
     labels.map((label, bucket) => [label, number(totals[bucket]), number(goes[bucket])]).filter((_, bucket) => totals[bucket]),
     { caption: "Replicas by age", empty: "No ages are known." })];
   const known = rows.filter((row) => typeof row.age === "number").length;
