@@ -265,9 +265,12 @@ class Application:
             replica_id = row["replica_id"]
             verdict = fresh.get(replica_id)
             done = self.earlier.get(replica_id)
-            if done in _SAID_GONE and (verdict is None or not self.plan["hard"]):
-                # A soft delete is not sent twice; if it is listed still, the look afterwards tells.
+            soft = not self.plan["hard"]
+            # A soft delete is not sent twice; if it is listed still, the look afterwards tells.
+            if done in _SAID_GONE and (verdict is None or soft):
                 self._end(replica_id, done, "by an earlier try of this task")
+            elif done == "already_gone" and soft:
+                self._end(replica_id, done, self._gone(replica_id, "Tavus did not know it"))
             elif verdict is None:
                 missing += 1
                 self._end(replica_id, "already_gone", self._gone(replica_id, "is no longer listed"))

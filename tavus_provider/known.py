@@ -7,6 +7,7 @@ anew, so that the last one alone says since when each replica has been scheduled
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -33,12 +34,20 @@ def known_of(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known
 
 
 def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
-    """Return when this package deleted each replica softly that it has not deleted for good since."""
+    """
+    Return when this package deleted each replica softly that it has not deleted for good since.
+
+    What a try had begun to delete when it was killed, and a later one found gone, counts as well.
+    """
     softly: dict[str, datetime] = {}
     for_good: set[str] = set()
+    begun: defaultdict[str, set[str]] = defaultdict(set)
     tries = [*ledger.all_tries("plan"), *ledger.all_tries("delete")]
     for one in sorted(tries, key=lambda one: str(one.began.get("at"))):
-        gone = {replica_id for replica_id, outcome in one.outcomes.items() if outcome in _GONE}
+        work, outcomes = one.name.rpartition("/")[0], one.outcomes
+        gone = {replica_id for replica_id, outcome in outcomes.items() if outcome in _GONE}
+        gone |= {i for i in begun[work] if outcomes.get(i) == "already_gone"}
+        begun[work] |= {i for i in one.intended if outcomes.get(i, "unknown") == "unknown"}
         if gone and one.began["hard"]:
             for_good |= gone
         elif gone:

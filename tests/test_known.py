@@ -105,6 +105,27 @@ def test_an_outcome_that_was_recorded_before_the_process_was_killed_counts(ledge
     assert soft_deleted(ledger) == {"r1": START}
 
 
+@pytest.mark.parametrize(("hard", "known"), [(False, {"r1": START}), (True, {})])
+def test_what_a_killed_try_had_begun_to_delete_and_the_next_found_gone_is_ours(ledger, day, hard, known):
+    ledger.begin(work_of("plan", "a" * 64), hard=hard, intent=["r1"])
+    did(ledger, "already_gone", hard=hard)
+    did(ledger, "already_gone", hard=hard, replica_id="r2")
+    assert soft_deleted(ledger) == known
+
+
+@pytest.mark.parametrize("outcome", ["refused", "not_attempted", "skipped"])
+def test_what_a_try_did_not_delete_and_another_found_gone_is_not_ours(ledger, outcome):
+    did(ledger, outcome)
+    did(ledger, "already_gone")
+    assert soft_deleted(ledger) == {}
+
+
+def test_what_another_plan_had_begun_to_delete_is_not_taken_for_this_ones(ledger):
+    ledger.begin(work_of("plan", "b" * 64), hard=False, intent=["r1"])
+    did(ledger, "already_gone")
+    assert soft_deleted(ledger) == {}
+
+
 def test_what_stands_behind_a_flaw_is_not_believed(ledger):
     entry = did(ledger, "deleted")
     (entry.folder / "000002.json").write_bytes(b"{}")

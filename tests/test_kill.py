@@ -1,0 +1,332 @@
+"""
+Processes that are stopped at any moment, by SIGKILL or politely, and run again.
+
+Each run is a process of its own, forked from one that has imported everything; it is stopped when the
+sandbox has seen so many of its requests, and judged by what the sandbox has seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+
+from tavus_provider.apply import OUTCOMES
+from tavus_provider.ledger import differences, root, verify
+from tavus_provider.operators.tavus import PlanRetentionOperator
+
+MANY = 12
+POLICY = {
+    "name": "stale",
+    "expire": [{"rule": "old", "older_than": "90d"}],
+    "limits": {"max_deletions": 100, "max_deletion_percent": 100},
+}
+
+RUNNER = """
+import json, os, signal, sys, traceback
+from airflow.sdk.execution_time.timeout import timeout
+from tavus_provider import apply, known, ledger, page, plan
+from tavus_provider.hooks.tavus import TavusHook
+from tavus_provider.operators.tavus import ApplyRetentionOperator
+
+class Ti:
+    def __init__(self, job):
+        self.dag_id, self.task_id, self.map_index = "dag", "apply", -1
+        self.run_id, self.try_number, self.place = job["run_id"], job["try_number"], job["report"]
+    def xcom_push(self, key, value):
+        with open(self.place, "w") as file:
+            json.dump(value, file)
+
+def run(job):
+    os.environ.update(job["env"])
+    plan, hard = job["plan"], job["plan"]["hard"]
+    operator = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard,
+        approved_digest=plan["digest"] if hard else None, concurrency=job["concurrency"])
+    signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())  # as Airflow's task runner does
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    ti = Ti(job)
+    with timeout(3600):  # what execution_timeout is: SIGALRM raises in the main thread
+        operator.execute({"ti": ti, "task_instance": ti, "task": operator})
+
+def warm_up():  # so that no fork has to import again what is imported late
+    try:
+        ledger.Ledger("x", "x").begin("x").close()
+        job = {"env": {}, "plan": {"hard": False, "digest": ""}, "concurrency": 1, "run_id": "x"}
+        run(job | {"try_number": 1, "report": "x"})
+    except BaseException:
+        pass
+
+warm_up()
+print("ready", flush=True)
+for line in sys.stdin:
+    job = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        code = 0
+        try:
+            run(job)
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=open(job["report"] + ".error", "w"))
+            code = 1
+        os._exit(code)
+    print(f"pid {pid}", flush=True)
+    print(f"exit {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])}", flush=True)
+"""
+
+
+class Runner:
+    """Starts runs as processes of their own, one at a time."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUNNER],
+            env=os.environ | {"AIRFLOW__TAVUS__LEDGER": f"{os.environ['AIRFLOW_HOME']}/warm"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        self.said("ready")
+
+    def said(self, word):
+        for line in iter(self.process.stdout.readline, ""):
+            if line.split()[0:1] == [word]:
+                return line.split()[1:]
+        pytest.fail("the runner has died")
+
+    def start(self, job) -> int:
+        self.process.stdin.write(json.dumps(job) + "\n")
+        self.process.stdin.flush()
+        return int(self.said("pid")[0])
+
+    def exit_code(self) -> int:
+        return int(self.said("exit")[0])
+
+
+@pytest.fixture(scope="module")
+def runner():
+    running = Runner()
+    yield running
+    running.process.kill()
+    running.process.wait()
+
+
+class Batch:
+    """One plan over one sandbox, carried out by processes that are stopped."""
+
+    def __init__(self, sandbox, runner, run_task, folder, *, hard) -> None:
+        self.sandbox, self.runner, self.folder = sandbox, runner, folder
+        ti = run_task(PlanRetentionOperator(task_id="plan", policy=POLICY, hard=hard))
+        assert ti.error is None
+        self.plan = ti.pushed["return_value"]
+        self.planned = {row["replica_id"] for row in self.plan["delete"]}
+        self.tries = 0
+
+    @property
+    def seen(self) -> int:
+        return len(self.sandbox.state()["requests"])
+
+    def run(self, *, concurrency, stop_after=None, by=signal.SIGKILL):
+        """Run one more try, and stop it when the sandbox has seen so many of its requests."""
+        self.tries += 1
+        self.report_file = self.folder / f"report-{self.tries}"
+        env = {name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW", "no_"))}
+        job = {"plan": self.plan, "env": env, "concurrency": concurrency, "run_id": str(self.folder)}
+        before = self.seen
+        pid = self.runner.start(job | {"try_number": self.tries, "report": str(self.report_file)})
+        if stop_after is not None:
+            until(lambda: self.seen >= before + stop_after)
+            os.kill(pid, by)
+        return self.runner.exit_code()
+
+    @property
+    def report(self):
+        return json.loads(self.report_file.read_text())
+
+    @property
+    def error(self):
+        return (self.folder / f"report-{self.tries}.error").read_text()
+
+    @property
+    def outcomes(self):
+        return {item["replica_id"]: item["outcome"] for item in self.report["items"]}
+
+    def deletes(self):
+        return [row["replica_id"] for row in self.sandbox.state()["deletes"]]
+
+    def check_truth(self):
+        """What every report and the ledger must be, whatever has happened."""
+        report, deleted = self.report, self.deletes()
+        assert [item["replica_id"] for item in report["items"]] == [
+            r["replica_id"] for r in self.plan["delete"]
+        ]
+        assert sum(report["counts"].values()) == len(self.planned)
+        assert set(report["counts"]) == set(OUTCOMES)
+        assert set(deleted) <= self.planned
+        assert max(Counter(deleted).values(), default=1) == 1
+        for item in report["items"]:
+            if item["outcome"] in ("deleted", "confirmed", "already_gone"):
+                assert item["replica_id"] in deleted
+            if item["outcome"] == "not_attempted":
+                assert item["replica_id"] not in deleted
+            if item["outcome"] == "already_gone":  # nobody else was at work
+                assert "gone, perhaps by an earlier try of this task" in item["detail"]
+        assert differences(verify(root())[0], report) == []
+
+
+def until(condition):
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def batch(serve, clock, runner, run_task, tmp_path):
+    def start(many=MANY, *, hard=False, **switches):
+        rows = [{"replica_id": f"old{n:02}", "replica_name": f"old {n}", "age": "200d"} for n in range(many)]
+        rows += [{"replica_id": f"new{n}", "replica_name": f"new {n}", "age": "5d"} for n in range(3)]
+        sandbox = serve({"replicas": rows})
+        made = Batch(sandbox, runner, run_task, tmp_path, hard=hard)
+        sandbox.switch(**switches)
+        return made
+
+    return start
+
+
+# -- kill -9
+
+
+@pytest.mark.parametrize("seed", range(15))
+def test_a_run_killed_at_any_request_is_finished_by_the_next_and_nothing_is_lost_or_claimed_twice(
+    batch, seed
+):
+    chance = random.Random(seed)
+    concurrency = (1, 4, 16)[seed % 3]
+    hard = chance.random() < 0.5
+    listed = chance.choice(["hidden", "listed"])
+    running = batch(hard=hard, latency=0.002, soft_deleted=listed)
+    reads, total = 4, 4 + (2 if hard else 1) * MANY
+    killed = []
+    for _ in range(chance.choice([1, 1, 2, 3])):
+        left = total - len(running.deletes()) * (2 if hard else 1)
+        after = chance.randint(1, reads) if chance.random() < 0.1 else chance.randint(reads + 1, max(left, 5))
+        code = running.run(concurrency=concurrency, stop_after=min(after, max(left, reads)))
+        killed.append(code == -signal.SIGKILL)
+    assert any(killed)
+    before = set(running.deletes())
+    assert running.run(concurrency=concurrency) == 0
+    running.check_truth()
+    assert set(running.deletes()) == running.planned
+    assert {i for i, outcome in running.outcomes.items() if outcome == "deleted"} >= running.planned - before
+    assert set(running.outcomes.values()) <= {"deleted", "confirmed", "already_gone"}
+    tries, findings = verify(root())
+    assert tries[-1].closed
+    assert all("record" in finding and tries[-1].name not in finding for finding in findings)
+    count = running.seen
+    assert running.run(concurrency=concurrency) == 0  # cleared once more, it does nothing
+    assert [r["method"] for r in running.sandbox.state()["requests"][count:]].count("DELETE") == 0
+    running.check_truth()
+
+
+def test_what_was_recorded_before_the_kill_is_said_to_be_our_own_and_the_rest_perhaps(batch):
+    running = batch(many=8, latency=0.0)
+    # By the time of the last a second has passed and what is done is recorded; its answer comes too late.
+    slow = {"method": "DELETE", "path": "/v2/replicas/old07", "delay": 2, "when": "after"}
+    running.sandbox.switch(faults=[slow, {"method": "DELETE", "path": "/v2/replicas/old03", "delay": 1.1}])
+    code = running.run(concurrency=1, stop_after=4 + 8)
+    assert code == -signal.SIGKILL
+    until(lambda: set(running.deletes()) == running.planned)
+    (killed,) = verify(root())[0]
+    recorded = set(killed.outcomes)
+    assert running.run(concurrency=1) == 0
+    running.check_truth()
+    for item in running.report["items"]:
+        expected = "deleted" if item["replica_id"] in recorded else "already_gone"
+        assert item["outcome"] == expected
+        assert "by an earlier try of this task" in item["detail"]
+    assert {"old00", "old01", "old02", "old03"} <= recorded
+    assert "old07" not in recorded
+
+
+def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_that_claims_it(
+    batch, tmp_path
+):
+    running = batch(many=30, latency=0.002)
+    other = Runner()
+    try:
+        second = Batch.__new__(Batch)
+        second.__dict__ |= running.__dict__ | {"runner": other, "folder": tmp_path / "other"}
+        second.folder.mkdir()
+        codes = []
+        threads = [
+            threading.Thread(target=lambda one=one: codes.append(one.run(concurrency=4)))
+            for one in (running, second)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        other.process.kill()
+        other.process.wait()
+    assert codes == [0, 0]
+    assert Counter(running.deletes()) == Counter(running.planned)
+    claims = Counter(
+        replica_id
+        for one in (running, second)
+        for replica_id, outcome in one.outcomes.items()
+        if outcome in ("deleted", "confirmed")
+    )
+    assert claims == Counter(running.planned)
+    assert verify(root())[1] == []
+
+
+# -- stopped politely
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize(
+    ("by", "error"),
+    [
+        pytest.param(signal.SIGTERM, "TryLater", id="SIGTERM"),
+        pytest.param(signal.SIGALRM, "AirflowTaskTimeout", id="execution_timeout"),
+        pytest.param(signal.SIGINT, "KeyboardInterrupt", id="SIGINT"),
+    ],
+)
+def test_a_task_that_is_stopped_starts_no_further_delete_and_pushes_a_true_report(
+    batch, by, error, concurrency
+):
+    # Were it to go on it would come to those which take long, and would be waited for.
+    long = {"method": "DELETE", "path": "/v2/replicas/old[3-5]", "delay": 30, "times": None}
+    running = batch(many=60, latency=0.005, faults=[long])
+    code = running.run(concurrency=concurrency, stop_after=4 + 6, by=by)
+    assert code == 1
+    assert running.error.startswith(error)
+    running.check_truth()
+    counts = running.report["counts"]
+    assert counts["not_attempted"] >= 60 - 30 - concurrency
+    assert counts["deleted"] + counts["unknown"] + counts["not_attempted"] == 60
+    assert set(running.deletes()) == {i for i, o in running.outcomes.items() if o != "not_attempted"}
+    assert verify(root())[1] == []
+    running.sandbox.switch(faults=[])
+    assert running.run(concurrency=concurrency) == 0
+    running.check_truth()
+    assert set(running.deletes()) == running.planned
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGALRM])
+def test_a_task_that_is_stopped_while_it_reads_deletes_nothing(batch, by):
+    running = batch(latency=0.0)
+    running.sandbox.switch(faults=[{"path": "/v2/personas", "delay": 1}])
+    assert running.run(concurrency=4, stop_after=2, by=by) == 1
+    assert running.deletes() == []
+    assert running.report["counts"]["not_attempted"] == MANY
