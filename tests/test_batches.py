@@ -179,13 +179,13 @@ def test_one_report_that_was_no_dry_run_makes_the_summary_none():
 
 @pytest.mark.parametrize("report", [None, {}, [], "x", {"plan_digest": "0" * 64, "items": []}], ids=repr)
 def test_a_report_of_another_plan_is_refused(report):
-    with pytest.raises(PlanRefused, match="^a report is not one of this plan"):
+    with pytest.raises(PlanRefused, match=r"^a report is not one of this plan"):
         summary_of(plan_of(3), [report])
 
 
 def test_a_replica_in_two_reports_is_refused():
     plan = plan_of(6)
-    with pytest.raises(PlanRefused, match="^replica r00000 stands in two reports"):
+    with pytest.raises(PlanRefused, match=r"^replica r00000 stands in two reports"):
         summary_of(plan, [reports_of(plan, 3)[0], reports_of(plan, 6)[0]])
 
 

@@ -343,6 +343,36 @@ def test_a_batch_that_fails_leaves_the_others_done_and_the_run_red(sandbox, run_
     assert summary["items"] == [item for report in batches(ran) for item in report["items"]]
 
 
+def test_a_batch_that_fails_once_is_tried_again_and_its_report_keeps_what_the_first_try_did(
+    sandbox, run_dag, tmp_path
+):
+    text = (DAGS / "tavus_prune_replicas_batched.py").read_text()
+    changed = text.replace("retries=2,", "retries=2, retry_delay=0,").replace(
+        "tavus_prune_replicas_batched", "one_batch_again"
+    )
+    (tmp_path / "batched.py").write_text(changed)
+    sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 202, "times": 3}])
+    ran = run_dag("one_batch_again", {"batch_size": 3}, folder=tmp_path)
+    assert ran.state == "success"
+    tries = {at: ti.try_number for (task_id, at), ti in ran.instances.items() if task_id == "apply"}
+    assert sorted(tries.values()) == [1, 2]
+    assert ran.pull("summary")["counts"]["deleted"] == 6
+    assert deleted(sandbox) == EXPIRED
+    assert len(sandbox.state()["deletes"]) == 6
+
+
+@pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched"])
+def test_a_plan_that_is_too_large_for_an_xcom_is_carried_out_from_its_store(
+    sandbox, run_dag, monkeypatch, dag_id
+):
+    monkeypatch.setattr("tavus_provider.plan.MAX_BYTES", 2_000)
+    ran = run_dag(dag_id, {})
+    assert ran.state == "success"
+    assert "delete" not in ran.pull("plan")
+    assert ran.pull("plan")["counts"]["delete"] == 6
+    assert deleted(sandbox) == EXPIRED
+
+
 def test_a_plan_beyond_its_limits_has_no_batches_and_no_summary(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas_batched", {"older_than": "60d", "batch_size": 1})
     assert ran.states == {"plan": "failed", **dict.fromkeys(("split", "apply", "summary"), "upstream_failed")}

@@ -128,13 +128,13 @@ def test_a_worker_with_another_ledger_says_so(monkeypatch, tmp_path):
 @pytest.mark.parametrize("place", ["/etc/passwd", "s3://other/plan.json", None, 7], ids=repr)
 def test_a_reference_cannot_point_anywhere_else(place):
     reference = as_xcom(LARGE) | {"plan_at": place}
-    with pytest.raises(PlanRefused, match="^the plan lies at"):
+    with pytest.raises(PlanRefused, match=r"^the plan lies at"):
         from_xcom(reference)
 
 
 @pytest.mark.parametrize("digest", ["../../x", "", None, "A" * 64, "0" * 63, 7], ids=repr)
 def test_a_reference_without_a_digest_refers_to_nothing(digest):
-    with pytest.raises(PlanRefused, match="^plan refers to a stored plan without its digest"):
+    with pytest.raises(PlanRefused, match=r"^plan refers to a stored plan without its digest"):
         from_xcom(as_xcom(LARGE) | {"digest": digest})
 
 

@@ -448,7 +448,7 @@ class ApplyRetentionOperator(_TavusOperator):
             check_bool("dry_run", dry_run)
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
-        if (concurrency, requests_per_second, side_by_side) != (None, None, 1):
+        if (concurrency, requests_per_second) != (None, None) or side_by_side is True or side_by_side != 1:
             from tavus_provider.account import check_bounds
 
             check_bounds("side_by_side", side_by_side)
