@@ -10,8 +10,8 @@ LOWEST := .venv-lowest
 # The way into an environment: uv, because it is quick; pip where uv is not to be had.
 install = unset PYTHONDONTWRITEBYTECODE; \
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 && \
-	$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python -c $(2) -e '.[test]' || \
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[test]'
+	$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python -c $(2) -e '.[$(or $(3),test)]' || \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[$(or $(3),test)]'
 
 resolve := --quiet --upgrade --no-header --no-annotate --python-version 3.11
 # Newer ones of these three raise common-compat, whose floor is to be tested.
@@ -20,7 +20,7 @@ old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-provider
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test test-lowest lint types unit bench picture vendor constraints clean
+.PHONY: help demo plan airflow test test-lowest test-cluster lint types unit bench picture vendor constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -49,8 +49,11 @@ unit: $(VENV)/ready
 test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is supported
 	$(LOWEST)/bin/python -m pytest
 
+test-cluster: $(VENV)/cluster  ## The batched DAG over two Celery workers, of which one is killed on the way
+	@$(VENV)/bin/python scripts/cluster.py
+
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
-	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench setup.cfg -o constraints.txt
+	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster setup.cfg -o constraints.txt
 	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
@@ -68,7 +71,7 @@ vendor:  ## Take the chart library of the Tavus page anew from npm, as it is
 		rm -r $$dir && head -2 tavus_provider/plugins/www/vendor/chart.umd.min.js
 
 clean:  ## Remove what the other words have made
-	rm -rf $(VENV) $(LOWEST) .airflow build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .airflow .cluster build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -76,7 +79,11 @@ $(VENV)/ready: setup.cfg constraints.txt
 	@touch $@
 
 $(VENV)/bench: $(VENV)/ready
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(call install,$(VENV),constraints.txt,bench)
+	@touch $@
+
+$(VENV)/cluster: $(VENV)/ready
+	$(call install,$(VENV),constraints.txt,cluster)
 	@touch $@
 
 $(LOWEST)/ready: setup.cfg constraints-lowest.txt

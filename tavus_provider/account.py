@@ -65,7 +65,7 @@ class Extras:
 
 def check_bounds(name: str, value: object) -> None:
     """
-    Check a value of ``timeout``, ``concurrency`` or ``requests_per_second``, wherever it was given.
+    Check ``timeout``, ``concurrency``, ``requests_per_second`` or ``side_by_side``, wherever it was given.
 
     :raises InvalidInput: if it is not a number within its bounds
     """
@@ -73,6 +73,7 @@ def check_bounds(name: str, value: object) -> None:
     good, right = {
         "timeout": (0 < number <= 600, "seconds above 0 up to 600"),
         "concurrency": (isinstance(number, int) and 1 <= number <= 64, "a whole number from 1 to 64"),
+        "side_by_side": (isinstance(number, int) and 1 <= number <= 1024, "a whole number from 1 to 1024"),
         "requests_per_second": (0 < number <= 1000, "a number above 0 up to 1000"),
     }[name]
     if not good:

@@ -7,10 +7,12 @@ than what was seen. Knows no Airflow; talks to Tavus through a hook.
 
 from __future__ import annotations
 
+import itertools
+import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -18,7 +20,7 @@ from typing import Any, Protocol
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import PlanRefused, Refused, ReplicaNotFound, TavusError
-from tavus_provider.plan import Plan, as_name, as_text
+from tavus_provider.plan import MAX_BYTES, Plan, as_name, as_text, fits_xcom
 from tavus_provider.replica import Activity, Persona, Replica, check_replica_id
 from tavus_provider.retention import Decision, Known, RetentionPolicy, Use, Verdict
 
@@ -164,7 +166,8 @@ def _use(tavus: Tavus, policy: RetentionPolicy) -> Use:
 @dataclass
 class Application:
     """
-    One plan being carried out; ``report()`` is true at any moment, also after an interruption.
+    One plan, or a batch of it, being carried out; ``report()`` is true at any moment, also after an
+    interruption.
 
     :param plan: a plan that ``check_plan`` has let through
     :param log: called with each line worth reading
@@ -174,7 +177,10 @@ class Application:
     :param earlier: what earlier tries of this task left in the ledger: an outcome for each id, or
         ``None`` where only the intent was recorded
     :param earlier_tries: whether there was an earlier try, of which perhaps no record survived
-    :param begun_before: whether any task has begun to carry out this plan before
+    :param begun_before: whether any task has begun to carry out what this one is to carry out
+    :param rows: the rows of the plan that are to be carried out, if not all; limits are those of the whole
+    :param carried: called when the account was read, returns what all tries of all batches of this plan have
+        left in the ledger by then, as ``earlier``
     """
 
     plan: Plan
@@ -187,6 +193,8 @@ class Application:
     earlier: Mapping[str, str | None] = field(default_factory=dict)
     earlier_tries: bool = False
     begun_before: bool = False
+    rows: Sequence[Mapping[str, Any]] | None = None
+    carried: Callable[[], Mapping[str, str | None]] = dict
     record: Record | None = None
     may_heal: bool = False
     """Whether another try may do what this one could not."""
@@ -200,19 +208,12 @@ class Application:
 
     def report(self) -> Report:
         """Return the outcome of every id of the plan; what was not reached is ``not_attempted``."""
-        items = []
-        for row in self.plan["delete"]:
-            outcome, detail = self.items.get(row["replica_id"], ("not_attempted", self._stopped_by))
-            items.append({"replica_id": row["replica_id"], "outcome": outcome, "detail": detail})
-        counts = Counter(item["outcome"] for item in items)
-        return {
-            "plan_digest": self.plan["digest"],
-            "hard": self.plan["hard"],
-            "dry_run": False,
-            "counts": {outcome: counts[outcome] for outcome in OUTCOMES},
-            "items": items,
-            "ledger": None if self.record is None else self.record.name,
+        items = {
+            row["replica_id"]: self.items.get(row["replica_id"], ("not_attempted", self._stopped_by))
+            for row in self._rows
         }
+        name = None if self.record is None else self.record.name
+        return report_of(self.plan, self._rows, items, dry_run=False, ledger=name)
 
     def run(self) -> None:
         """
@@ -251,17 +252,23 @@ class Application:
         if self.record is not None:
             self.record.close(
                 outcomes={item["replica_id"]: item["outcome"] for item in report["items"]},
-                report_digest=canonical_digest(report),
+                report_digest=canonical_digest(fitted(report)),
             )
         return report
+
+    @property
+    def _rows(self) -> Sequence[Mapping[str, Any]]:
+        rows: Sequence[Mapping[str, Any]] = self.plan["delete"] if self.rows is None else self.rows
+        return rows
 
     def _still_so(self) -> list[Mapping[str, Any]]:
         policy = RetentionPolicy.read(self.plan["policy"])
         account = read_account(self.tavus, policy, now=self.now, known=self.known)
         decision = account.decide(policy, hard=self.plan["hard"])
         fresh = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
-        todo, missing = [], 0
-        for row in self.plan["delete"]:
+        carried = self.carried()
+        todo = []
+        for row in self._rows:
             replica_id = row["replica_id"]
             verdict = fresh.get(replica_id)
             done = self.earlier.get(replica_id)
@@ -272,28 +279,51 @@ class Application:
             elif done == "already_gone" and soft:
                 self._end(replica_id, done, self._gone(replica_id, "Tavus did not know it"))
             elif verdict is None:
-                missing += 1
                 self._end(replica_id, "already_gone", self._gone(replica_id, "is no longer listed"))
-            elif verdict.listed and (changed := _changed(row, verdict.replica)):
-                self._end(replica_id, "skipped", changed)
-            elif verdict.rung != "expired":
-                self._end(replica_id, "skipped", f"no longer to go: {verdict.reason}")
+            elif why := _why_not(row, verdict):
+                self._end(replica_id, "skipped", why)
             else:
                 todo.append(row)
                 if not verdict.listed:
                     self._unlisted.add(replica_id)
-        if missing >= MANY and 2 * missing > len(self.plan["delete"]) and not self.begun_before:
-            self.items.clear()
-            raise PlanRefused(
-                f"{missing} of {len(self.plan['delete'])} planned replicas are no longer listed, and no run "
-                "has begun to delete them: is it the wrong account, or was somebody else at work? Nothing "
-                "was deleted; make a new plan"
-            )
-        if breach := policy.limits.breach(
-            delete=len(todo), listed=decision.listed, undetermined=len(decision.undetermined)
-        ):
+        seen = fresh.keys() | carried.keys()
+        for rows in () if self.begun_before else (self._rows, self.plan["delete"]):
+            missing = sum(row["replica_id"] not in seen for row in rows)
+            if missing >= MANY and 2 * missing > len(rows):
+                self.items.clear()
+                raise PlanRefused(
+                    f"{missing} of {len(rows)} planned replicas are no longer listed, and no run has begun "
+                    "to delete them: is it the wrong account, or was somebody else at work? Nothing was "
+                    "deleted; make a new plan"
+                )
+        if breach := self._breach(policy, decision, fresh, carried):
             raise PlanRefused(breach)
         return todo
+
+    def _breach(
+        self,
+        policy: RetentionPolicy,
+        decision: Decision,
+        fresh: Mapping[str, Verdict],
+        carried: Mapping[str, str | None],
+    ) -> str | None:
+        """
+        Hold the whole plan against the limits, whichever part of it this is.
+
+        What the plan has deleted by now counts as if it were still there to go, so that neither batches nor
+        tries let through together what one would not.
+        """
+        delete, listed = 0, decision.listed
+        for row in self.plan["delete"]:
+            replica_id = row["replica_id"]
+            verdict = fresh.get(replica_id)
+            if verdict is not None and _why_not(row, verdict) is None:
+                delete += 1
+            elif replica_id in carried and (carried[replica_id] in _SAID_GONE or verdict is None):
+                delete += 1
+                # What was deleted softly before was perhaps not listed then either.
+                listed += verdict is None and row["rule"] != HARD_DELETE_AFTER
+        return policy.limits.breach(delete=delete, listed=listed, undetermined=len(decision.undetermined))
 
     def _delete(self, todo: list[Mapping[str, Any]]) -> None:
         started = told = written = time.monotonic()
@@ -417,20 +447,63 @@ class Application:
         return detail
 
 
-def dry_report(plan: Plan) -> Report:
-    """Return the report of a dry run: every id skipped, nothing sent."""
-    items = [
-        {"replica_id": row["replica_id"], "outcome": "skipped", "detail": "dry run"} for row in plan["delete"]
+def report_of(
+    plan: Plan,
+    rows: Iterable[Mapping[str, Any]],
+    items: Mapping[str, tuple[str, str]],
+    *,
+    dry_run: bool,
+    ledger: str | None,
+) -> Report:
+    """
+    Return the report about some rows of a plan.
+
+    :param items: outcome and detail of each of their ids
+    :param ledger: the try or the folder of tries where it is recorded
+    """
+    listed = [
+        {"replica_id": row["replica_id"], "outcome": outcome, "detail": detail}
+        for row in rows
+        for outcome, detail in (items[row["replica_id"]],)
     ]
-    counts = dict.fromkeys(OUTCOMES, 0) | {"skipped": len(items)}
+    counts = Counter(item["outcome"] for item in listed)
     return {
         "plan_digest": plan["digest"],
         "hard": plan["hard"],
-        "dry_run": True,
-        "counts": counts,
-        "items": items,
-        "ledger": None,
+        "dry_run": dry_run,
+        "counts": {outcome: counts[outcome] for outcome in OUTCOMES},
+        "items": listed,
+        "ledger": ledger,
     }
+
+
+def dry_report(plan: Plan, rows: Sequence[Mapping[str, Any]] | None = None) -> Report:
+    """Return the report of a dry run of a plan, or of some of its rows: every id skipped, nothing sent."""
+    rows = plan["delete"] if rows is None else rows
+    items = {row["replica_id"]: ("skipped", "dry run") for row in rows}
+    return report_of(plan, rows, items, dry_run=True, ledger=None)
+
+
+def fitted(report: Report) -> Report:
+    """
+    Return a report as it fits into an XCom: of a very long one, as many items as fit, what is red first.
+
+    ``counts`` stay those of all; ``items_left_out`` says how many items are in the ledger only.
+    """
+    if fits_xcom(report):
+        return report
+    items = sorted(report["items"], key=lambda item: item["outcome"] not in RED)
+    sizes = itertools.accumulate(len(json.dumps(item)) + 2 for item in items)
+    room = MAX_BYTES - len(json.dumps({**report, "items": [], "items_left_out": len(items)}))
+    kept = sum(size <= room for size in sizes)
+    return {**report, "items": items[:kept], "items_left_out": len(items) - kept}
+
+
+def _why_not(row: Mapping[str, Any], verdict: Verdict) -> str | None:
+    """Say why a planned replica is no longer to go, if it is not."""
+    if verdict.listed and (changed := _changed(row, verdict.replica)):
+        return changed
+    return None if verdict.rung == "expired" else f"no longer to go: {verdict.reason}"
 
 
 def _changed(row: Mapping[str, Any], current: Replica) -> str | None:

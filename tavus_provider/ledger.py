@@ -7,6 +7,7 @@ each names the digest of the one before it, and the last one closes the try::
 
     <root>/<host>/<tavus_conn_id>/<work>/<start of the try>-<token>/000001.json
 
+Beside the hosts lies ``_plans``: plans that are too large for XCom, good for a day; they do hold names.
 ``work`` is what tries have in common: one plan, one replica deleted by hand, one policy that schedules.
 Records hold ids, never names.
 """
@@ -31,6 +32,9 @@ from tavus_provider.digest import canonical_digest, canonical_json, digest_of, s
 from tavus_provider.exceptions import InvalidInput, LedgerUnavailable
 
 _LOCAL = {"", "file", "local"}
+PLANS = "_plans"
+"""Folder below the root that is no host's."""
+
 _LOCAL_EXECUTORS = {"LocalExecutor", "SequentialExecutor"}
 _NOT_CLOSED = "is not closed: it is still running, was stopped, or its last records were removed"
 
@@ -148,7 +152,7 @@ class Ledger:
         :param work: see :func:`work_of`
         :raises LedgerUnavailable: if it could not be written
         """
-        name = f"{self._place}/{work}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        name = f"{self.place}/{work}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
         entry = Entry(self.root / name, name)
         entry.write("begin", origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
         return entry
@@ -159,12 +163,12 @@ class Ledger:
 
         :raises LedgerUnavailable: if they could not be read
         """
-        return read_tries(self.root, [f"{self._place}/{work}"])
+        return read_tries(self.root, [f"{self.place}/{work}"])
 
     def all_tries(self, kind: str) -> list[Try]:
         """Return the tries of all works of one kind (``plan``, ``delete``), in the order they began."""
-        works = [name for name in _names(self.root / self._place) if name.startswith(f"{kind}-")]
-        return read_tries(self.root, [f"{self._place}/{work}" for work in works])
+        works = [name for name in _names(self.root / self.place) if name.startswith(f"{kind}-")]
+        return read_tries(self.root, [f"{self.place}/{work}" for work in works])
 
     def demand_shared(self, what: str) -> None:
         """
@@ -184,7 +188,8 @@ class Ledger:
             )
 
     @property
-    def _place(self) -> str:
+    def place(self) -> str:
+        """The folder of this account, below the root."""
         return f"{_safe(self.origin.split('://', 1)[-1])}/{_safe(self.tavus_conn_id)}"
 
 
@@ -218,7 +223,8 @@ def verify(root: ObjectStoragePath) -> tuple[list[Try], list[str]]:
     :returns: all tries, and one sentence for each sign that a record is missing or is not as it was written
     :raises LedgerUnavailable: if it could not be read
     """
-    accounts = [f"{host}/{account}" for host in _names(root) for account in _names(root / host)]
+    hosts = [name for name in _names(root) if name != PLANS]
+    accounts = [f"{host}/{account}" for host in hosts for account in _names(root / host)]
     works = [f"{account}/{work}" for account in accounts for work in _names(root / account)]
     tries = read_tries(root, works)
     named = {pair for one in tries for pair in one.began.get("earlier", {}).items()}
@@ -240,24 +246,29 @@ def verify(root: ObjectStoragePath) -> tuple[list[Try], list[str]]:
 
 def differences(tries: Iterable[Try], report: Mapping[str, Any]) -> list[str]:
     """
-    Hold a report against the try that it names.
+    Hold a report against the try that it names, or the report of all batches against the tries of its work.
 
-    :param report: the XCom ``return_value`` of an apply task
+    :param tries: in the order in which they began
+    :param report: the XCom ``return_value`` of an apply or a summary task
     :returns: one sentence for each id of which the two say different things, or one if it is not the report
         that was recorded
     """
-    one = next((one for one in tries if one.name == report.get("ledger")), None)
-    if one is None:
-        return [f"the try {report.get('ledger')!r} which the report names is not in the ledger"]
-    recorded = one.outcomes
+    name = report.get("ledger")
+    named = [one for one in tries if name and f"{one.name}/".startswith(f"{name}/")]
+    if not named:
+        return [f"the try {name!r} which the report names is not in the ledger"]
     reported = {item["replica_id"]: item["outcome"] for item in report["items"]}
+    recorded = {replica_id: outcome for one in named for replica_id, outcome in one.outcomes.items()}
+    if report.get("items_left_out"):
+        recorded = {replica_id: recorded[replica_id] for replica_id in recorded.keys() & reported.keys()}
     found = [
         f"{replica_id}: the report says {reported.get(replica_id, 'nothing')}, "
         f"the ledger {recorded.get(replica_id, 'nothing')}"
         for replica_id in sorted(reported.keys() | recorded.keys())
         if reported.get(replica_id) != recorded.get(replica_id)
     ]
-    if not found and one.closed and one.records[-1].get("report_digest") != canonical_digest(report):
+    of_one = [one for one in named if one.name == name and one.closed]
+    if not found and any(one.records[-1].get("report_digest") != canonical_digest(report) for one in of_one):
         found = ["the report is not the one that was recorded when its try ended"]
     return found
 

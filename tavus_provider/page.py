@@ -27,6 +27,8 @@ MAX_ROWS = 200
 
 SHORT_PAGE = 10
 """Replicas on an approval page above which a summary comes first."""
+MAX_SHOWN = 4_000
+"""Rows of the page on which a person decides: what is more, nobody reads and no database should hold."""
 
 _WORDS = {"expired": "DELETE", "scheduled": "scheduled", "undetermined": "keep, in doubt"}
 
@@ -114,10 +116,18 @@ def approval_page(plan: Plan) -> str:
                 )
             )
             + " |"
-            for row in plan["delete"]
+            for row in plan["delete"][:MAX_SHOWN]
         ),
     ]
     count, listed = len(plan["delete"]), plan["listed"]
+    if count > MAX_SHOWN:
+        rules = Counter(row["rule"] for row in plan["delete"][MAX_SHOWN:]).most_common()
+        rest = ", ".join(f"{many:,} under {plain(rule)}" for rule, many in rules)
+        rows += [
+            "",
+            f"**And {count - MAX_SHOWN:,} more ({rest}), which are approved too.** They are in the plan "
+            "itself, which lies beside the ledger under the digest below.",
+        ]
     return "\n".join(
         [
             f"**{count:,} of {listed:,} replicas** of {plain(plan['origin'])} (connection "

@@ -9,7 +9,9 @@ Knows neither Airflow nor HTTP nor the clock.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -23,8 +25,7 @@ MAX_NAME = 256
 MAX_VERDICTS = 5_000
 MAX_BYTES = 900_000
 """An XCom should hold 1 MB at most."""
-MAX_DELETES = 4_000
-"""Above this a plan would outgrow the 1 MB that an XCom should hold."""
+MAX_SCHEDULED = 4_000
 
 Plan = dict[str, Any]
 
@@ -38,16 +39,7 @@ def make_plan(
     tavus_conn_id: str,
     origin: str,
 ) -> Plan:
-    """
-    Return a decision as the plan that is pushed, shown and carried out.
-
-    :raises PlanRefused: if more than ``MAX_DELETES`` replicas would be named
-    """
-    if len(decision.delete) > MAX_DELETES:
-        raise PlanRefused(
-            f"{len(decision.delete)} replicas would be deleted, a plan names at most {MAX_DELETES}: "
-            "narrow the policy; nothing was deleted"
-        )
+    """Return a decision as the plan that is pushed, shown and carried out; it names all that goes."""
     plan: Plan = {
         "policy": policy.as_json(),
         "policy_digest": policy.digest,
@@ -61,7 +53,7 @@ def make_plan(
         "delete": [row_of(verdict) for verdict in decision.delete],
         "scheduled": [
             {**row_of(verdict), "due_at": as_text(verdict.due_at)}
-            for verdict in decision.scheduled[:MAX_DELETES]
+            for verdict in decision.scheduled[:MAX_SCHEDULED]
         ],
         "keep": decision.keep,
         "undetermined": [
@@ -70,6 +62,27 @@ def make_plan(
         ],
     }
     return seal(plan)
+
+
+def fits_xcom(value: Mapping[str, Any]) -> bool:
+    """Whether this is small enough to travel as an XCom."""
+    return len(json.dumps(value)) <= MAX_BYTES
+
+
+def reference_to(plan: Plan, plan_at: str) -> dict[str, Any]:
+    """
+    Return what travels in the place of a plan that does not fit into an XCom: its digest and its counts.
+
+    :param plan_at: where the plan itself lies, for people to read
+    """
+    kept = ("digest", "policy_digest", "made_at", "valid_until", "hard", "tavus_conn_id", "origin", "listed")
+    return {
+        "plan_at": plan_at,
+        **{name: plan[name] for name in kept},
+        "limits": plan["limits"],
+        "keep": plan["keep"],
+        "counts": {name: len(plan[name]) for name in ("delete", "scheduled", "undetermined")},
+    }
 
 
 def row_of(verdict: Verdict) -> dict[str, Any]:

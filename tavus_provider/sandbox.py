@@ -82,6 +82,7 @@ from typing import Any, Self
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Row = dict[str, Any]
@@ -745,7 +746,10 @@ class Sandbox:
             query: dict[str, str] = {}
             for name, value in request.query_params.multi_items():
                 query.setdefault(name, value)  # of several, the first
-            body = await request.body()
+            try:
+                body = await request.body()
+            except ClientDisconnect:
+                body = b""  # who asked has hung up meanwhile, and is heard all the same
             with self._lock:
                 call = Call(kind, alias, request.path_params.get("id", ""), query, body)
                 answer = handler(self._tavus, call)

@@ -63,7 +63,12 @@ def bag():
 
 def test_all_dag_files_are_read_without_an_error(bag):
     assert bag.import_errors == {}
-    assert set(bag.dags) == {"tavus_prune_replicas", "tavus_purge_replicas", "tavus_delete_replica"}
+    assert set(bag.dags) == {
+        "tavus_prune_replicas",
+        "tavus_prune_replicas_batched",
+        "tavus_purge_replicas",
+        "tavus_delete_replica",
+    }
 
 
 def test_each_file_is_named_like_its_dag(bag):
@@ -77,6 +82,16 @@ def test_each_file_is_named_like_its_dag(bag):
             "tavus_prune_replicas",
             {"plan": {"apply"}, "apply": set()},
             {"older_than": "90d", "include": [], "exclude": [], "dry_run": False},
+        ),
+        (
+            "tavus_prune_replicas_batched",
+            {
+                "plan": {"split", "apply", "summary"},
+                "split": {"apply"},
+                "apply": {"summary"},
+                "summary": set(),
+            },
+            {"older_than": "90d", "include": [], "exclude": [], "dry_run": False, "batch_size": 500},
         ),
         (
             "tavus_purge_replicas",
@@ -108,6 +123,8 @@ def test_tasks_and_params_are_those_of_the_contract(bag, dag_id, tasks, params):
 def test_only_prune_has_a_schedule_and_it_never_catches_up_nor_overlaps(bag):
     prune = bag.dags["tavus_prune_replicas"]
     assert (prune.schedule, prune.catchup, prune.max_active_runs) == ("@daily", False, 1)
+    assert bag.dags["tavus_prune_replicas_batched"].schedule is None
+    assert bag.dags["tavus_prune_replicas_batched"].max_active_runs == 1
     assert bag.dags["tavus_purge_replicas"].schedule is None
     assert bag.dags["tavus_delete_replica"].schedule is None
 
@@ -119,7 +136,10 @@ def test_what_is_permanent_is_written_in_the_file(bag):
         for task in dag.tasks
         if hasattr(task, "hard")
     }
+    # A mapped task that says nothing is soft.
+    assert "hard" not in bag.dags["tavus_prune_replicas_batched"].get_task("apply").partial_kwargs
     assert hard == {
+        ("tavus_prune_replicas_batched", "plan"): False,
         ("tavus_prune_replicas", "plan"): False,
         ("tavus_prune_replicas", "apply"): False,
         ("tavus_purge_replicas", "plan"): True,
@@ -129,7 +149,9 @@ def test_what_is_permanent_is_written_in_the_file(bag):
     }
 
 
-@pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_purge_replicas"])
+@pytest.mark.parametrize(
+    "dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"]
+)
 def test_the_shipped_policy_keeps_all_that_is_in_use_and_has_the_default_limits(bag, dag_id):
     from tavus_provider.retention import RetentionPolicy
 
@@ -373,6 +395,112 @@ def test_a_prune_beyond_its_limits_deletes_nothing_and_the_plan_can_be_read(sand
     ran = run_dag("tavus_prune_replicas", {"older_than": "60d"})
     assert ran.states == {"plan": "failed", "apply": "upstream_failed"}
     assert len(ran.pull("plan")["delete"]) > 6
+    assert sandbox.state()["deletes"] == []
+
+
+# -- prune, in batches
+
+
+def batches(ran):
+    """The reports of the batches, in their order, as far as there are any."""
+    at = sorted(index for task_id, index in ran.instances if task_id == "apply" and index >= 0)
+    return [ran.pull("apply", at=index) for index in at]
+
+
+def test_batches_are_the_plan_and_the_summary_is_the_report_of_all_of_it(sandbox, run_dag):
+    ran = run_dag("tavus_prune_replicas_batched", {"batch_size": 4})
+    assert ran.state == "success"
+    assert ran.states == {
+        "plan": "success",
+        "split": "success",
+        ("apply", 0): "success",
+        ("apply", 1): "success",
+        "summary": "success",
+    }
+    plan, summary = ran.pull("plan"), ran.pull("summary")
+    items = [item for report in batches(ran) for item in report["items"]]
+    assert [len(report["items"]) for report in batches(ran)] == [3, 3]
+    assert [item["replica_id"] for item in items] == [row["replica_id"] for row in plan["delete"]]
+    assert summary["items"] == items
+    assert (summary["counts"]["deleted"], sum(summary["counts"].values())) == (6, 6)
+    assert (summary["plan_digest"], summary["hard"], summary["dry_run"]) == (plan["digest"], False, False)
+    assert deleted(sandbox) == EXPIRED
+    assert len(sandbox.state()["deletes"]) == 6
+    labels = {ti.rendered_map_index for ti in ran.instances.values() if ti.task_id == "apply"}
+    assert labels == {"1 to 3 of 6", "4 to 6 of 6"}
+
+
+def test_a_dry_run_in_batches_deletes_nothing_and_is_green(sandbox, run_dag):
+    ran = run_dag("tavus_prune_replicas_batched", {"batch_size": 2, "dry_run": True})
+    assert ran.state == "success"
+    assert len(batches(ran)) == 3
+    assert (ran.pull("summary")["dry_run"], ran.pull("summary")["counts"]["skipped"]) == (True, 6)
+    assert sandbox.state()["deletes"] == []
+
+
+def test_with_nothing_to_delete_there_is_no_batch_and_the_run_is_green(sandbox, run_dag):
+    ran = run_dag("tavus_prune_replicas_batched", {"older_than": "5000d"})
+    assert ran.states == {"plan": "success", "split": "success", "apply": "skipped", "summary": "skipped"}
+    assert ran.state == "success"
+    assert sandbox.state()["deletes"] == []
+
+
+def without_retries(tmp_path, dag_id):
+    """The batched DAG as it is, but that ``dag.test`` need not wait for the second try of a batch."""
+    text = (DAGS / "tavus_prune_replicas_batched.py").read_text()
+    changed = text.replace("retries=2,", "retries=0,").replace("tavus_prune_replicas_batched", dag_id)
+    assert "retries=0," in changed
+    (tmp_path / "batched.py").write_text(changed)
+    return tmp_path
+
+
+def test_a_batch_that_fails_leaves_the_others_done_and_the_run_red(sandbox, run_dag, tmp_path):
+    sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 409}])
+    folder = without_retries(tmp_path, "one_batch_fails")
+    ran = run_dag("one_batch_fails", {"batch_size": 2}, folder=folder)
+    assert ran.state == "failed"
+    states = [ran.states["apply", at] for at in range(3)]
+    assert sorted(states) == ["failed", "success", "success"]
+    assert ran.states["summary"] == "failed"
+    assert deleted(sandbox) == EXPIRED - {OLD}
+    summary = ran.pull("summary")
+    assert (summary["counts"]["deleted"], summary["counts"]["refused"]) == (5, 1)
+    assert summary["items"] == [item for report in batches(ran) for item in report["items"]]
+
+
+def test_a_batch_that_fails_once_is_tried_again_and_its_report_keeps_what_the_first_try_did(
+    sandbox, run_dag, tmp_path
+):
+    text = (DAGS / "tavus_prune_replicas_batched.py").read_text()
+    changed = text.replace("retries=2,", "retries=2, retry_delay=0,").replace(
+        "tavus_prune_replicas_batched", "one_batch_again"
+    )
+    (tmp_path / "batched.py").write_text(changed)
+    sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 202, "times": 3}])
+    ran = run_dag("one_batch_again", {"batch_size": 3}, folder=tmp_path)
+    assert ran.state == "success"
+    tries = {at: ti.try_number for (task_id, at), ti in ran.instances.items() if task_id == "apply"}
+    assert sorted(tries.values()) == [1, 2]
+    assert ran.pull("summary")["counts"]["deleted"] == 6
+    assert deleted(sandbox) == EXPIRED
+    assert len(sandbox.state()["deletes"]) == 6
+
+
+@pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched"])
+def test_a_plan_that_is_too_large_for_an_xcom_is_carried_out_from_its_store(
+    sandbox, run_dag, monkeypatch, dag_id
+):
+    monkeypatch.setattr("tavus_provider.plan.MAX_BYTES", 2_000)
+    ran = run_dag(dag_id, {})
+    assert ran.state == "success"
+    assert "delete" not in ran.pull("plan")
+    assert ran.pull("plan")["counts"]["delete"] == 6
+    assert deleted(sandbox) == EXPIRED
+
+
+def test_a_plan_beyond_its_limits_has_no_batches_and_no_summary(sandbox, run_dag):
+    ran = run_dag("tavus_prune_replicas_batched", {"older_than": "60d", "batch_size": 1})
+    assert ran.states == {"plan": "failed", **dict.fromkeys(("split", "apply", "summary"), "upstream_failed")}
     assert sandbox.state()["deletes"] == []
 
 

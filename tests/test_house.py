@@ -38,20 +38,11 @@ MAY = {
     "transport": {"account", "exceptions", "replica", "wire"},
     "hooks.tavus": {"__init__", "account", "exceptions", "replica", "transport"},
     "apply": {"digest", "exceptions", "plan", "replica", "retention"},
+    "batches": {"apply", "exceptions", "plan"},
+    "store": {"digest", "exceptions", "ledger", "plan"},
     "operators.tavus": {
-        *(
-            "account",
-            "apply",
-            "digest",
-            "exceptions",
-            "files",
-            "hooks.tavus",
-            "links.tavus",
-            "known",
-            "ledger",
-            "page",
-        ),
-        *("page", "plan", "policy", "replica", "retention"),
+        *("account", "apply", "batches", "digest", "exceptions", "files", "hooks.tavus", "known", "ledger"),
+        *("links.tavus", "page", "plan", "policy", "replica", "retention", "store"),
     },
     "links.tavus": {"exceptions"},
     "links.__init__": set(),
@@ -130,12 +121,12 @@ def test_what_decides_knows_neither_airflow_nor_http_nor_the_clock(room):
     assert not calls & {"now", "utcnow", "today", "time", "monotonic"}
 
 
-@pytest.mark.parametrize("room", ["account", "wire", "transport", "apply", "page", *sorted(PURE)])
+@pytest.mark.parametrize("room", ["account", "wire", "transport", "apply", "batches", "page", *sorted(PURE)])
 def test_only_hooks_and_operators_know_airflow(room):
     assert "airflow" not in others(PACKAGE / f"{room}.py")
 
 
-@pytest.mark.parametrize("room", ["apply", "page", "account", "operators/tavus"])
+@pytest.mark.parametrize("room", ["apply", "batches", "store", "page", "account", "operators/tavus"])
 def test_only_the_hook_and_what_is_below_it_speak_http(room):
     assert not others(PACKAGE / f"{room}.py") & HTTP
 

@@ -236,3 +236,11 @@ def test_a_rule_named_like_markup_is_plain_text_in_the_summary_too():
 def test_the_page_lists_every_replica_however_many():
     plan = planned(*(replica(f"r{n:04}") for n in range(1_000)))
     assert len(re.findall(r"^\| r[0-9]{4} \|", approval_page(plan), re.MULTILINE)) == 1_000
+
+
+def test_what_is_beyond_4000_rows_is_counted_by_rule_and_said_to_be_approved_too():
+    plan = planned(*(replica(f"r{n:04}") for n in range(4_321)))
+    page = html.unescape(approval_page(plan))
+    assert len(re.findall(r"^\| r[0-9]{4} \|", page, re.MULTILINE)) == 4_000
+    assert "**And 321 more (321 under old), which are approved too.**" in page
+    assert "**4,321 of 4,321 replicas**" in page

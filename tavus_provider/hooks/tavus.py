@@ -86,6 +86,7 @@ class TavusHook(BaseHook):
     :param tavus_conn_id: id of the Airflow connection
     :param concurrency: the most requests at once; never above that of the connection
     :param requests_per_second: the most requests a second; never above that of the connection
+    :param side_by_side: how many hooks share that rate, in this process or in others; each keeps to its part
     """
 
     conn_name_attr = "tavus_conn_id"
@@ -99,12 +100,14 @@ class TavusHook(BaseHook):
         *,
         concurrency: int | None = None,
         requests_per_second: float | None = None,
+        side_by_side: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.tavus_conn_id = tavus_conn_id
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
+        self.side_by_side = side_by_side
 
     def __enter__(self) -> Self:
         return self
@@ -358,6 +361,8 @@ class TavusHook(BaseHook):
         if self.requests_per_second is not None:
             account.check_bounds("requests_per_second", self.requests_per_second)
             rate = min(rate or self.requests_per_second, self.requests_per_second)
+        account.check_bounds("side_by_side", self.side_by_side)
+        rate = rate and rate / self.side_by_side
         return replace(extras, concurrency=concurrency, requests_per_second=rate)
 
     def _list(

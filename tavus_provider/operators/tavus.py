@@ -8,7 +8,7 @@ DAG file is parsed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tavus_provider.apply import Account, Application, Report
+    from tavus_provider.batches import Batch
     from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.ledger import Ledger
+    from tavus_provider.ledger import Ledger, Try
     from tavus_provider.plan import Plan
     from tavus_provider.retention import Decision, RetentionPolicy
 
@@ -175,10 +176,11 @@ class PlanRetentionOperator(_TavusOperator):
     """
     Read the whole account and decide under a policy which replicas go; delete nothing.
 
-    The verdict on every replica and the reason stand in the log. The XCom ``return_value`` is the plan,
-    ``verdicts`` what was decided on each replica, ``summary`` the decision in one sentence. The task fails,
-    after pushing all that, if the plan passes a limit of its policy, so that nobody is asked to approve it;
-    in a dry run it only warns.
+    The verdict on every replica and the reason stand in the log. The XCom ``return_value`` is the plan, or
+    if that is larger than an XCom should be, the place where it lies beside the ledger, its digest and its
+    counts; the other operators take both. ``verdicts`` is what was decided on each replica, ``summary`` the
+    decision in one sentence. The task fails, after pushing all that, if the plan passes a limit of its
+    policy, so that nobody is asked to approve it; in a dry run it only warns.
 
     Where a rule has ``grace``, what has expired is first scheduled: in the ledger, in the plan, in the log,
     and as an event of the asset ``tavus_replicas_scheduled``. A dry run schedules nothing.
@@ -233,6 +235,7 @@ class PlanRetentionOperator(_TavusOperator):
         from tavus_provider.known import known_of
         from tavus_provider.page import decision_sentence, decision_table
         from tavus_provider.plan import make_plan, verdict_rows
+        from tavus_provider.store import as_xcom
 
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
             policy = self._rendered_policy()
@@ -265,12 +268,15 @@ class PlanRetentionOperator(_TavusOperator):
             if policy.has_grace and not dry_run:
                 self._reschedule(context, policy, account, decision)
             _push(context, "verdicts", verdict_rows(decision))
+            pushed = as_xcom(plan)
+            if pushed is not plan:
+                self.log.info("The plan is too large for an XCom, it lies at %s", pushed["plan_at"])
             if decision.breach and not dry_run:
-                _push(context, "return_value", plan)
+                _push(context, "return_value", pushed)
                 raise PlanRefused(decision.breach)
             if decision.breach:
                 self.log.warning("A real run would stop here: %s", decision.breach)
-            return plan
+            return pushed
 
     def _rendered_policy(self) -> RetentionPolicy:
         narrow = _as_written(self.narrow_as_written, self.narrow)
@@ -348,6 +354,7 @@ class ApproveRetentionOperator(ApprovalOperator):
                 raise PlanRefused(
                     "an approval is asked for once, a second page could show another plan: trigger a new run"
                 )
+            self.plan = _opened(self.plan)
             digest = self._digest()
             if not self.plan["delete"]:
                 raise AirflowSkipException("Nothing to delete, so nobody is asked.")
@@ -361,6 +368,7 @@ class ApproveRetentionOperator(ApprovalOperator):
         answer = super().execute_complete(context, event)
         if event["chosen_options"] == [self.APPROVE]:
             with _final_errors_do_not_retry():
+                self.plan = _opened(self.plan)
                 shown = context["ti"].xcom_pull(task_ids=self.task_id, key="shown_digest")
                 if shown is None or shown != self._digest():
                     raise PlanRefused("the plan is not the one that was shown: trigger a new run")
@@ -420,6 +428,10 @@ class ApplyRetentionOperator(_TavusOperator):
     :param dry_run: report every replica as ``skipped`` and send no delete; templated
     :param concurrency: the most deletes at once; that of the connection (8) unless set, and never above it
     :param requests_per_second: the most requests a second; never above that of the connection
+    :param batch: carry out a part of the plan only: one of the mappings that :class:`SplitRetentionOperator`
+        returns; limits, approval and digest stay those of the whole plan
+    :param side_by_side: how many tasks like this one may run at once; each keeps to its share of the
+        ``requests_per_second``
     :param tavus_conn_id: id of the Airflow connection, the same as in the plan; templated
     """
 
@@ -435,11 +447,15 @@ class ApplyRetentionOperator(_TavusOperator):
         concurrency: int | None = None,
         requests_per_second: float | None = None,
         outlets: Sequence[Any] = (),
+        batch: Mapping[str, Any] | None = None,
+        side_by_side: int = 1,
         **kwargs: Any,
     ) -> None:
         # An alias, because an asset would have an event after a dry run too.
         super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
         self.plan = plan
+        self.batch = batch
+        self.side_by_side = side_by_side
         self.approved_digest = approved_digest
         self.hard = check_bool("hard", hard)
         self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
@@ -449,9 +465,10 @@ class ApplyRetentionOperator(_TavusOperator):
         self.requests_per_second = requests_per_second
         self._under_way: Application | None = None
         self._killed = False
-        if concurrency is not None or requests_per_second is not None:
+        if (concurrency, requests_per_second) != (None, None) or side_by_side is True or side_by_side != 1:
             from tavus_provider.account import check_bounds
 
+            check_bounds("side_by_side", side_by_side)
             if concurrency is not None:
                 check_bounds("concurrency", concurrency)
             if requests_per_second is not None:
@@ -466,46 +483,50 @@ class ApplyRetentionOperator(_TavusOperator):
             self.tavus_conn_id,
             concurrency=self.concurrency,
             requests_per_second=self.requests_per_second,
+            side_by_side=self.side_by_side,
         )
 
     def execute(self, context: Context) -> Report:
         """Delete, and return the report."""
-        from tavus_provider.apply import RED, dry_report
+        from tavus_provider.apply import dry_report
+        from tavus_provider.batches import Batch
         from tavus_provider.plan import check_plan
 
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
             dry_run = check_bool("dry_run", self.dry_run)
             plan = check_plan(
-                self.plan,
+                _opened(self.plan),
                 now=_now(),
                 hard=self.hard,
                 tavus_conn_id=self.tavus_conn_id,
                 origin=self.hook.origin,
                 approved_digest=self.approved_digest,
             )
+            batch = None if self.batch is None else Batch.read(self.batch, plan)
+            rows = plan["delete"]
+            if batch is not None:
+                rows = batch.rows(plan)
+                context["map_index_template"] = label = batch.label(plan)
+                self.log.info("Batch %d of %d: replicas %s", batch.number, batch.of, label)
             if dry_run:
-                return self._say(context, dry_report(plan), plan)
-            self._under_way = application = self._application(context, plan)
+                return _say(self.log, context, dry_report(plan, rows), plan)
+            self._under_way = application = self._application(context, plan, batch, rows)
             if self._killed:
                 self.on_kill()
             try:
-                if plan["delete"]:
+                if rows:
                     application.run()
             finally:
                 # Whatever happens, the report is pushed first; only then may recording it fail.
-                report = self._say(context, application.report(), plan)
+                report = _say(self.log, context, application.report(), plan)
                 _push(context, "return_value", report)
                 application.close()
-            if red := sum(report["counts"][outcome] for outcome in RED):
-                message = (
-                    f"{red} of {len(report['items'])} planned replicas may still be there: see the report"
-                )
+            if message := _red(report):
                 if application.may_heal:
                     raise TryLater(message)
                 raise AirflowFailException(message)
-            if (events := context.get("outlet_events")) is not None:
-                extra = {"counts": report["counts"], "hard": self.hard, "plan_digest": plan["digest"]}
-                events[AssetAlias(PRUNED)].add(Asset(PRUNED), extra=extra)
+            if batch is None:
+                _announce(context, report)
             return report
 
     def on_kill(self) -> None:
@@ -514,7 +535,9 @@ class ApplyRetentionOperator(_TavusOperator):
         if self._under_way is not None:
             self._under_way.stop("the task was told to stop")
 
-    def _application(self, context: Context, plan: Plan) -> Application:
+    def _application(
+        self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[Mapping[str, Any]]
+    ) -> Application:
         from tavus_provider.apply import Application
         from tavus_provider.known import known_of
         from tavus_provider.ledger import work_of
@@ -524,12 +547,15 @@ class ApplyRetentionOperator(_TavusOperator):
         if self.hard:
             ledger.demand_shared("a permanent delete")
         work = work_of("plan", plan["digest"])
-        tries = [one for one in ledger.tries(work) if "intent" in one.began]
+        tries = ledger.tries(work)
+        ids = {row["replica_id"] for row in rows}
         own = ("dag_id", "run_id", "task_id", "map_index")
-        earlier: dict[str, str | None] = {}
-        for one in tries:
-            if all(one.began[key] == who[key] for key in own):
-                earlier |= dict.fromkeys(one.intended - earlier.keys()) | one.outcomes
+        part = {} if batch is None else {"batch": batch.as_json()}
+        # Those of other batches go on while this one runs, so they are not what came before it.
+        before = [
+            one for one in tries if "intent" in one.began and one.began.get("batch") == part.get("batch")
+        ]
+        earlier = _left_by(one for one in before if all(one.began[key] == who[key] for key in own))
         return Application(
             plan,
             self.hook,
@@ -543,24 +569,105 @@ class ApplyRetentionOperator(_TavusOperator):
                 plan_digest=plan["digest"],
                 policy_digest=plan["policy_digest"],
                 approved_digest=self.approved_digest,
-                earlier={one.name: one.last_digest for one in tries},
+                earlier={one.name: one.last_digest for one in before},
+                **part,
                 **fields,
             ),
             known=lambda now: known_of(policy, ledger, now=now),
             earlier=earlier,
             earlier_tries=_try_number(context) > 1,
-            begun_before=bool(tries),
+            begun_before=any(not ids.isdisjoint(one.intended) for one in tries),
+            rows=rows,
+            carried=lambda: _left_by(ledger.tries(work)),
         )
 
-    def _say(self, context: Context, report: Report, plan: Plan) -> Report:
-        from tavus_provider.page import report_sentence, report_table
 
-        for line in report_table(report, plan):
-            self.log.info("%s", line)
-        summary = report_sentence(report)
-        self.log.info("%s", summary)
-        _push(context, "summary", summary)
-        return report
+class SplitRetentionOperator(BaseOperator):
+    """
+    Split a plan into batches, for as many tasks side by side: ``.expand_kwargs(split.output)``.
+
+    Each mapping names a part of the plan by its number and the plan by its digest, and no replica: only
+    the plan does. The XCom is a list of them, empty where nothing is to be deleted, at most as long as
+    Airflow maps a task; a ``batch_size`` that would make more is enlarged, and the log says so. Each
+    batch reads the whole account again, so fewer and larger ones cost less.
+
+    :param plan: the output of a plan task; templated
+    :param batch_size: the most replicas in a batch, 1 to 100,000; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "batch_size")
+
+    def __init__(self, *, plan: Any, batch_size: int | str = 1_000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+        self.batch_size = batch_size
+        if not _is_template(batch_size):
+            from tavus_provider.batches import check_batch_size
+
+            check_batch_size(batch_size)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return the batches."""
+        from airflow.configuration import conf
+
+        from tavus_provider.batches import MAX_BATCHES, check_batch_size, split
+
+        with _final_errors_do_not_retry():
+            plan = _unchanged(_opened(self.plan))
+            size = check_batch_size(self.batch_size)
+            allowed = min(MAX_BATCHES, conf.getint("core", "max_map_length", fallback=MAX_BATCHES))
+            batches = split(plan, batch_size=size, max_batches=allowed)
+            largest = max((len(batch.rows(plan)) for batch in batches), default=0)
+            if largest > size:
+                self.log.warning(
+                    "Batches of %d would be more than %d, so they are of up to %d", size, allowed, largest
+                )
+            self.log.info("%d replicas in %d batches of up to %d", len(plan["delete"]), len(batches), largest)
+            return [{"batch": batch.as_json()} for batch in batches]
+
+
+class SummarizeRetentionOperator(BaseOperator):
+    """
+    Make one report of those of all batches, and fail if one replica of the plan may still be there.
+
+    Let it run whatever became of the batches: ``trigger_rule="all_done_min_one_success"``. What no report
+    tells of, because its task was killed for good or its report was too long, is taken from the ledger. The
+    XCom is the report of the whole plan; where that is larger than an XCom should be, its ``items`` are cut,
+    ``items_left_out`` says how many are missing, and ``counts`` are those of all.
+
+    :param plan: the output of the plan task; templated
+    :param reports: the output of the mapped apply task; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "reports")
+
+    def __init__(self, *, plan: Any, reports: Any, outlets: Sequence[Any] = (), **kwargs: Any) -> None:
+        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
+        self.plan = plan
+        self.reports = reports
+
+    def execute(self, context: Context) -> Report:
+        """Return the report."""
+        from tavus_provider.batches import summarize
+        from tavus_provider.ledger import Ledger, work_of
+
+        with _final_errors_do_not_retry():
+            plan = _unchanged(_opened(self.plan))
+            ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
+            work = work_of("plan", plan["digest"])
+            report = summarize(
+                plan,
+                self.reports or (),
+                recorded=_left_by(ledger.tries(work)),
+                ledger=f"{ledger.place}/{work}",
+            )
+            report = _say(self.log, context, report, plan)
+            _push(context, "return_value", report)
+            if message := _red(report):
+                raise AirflowFailException(message)
+            if not report["dry_run"]:
+                _announce(context, report)
+            return report
 
 
 class LookUpReplicaOperator(_TavusOperator):
@@ -606,6 +713,63 @@ class LookUpReplicaOperator(_TavusOperator):
                 tavus_conn_id=self.tavus_conn_id,
                 origin=self.hook.origin,
             )
+
+
+def _opened(plan: object) -> Any:
+    """The plan itself, wherever it lies."""
+    from tavus_provider.store import from_xcom
+
+    return from_xcom(plan)
+
+
+def _unchanged(plan: object) -> Plan:
+    from tavus_provider.digest import digest_of
+
+    if (
+        isinstance(plan, dict)
+        and isinstance(plan.get("delete"), list)
+        and digest_of(plan) == plan.get("digest")
+    ):
+        return plan
+    raise PlanRefused("plan is not the unchanged output of a plan task; let the DAG render native objects")
+
+
+def _left_by(tries: Iterable[Try]) -> dict[str, str | None]:
+    """What tries have left of each id: its last outcome, or ``None`` where only the intent was recorded."""
+    left: dict[str, str | None] = {}
+    for one in tries:
+        left |= dict.fromkeys(one.intended) | one.outcomes
+    return left
+
+
+def _say(log: Any, context: Context, report: Report, plan: Plan) -> Report:
+    """Log a report, push its sentence, and return it as it fits into an XCom."""
+    from tavus_provider.apply import fitted
+    from tavus_provider.page import report_sentence, report_table
+
+    for line in report_table(report, plan):
+        log.info("%s", line)
+    summary = report_sentence(report)
+    log.info("%s", summary)
+    _push(context, "summary", summary)
+    return fitted(report)
+
+
+def _announce(context: Context, report: Report) -> None:
+    """Make the event that a green run leaves behind."""
+    if (events := context.get("outlet_events")) is not None:
+        extra = {name: report[name] for name in ("counts", "hard", "plan_digest")}
+        events[AssetAlias(PRUNED)].add(Asset(PRUNED), extra=extra)
+
+
+def _red(report: Report) -> str | None:
+    """Why a task with this report is not green."""
+    from tavus_provider.apply import RED
+
+    if red := sum(report["counts"][outcome] for outcome in RED):
+        total = sum(report["counts"].values())
+        return f"{red} of {total} planned replicas may still be there: see the report"
+    return None
 
 
 def _policy(value: object, narrow: object = None) -> RetentionPolicy:

@@ -927,6 +927,9 @@ def test_only_the_deployment_admits_another_origin(connect, monkeypatch, sandbox
             {"concurrency": 1, "requests_per_second": 0.5},
             (1, 0.5),
         ),
+        ({"requests_per_second": 10}, {"side_by_side": 4}, (8, 2.5)),
+        ({"requests_per_second": 10}, {"side_by_side": 4, "requests_per_second": 2}, (8, 0.5)),
+        ({}, {"side_by_side": 4}, (8, None)),
         ({}, {"concurrency": 64, "requests_per_second": 9}, (8, 9)),
     ],
 )

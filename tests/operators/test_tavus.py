@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import copy
 import json
+import signal
+import subprocess
+import sys
 from datetime import timedelta
 
 import pytest
@@ -10,12 +13,15 @@ from airflow.sdk import DAG
 
 from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import InDoubt, InvalidInput, LedgerUnavailable, TavusError, TryLater
+from tavus_provider.ledger import differences, root, verify
 from tavus_provider.operators.tavus import (
     ApplyRetentionOperator,
     ApproveRetentionOperator,
     DeleteReplicaOperator,
     LookUpReplicaOperator,
     PlanRetentionOperator,
+    SplitRetentionOperator,
+    SummarizeRetentionOperator,
 )
 from tavus_provider.retention import RetentionPolicy
 
@@ -29,11 +35,11 @@ NO_BOOLS = ["true", "False", "None", "", 1, 0, None, [], "{{ true }}"]
 class Ti:
     """A task instance with XComs in a dictionary."""
 
-    def __init__(self, try_number: int = 1, run_id: str = "manual__1") -> None:
+    def __init__(self, try_number: int = 1, run_id: str = "manual__1", map_index: int = -1) -> None:
         self.try_number = try_number
         self.dag_id = "dag"
         self.run_id = run_id
-        self.map_index = -1
+        self.map_index = map_index
         self.id = "0197-ti"
         self.task_id = "task"
         self.pushed: dict[str, object] = {}
@@ -727,6 +733,309 @@ def test_deletes_under_way_stay_below_what_operator_and_connection_say(
     run(apply_task(plan, concurrency=asked))
     seen = [r["in_flight"] for r in sandbox.state()["requests"] if r["method"] == "DELETE"]
     assert max(seen) <= most
+
+
+# -- apply in batches
+
+
+def split(plan, batch_size):
+    made = run(SplitRetentionOperator(task_id="split", plan=plan, batch_size=batch_size))
+    return [mapping["batch"] for mapping in json.loads(json.dumps(made))]
+
+
+def apply_batch(plan, batch, ti=None, **more):
+    return run(apply_task(plan, batch=batch, **more), ti or Ti(map_index=batch["number"] - 1))
+
+
+def summarize(plan, reports, ti=None):
+    return run(SummarizeRetentionOperator(task_id="summary", plan=plan, reports=reports), ti)
+
+
+@pytest.mark.parametrize("kind", [SplitRetentionOperator, SummarizeRetentionOperator])
+def test_what_splits_and_sums_up_needs_no_connection(kind):
+    assert "tavus_conn_id" not in kind.template_fields
+    assert "plan" in kind.template_fields
+
+
+def test_batches_of_one_plan_are_carried_out_each_by_its_own_task(sandbox, plan):
+    one, two = split(plan, 3)
+    first = apply_batch(plan, one)
+    assert [item["replica_id"] for item in first["items"]] == [
+        row["replica_id"] for row in plan["delete"][:3]
+    ]
+    assert len(sandbox.state()["deletes"]) == first["counts"]["deleted"] == 3
+    second = apply_batch(plan, two)
+    assert second["counts"]["deleted"] == 3
+    assert {d["replica_id"] for d in sandbox.state()["deletes"]} == EXPIRED
+    summary = summarize(plan, [second, first])
+    assert (summary["counts"]["deleted"], summary["plan_digest"]) == (6, plan["digest"])
+    tries, findings = verify(root())
+    assert findings == []
+    assert differences(tries, summary) == differences(tries, first) == differences(tries, second) == []
+
+
+def test_a_batch_of_another_plan_deletes_nothing(sandbox, plan):
+    other = planned(narrow={"include": ["spring-*"]})
+    (batch,) = split(other, 10)
+    with pytest.raises(
+        AirflowFailException, match=r"^the batch is one of another plan\. Nothing was deleted"
+    ):
+        apply_batch(plan, batch)
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_a_batch_that_was_not_made_by_split_deletes_nothing(sandbox, plan):
+    with pytest.raises(AirflowFailException, match=r"^batch is not what a split task makes"):
+        run(apply_task(plan, batch={"plan_digest": plan["digest"], "replica_ids": ["r1"]}))
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_a_permanent_plan_in_batches_needs_the_approved_digest_of_the_whole(sandbox):
+    plan = planned(hard=True)
+    one, two = split(plan, 3)
+    with pytest.raises(AirflowFailException, match=r"needs the digest that a person approved"):
+        apply_batch(plan, one, hard=True)
+    assert requests(sandbox, "DELETE") == []
+    for batch in (one, two):
+        assert apply_batch(plan, batch, hard=True, approved_digest=plan["digest"])["counts"]["deleted"] == 3
+    assert {d["replica_id"] for d in sandbox.state()["deletes"] if d["hard"]} == EXPIRED
+
+
+def test_a_plan_beyond_its_limits_is_not_let_through_in_pieces(sandbox):
+    plan = planned(policy=POLICY | {"limits": {"max_deletions": 4}}, dry_run=True)
+    for batch in split(plan, 2):
+        with pytest.raises(
+            AirflowFailException, match=r"^6 of 26 replicas would be deleted, max_deletions is"
+        ):
+            apply_batch(plan, batch)
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_what_the_other_batches_have_deleted_counts_against_the_limits_of_the_whole(sandbox):
+    plan = planned(
+        policy=POLICY | {"limits": {"max_deletions": 4, "max_deletion_percent": 100}}, dry_run=True
+    )
+    one, two = split(plan, 3)
+    later = [row["replica_id"] for row in plan["delete"][3:5]]
+    calls = [
+        {"conversation_id": f"c{n}", "replica_id": replica_id, "status": "active", "age": "1h"}
+        for n, replica_id in enumerate(later)
+    ]
+    sandbox.put("conversations", *calls)
+    assert apply_batch(plan, one)["counts"]["deleted"] == 3  # of 4 that are to go
+    sandbox.put("conversations", *({**call, "status": "ended"} for call in calls))
+    with pytest.raises(AirflowFailException, match=r"^6 of 26 replicas would be deleted, max_deletions is 4"):
+        apply_batch(plan, two)
+    assert len(requests(sandbox, "DELETE")) == 3
+
+
+def test_a_percentage_is_that_of_the_account_as_it_was_before_the_first_batch(serve):
+    old = [{"replica_id": f"old{n:02}", "replica_name": "x", "age": "200d"} for n in range(5)]
+    young = [{"replica_id": f"new{n:02}", "replica_name": "x", "age": "5d"} for n in range(15)]
+    serve({"replicas": old + young})
+    plan = planned(policy=POLICY | {"limits": {"max_deletions": 5, "max_deletion_percent": 25}})
+    for batch in split(plan, 1):
+        assert apply_batch(plan, batch)["counts"]["deleted"] == 1
+
+
+def test_what_a_sibling_has_deleted_is_not_missing_and_what_nobody_has_is(sandbox, plan):
+    batches = split(plan, 1)
+    assert apply_batch(plan, batches[0])["counts"]["deleted"] == 1
+    gone = [row["replica_id"] for row in plan["delete"][1:]]
+    sandbox.put("replicas", *({"replica_id": replica_id, "deleted": "hard"} for replica_id in gone))
+    with pytest.raises(AirflowFailException, match=r"^5 of 6 planned replicas are no longer listed"):
+        apply_batch(plan, batches[1])
+
+
+def test_batches_that_others_have_done_do_not_look_like_another_account(sandbox, plan):
+    batches = split(plan, 1)
+    counts = [apply_batch(plan, batch)["counts"] for batch in batches]
+    assert [count["deleted"] for count in counts] == [1] * 6
+
+
+def test_most_of_one_batch_missing_stops_that_batch_although_it_is_a_small_part_of_the_plan(serve):
+    old = [{"replica_id": f"old{n:02}", "replica_name": "x", "age": f"{400 - n}d"} for n in range(30)]
+    sandbox = serve({"replicas": old})
+    plan = planned(policy=POLICY | {"limits": {"max_deletions": 30, "max_deletion_percent": 100}})
+    one, two, three = split(plan, 10)
+    gone = [row["replica_id"] for row in plan["delete"][10:16]]
+    sandbox.put("replicas", *({"replica_id": replica_id, "deleted": "hard"} for replica_id in gone))
+    assert apply_batch(plan, one)["counts"]["deleted"] == 10
+    with pytest.raises(AirflowFailException, match=r"^6 of 10 planned replicas are no longer listed"):
+        apply_batch(plan, two)
+    assert apply_batch(plan, three)["counts"]["deleted"] == 10
+
+
+def test_the_look_afterwards_judges_the_ids_of_its_batch_only(sandbox, plan):
+    sandbox.switch(soft_deleted="listed")
+    one, two = split(plan, 3)
+    details = [item["detail"] for batch in (one, two) for item in apply_batch(plan, batch)["items"]]
+    assert len(details) == 6
+    assert all(detail.endswith("this account lists what is soft-deleted: unseen") for detail in details)
+
+
+def test_a_batch_whose_task_was_killed_goes_on_and_leaves_its_siblings_alone(sandbox, plan):
+    one, two = split(plan, 3)
+    killed = """
+import json, os, signal, sys
+from tavus_provider.hooks.tavus import TavusHook
+from tavus_provider.operators.tavus import ApplyRetentionOperator
+
+real, calls = TavusHook.delete_replica, []
+
+def delete(self, replica_id, *, hard=False):
+    done = real(self, replica_id, hard=hard)
+    calls.append(replica_id)
+    if len(calls) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return done
+
+TavusHook.delete_replica = delete
+
+class Ti:
+    dag_id, run_id, task_id, map_index, try_number = "dag", "manual__1", "apply", 0, 1
+
+plan, batch = json.load(sys.stdin)
+ApplyRetentionOperator(task_id="apply", plan=plan, batch=batch, concurrency=1).execute({"ti": Ti})
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", killed],
+        input=json.dumps([plan, one]),
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(sandbox.state()["deletes"]) == 2
+    second = apply_batch(plan, two)
+    assert second["counts"]["deleted"] == 3
+    assert not [item for item in second["items"] if "earlier try" in item["detail"]]
+    again = apply_batch(plan, one, Ti(try_number=2, map_index=0))
+    assert (again["counts"]["already_gone"], again["counts"]["deleted"]) == (2, 1)
+    details = [item["detail"] for item in again["items"] if item["outcome"] == "already_gone"]
+    assert all("gone, perhaps by an earlier try of this task" in detail for detail in details)
+    assert sorted(d["replica_id"] for d in sandbox.state()["deletes"]) == sorted(EXPIRED)
+    assert summarize(plan, [again, second])["counts"] == dict.fromkeys(again["counts"], 0) | {
+        "deleted": 4,
+        "already_gone": 2,
+    }
+    assert verify(root())[1] == []
+
+
+def test_a_batch_that_runs_beside_others_does_not_name_their_tries_as_what_came_before(sandbox, plan):
+    one, two = split(plan, 3)
+    apply_batch(plan, one)
+    apply_batch(plan, two)
+    began = [one.began for one in verify(root())[0] if "intent" in one.began]
+    assert [entry["batch"]["number"] for entry in began] == [1, 2]
+    assert [entry["earlier"] for entry in began] == [{}, {}]
+
+
+def test_the_summary_of_a_batch_that_left_no_report_is_red_and_says_what_the_ledger_knows(sandbox, plan):
+    one, _ = split(plan, 3)
+    report = apply_batch(plan, one)
+    ti = Ti()
+    with pytest.raises(AirflowFailException, match=r"^3 of 6 planned replicas may still be there"):
+        summarize(plan, [report], ti)
+    assert ti.pushed["return_value"]["counts"]["not_attempted"] == 3
+    assert summarize_quietly(plan, [])["counts"]["deleted"] == 3
+
+
+def summarize_quietly(plan, reports):
+    ti = Ti()
+    with pytest.raises(AirflowFailException):
+        summarize(plan, reports, ti)
+    return ti.pushed["return_value"]
+
+
+@pytest.mark.parametrize("make", [lambda plan: split(plan, 3), lambda plan: summarize(plan, [])])
+@pytest.mark.parametrize(
+    "change", [lambda plan: plan | {"listed": 1}, str, lambda plan: None, lambda plan: {}]
+)
+def test_only_the_unchanged_plan_is_split_and_summed_up(sandbox, plan, make, change):
+    with pytest.raises(AirflowFailException, match=r"^plan is not the unchanged output of a plan task"):
+        make(change(plan))
+
+
+@pytest.mark.parametrize("value", [0, True, 1.5, None], ids=repr)
+def test_a_batch_size_that_is_none_is_refused_when_the_dag_is_parsed(value):
+    with pytest.raises(InvalidInput, match=r"^batch_size is"):
+        SplitRetentionOperator(task_id="split", plan={}, batch_size=value)
+
+
+def test_a_batch_size_that_was_rendered_to_text_is_refused(plan):
+    operator = SplitRetentionOperator(task_id="split", plan=plan, batch_size="{{ params.batch_size }}")
+    operator.batch_size = "3"
+    with pytest.raises(AirflowFailException, match=r"^batch_size is '3': expected a whole number"):
+        run(operator)
+
+
+def test_more_batches_than_airflow_maps_become_larger_ones_and_the_log_says_so(plan, monkeypatch, log):
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    assert [batch["of"] for batch in split(plan, 1)] == [2, 2]
+    assert any("Batches of 1 would be more than 2, so they are of up to 3" in line for line in log())
+
+
+def test_a_batch_reads_as_its_part_of_the_plan(sandbox, plan):
+    batch = split(plan, 3)[1]
+    ti = Ti()
+    context = {"ti": ti}
+    apply_task(plan, batch=batch, dry_run=True).execute(context)
+    assert context["map_index_template"] == "4 to 6 of 6"
+
+
+@pytest.mark.parametrize("value", [0, -1, True, 1.5, "4", 1_025], ids=repr)
+def test_how_many_run_side_by_side_is_a_whole_number(value):
+    with pytest.raises(InvalidInput, match=r"^side_by_side is"):
+        apply_task({}, side_by_side=value)
+
+
+# -- plans that are too large for an XCom
+
+
+@pytest.fixture
+def small_xcoms(monkeypatch):
+    monkeypatch.setattr("tavus_provider.plan.MAX_BYTES", 2_000)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_plan_that_lies_in_the_store_is_carried_out_like_any_other(sandbox, small_xcoms, hard):
+    reference = planned(hard=hard)
+    assert set(reference) >= {"plan_at", "digest", "counts"}
+    assert "delete" not in reference
+    more = {"hard": True, "approved_digest": reference["digest"]} if hard else {}
+    one, two = split(reference, 3)
+    assert apply_batch(reference, one, **more)["counts"]["deleted"] == 3
+    assert run(apply_task(reference, **more))["counts"] == dict.fromkeys(
+        ("deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted", "skipped"), 0
+    ) | {"deleted": 3, "already_gone": 3}
+    assert {d["replica_id"] for d in sandbox.state()["deletes"] if d["hard"] is hard} == EXPIRED
+    assert summarize(reference, [apply_batch(reference, part, **more) for part in (one, two)])
+
+
+def test_a_stored_plan_beyond_a_limit_is_pushed_as_its_place_before_the_task_fails(sandbox, small_xcoms):
+    ti = Ti()
+    with pytest.raises(AirflowFailException, match=r"replicas would be deleted, max_deletions is 1"):
+        run(plan_task(POLICY | {"limits": {"max_deletions": 1}}), ti)
+    assert "plan_at" in ti.pushed["return_value"]
+
+
+def test_a_stored_plan_that_was_changed_deletes_nothing(sandbox, small_xcoms, tmp_path):
+    reference = planned()
+    (file,) = (tmp_path / "ledger" / "_plans").iterdir()
+    file.write_text(file.read_text().replace(OLD, "rd6a1c3f7e82"))
+    with pytest.raises(AirflowFailException, match="is not the plan that was stored there"):
+        run(apply_task(reference))
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_a_stored_plan_is_shown_and_approved_under_its_digest(page, sandbox, small_xcoms):
+    reference = planned(hard=True)
+    ti = ask(approve(reference))
+    assert page["subject"] == "Delete 6 Tavus replicas permanently?"
+    assert reference["digest"] in page["body"]
+    answer(approve(reference), ti, "Approve")  # by another process than the one that asked
+    assert ti.pushed["approved_digest"] == reference["digest"]
 
 
 # -- approve
