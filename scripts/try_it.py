@@ -143,6 +143,7 @@ def airflow(port: int) -> int:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__CORE__PARALLELISM": "8",  # as many worker processes start with it
             # On a busy machine the first request of a task to the API server takes longer than 5 s.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
             # The usual ports of these two may be those of another Airflow on this machine.
