@@ -1,7 +1,7 @@
 """
 Plant one bug after the other into a copy of the package, and see whether a test catches it.
 
-``python scripts/mutants.py [WORD]`` prints a line for each bug (whose name holds WORD): the first tests
+``python scripts/mutants.py [PATTERN]`` prints a line for each bug (whose name matches): the first tests
 that caught it, or SURVIVED; and at last how many were caught. A bug whose text is no longer in the
 package is an error: it has to be written anew or struck out.
 """
@@ -158,9 +158,9 @@ MUTANTS = [
         (REPLICA, "and _ID.fullmatch(value)", 'and re.match(_ID.pattern + "$", value)'),
     ),
     mutant(
-        "an answer may be of any size",
+        "the answer to a delete may be as long as a list",
         TALK,
-        (TRANSPORT, "while size <= cap and", "while"),
+        (TRANSPORT, '"DELETE": 64 * 2**10', '"DELETE": 8 * 2**20'),
     ),
     mutant(
         "answers are unpacked",
@@ -260,7 +260,7 @@ def caught_by(one: Mutant) -> list[str]:
 
 def main() -> int:
     word = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [one for one in MUTANTS if word in one.name]
+    chosen = [one for one in MUTANTS if re.search(word, one.name)]
     for one in chosen:
         changed(one)  # before the first one runs for minutes
     survivors = 0
