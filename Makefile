@@ -17,7 +17,7 @@ resolve := --quiet --upgrade --no-header --no-annotate --python-version 3.11
 old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers-common-io<1.8' \
 	'apache-airflow-providers-common-sql<1.32'
 
-.PHONY: help demo plan airflow test test-lowest lint types unit picture constraints clean
+.PHONY: help demo plan airflow test test-lowest lint types unit mutants faults-table picture constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,14 @@ unit: $(VENV)/ready
 
 test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is supported
 	$(LOWEST)/bin/python -m pytest
+
+mutants: $(VENV)/ready  ## Plant bugs into a copy of the package and show which tests catch them (takes minutes)
+	$(VENV)/bin/python scripts/mutants.py
+
+faults-table: $(VENV)/ready  ## Run the faults on other HTTP clients too, and write docs/faults.md
+	$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt \
+		apache-airflow-providers-http==6.3.0
+	PYTHONPATH=tests $(VENV)/bin/python scripts/faults_table.py
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
 	$(VENV)/bin/uv pip compile $(resolve) --extra test setup.cfg -o constraints.txt
