@@ -20,7 +20,8 @@ old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-provider
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test test-lowest test-cluster lint types unit bench picture vendor constraints clean
+.PHONY: help demo plan airflow test test-lowest test-cluster lint types unit mutants faults-table bench picture vendor \
+	constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +52,12 @@ test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is support
 
 test-cluster: $(VENV)/cluster  ## The batched DAG over two Celery workers, of which one is killed on the way
 	@$(VENV)/bin/python scripts/cluster.py
+
+mutants: $(VENV)/ready  ## Plant bugs into a copy of the package and show which tests catch them (takes minutes)
+	$(VENV)/bin/python scripts/mutants.py
+
+faults-table: $(VENV)/bench  ## Run the faults on other HTTP clients too, and write docs/faults.md
+	PYTHONPATH=tests $(VENV)/bin/python scripts/faults_table.py
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
 	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster setup.cfg -o constraints.txt

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import os
 import random
 import re
 import threading
@@ -17,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cached_property
@@ -53,13 +54,14 @@ class Answer:
     """
     A final answer: its head arrived whole, its body may not have.
 
+    :param body: not shown in its ``repr``: a server may repeat the key in it
     :param flaw: why the body cannot be used; ``None`` if it arrived whole
     :param attempts: how many requests had been sent for it
     """
 
     status: int
     headers: Mapping[str, str]
-    body: bytes
+    body: bytes = field(repr=False)
     flaw: str | None = None
     attempts: int = 1
 
@@ -212,16 +214,22 @@ class Transport:
         self.clock_skew: float | None = None
         self._calls = 0
         self._retries = 0
-        self._session = Session(account.extras.concurrency)
-        self._session.verify = ca_bundle or True
-        if proxy:
-            self._session.proxies = {"http": proxy, "https": proxy}
+        self._proxies = {"http": proxy, "https": proxy} if proxy else {}
+        self._verify = ca_bundle or True
+        self._session = self._open()
 
     def __repr__(self) -> str:
         return f"Transport({self.origin!r})"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("a Transport holds the API key and is not pickled")
+
+    def _open(self) -> Session:
+        self._process = os.getpid()
+        session = Session(self.extras.concurrency)
+        session.verify = self._verify
+        session.proxies = dict(self._proxies)
+        return session
 
     def close(self) -> None:
         """End the threads of :meth:`side_by_side` and close all connections."""
@@ -279,6 +287,9 @@ class Transport:
         :raises Refused: certain that nothing left and that a retry cannot help (certificate)
         :raises Unanswered: the request left and no final answer came
         """
+        if self._process != os.getpid():
+            self._session = self._open()  # after a fork: two processes on one connection would mix up answers
+            self.__dict__.pop("_threads", None)  # of the other process, here they do not run
         target = path + ("?" + urlencode(query) if query else "")
         request = self._session.prepare_request(
             requests.Request(method, self.origin + target, headers={"x-api-key": self._key})

@@ -124,6 +124,12 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
         finally:
             exchanges.call().sent = False  # to open a tunnel through a proxy is not to send the request
 
+    def _new_conn(self) -> socket.socket:
+        sock = super()._new_conn()
+        # A handshake has what is left, not as long again as it took to connect.
+        sock.settimeout(max(0.001, exchanges.call().deadline - time.monotonic()))
+        return sock
+
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
@@ -143,12 +149,20 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
+def _tls() -> ssl.SSLContext:
+    """A context that writes no SSLKEYLOGFILE, as those of ssl and urllib3 do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.hostname_checks_common_name = False
+    return context
+
+
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
+        super().init_poolmanager(*args, ssl_context=_tls(), **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        kwargs |= {"ssl_context": _tls(), "proxy_ssl_context": _tls()}
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return manager

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import gc
 import http.client
 import io
 import itertools
+import multiprocessing
+import os
+import socket
 import time
+from types import SimpleNamespace
 
 import pytest
+import urllib3
 
 from tavus_provider import __version__, wire
 from tavus_provider.account import Account, Extras
@@ -281,6 +287,61 @@ def test_a_wrong_content_length_costs_the_connection_not_the_status(raw_server, 
     assert server.connections == 2
 
 
+# -- sessions
+
+
+def test_many_threads_share_a_few_connections(raw_server, transport):
+    server = raw_server(lambda *_: OK)
+    one = transport(server.url, concurrency=4)
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda number: one.send("GET", f"/v2/replicas/r{number}0"), range(1, 201)))
+    assert {answer.status for answer in answers} == {200}
+    assert server.connections <= 4
+    assert len(server.heads) == 200
+
+
+def test_what_is_closed_leaves_no_socket_behind(raw_server, transport):
+    server = raw_server(lambda *_: OK)
+
+    def connected(one: object) -> bool:
+        if not issubclass(type(one), socket.socket) or one.fileno() < 0:
+            return False
+        with contextlib.suppress(OSError):
+            return one.getpeername()[1] == server.port
+        return False
+
+    one = transport(server.url)
+    for _ in range(3):  # closed, it can be used again
+        for number in range(20):
+            one.send("GET", f"/v2/replicas/r{number}0")
+        assert sum(map(connected, gc.get_objects())) == 1
+        one.close()
+        assert sum(map(connected, gc.get_objects())) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_fork_does_not_talk_on_its_parents_connection(raw_server, transport):
+    server = raw_server(lambda head, _: says(head))
+
+    def says(head):
+        name = head.split()[1].rsplit("/", 1)[1]
+        return f"HTTP/1.1 200 OK\r\nX-Request-Id: {name}\r\nContent-Length: 0\r\n\r\n".encode()
+
+    one = transport(server.url)
+    assert one.send("GET", R1).request_id == "r1"
+    reader, writer = multiprocessing.Pipe()
+
+    def child() -> None:
+        writer.send(one.send("GET", R2).request_id)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    assert reader.recv() == "r2"
+    process.join()
+    assert one.send("GET", R1).request_id == "r1"
+    assert server.connections == 2  # the child has its own
+
+
 # -- what does not steer
 
 
@@ -302,28 +363,42 @@ def test_no_redirect_is_followed(raw_server, transport, status, where):
 
 @pytest.mark.parametrize(
     "location",
-    ["http://[", "javascript:alert(1)", "https://\xe4\xff/", "http://evil.test:99999999/", "x" * 60_000, ""],
+    [
+        None,
+        "http://[",
+        "javascript:alert(1)",
+        "https://\xe4\xff/",
+        "http://evil.test:99999999/",
+        "x" * 60_000,
+        "",
+    ],
     ids=lambda location: ascii(location)[:20],
 )
 def test_no_redirect_is_even_looked_into(raw_server, transport, location):
-    head = f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n".encode("latin-1")
+    line = f"Location: {location}\r\n" if location is not None else ""
+    head = f"HTTP/1.1 302 Found\r\n{line}".encode("latin-1")
     server = raw_server(lambda *_: head + b"Content-Length: 2\r\n\r\n{}")
     answer = transport(server.url).send("DELETE", R1)
     assert (answer.status, answer.flaw) == (302, None)
     assert len(server.heads) == 1
 
 
-def test_cookies_are_not_sent_back(raw_server, transport):
+@pytest.mark.parametrize("cookie", ["id=1; Path=/", "x=2", "id=1; Domain=.com", "id=1; Domain=127.0.0.1"])
+def test_cookies_are_not_sent_back(raw_server, transport, cookie):
     server = raw_server(
-        lambda *_: (
-            b"HTTP/1.1 200 OK\r\nSet-Cookie: id=1; Path=/\r\nSet-Cookie: x=2\r\nContent-Length: 0\r\n\r\n"
-        )
+        lambda *_: f"HTTP/1.1 200 OK\r\nSet-Cookie: {cookie}\r\nContent-Length: 0\r\n\r\n".encode()
     )
     one = transport(server.url)
     one.send("GET", R1)
     one.send("DELETE", R1)
     assert len(server.heads) == 2
     assert "cookie" not in server.heads[1].lower()
+
+
+def test_a_cookie_of_a_megabyte_is_no_head_that_can_be_read(raw_server, transport):
+    server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 2**20 + b"\r\n\r\n")
+    with pytest.raises(Unanswered, match="was sent and got no final answer"):
+        transport(server.url).send("DELETE", R1)
 
 
 def test_the_environment_does_not_steer(raw_server, transport, monkeypatch, tmp_path):
@@ -384,6 +459,36 @@ def test_a_wrong_certificate_is_refused_and_the_key_not_sent(raw_server, transpo
     assert caught.value.outcome == "refused"
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert server.heads == []
+
+
+def test_the_secrets_of_tls_are_not_written_down(raw_server, transport, certificates, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
+    server = raw_server(lambda *_: OK, certificates.server("good"))
+    assert transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1).status == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_handshake_has_what_connecting_has_left_of_the_time(
+    raw_server, transport, certificates, monkeypatch
+):
+    server = raw_server(lambda *_: OK, certificates.server("good"))
+    now, left = [1000.0], []
+    connect, shake_hands = urllib3.util.connection.create_connection, urllib3.connection.ssl_wrap_socket
+
+    def slow(*args, **kwargs):
+        now[0] += 28  # of 30
+        return connect(*args, **kwargs)
+
+    def watched(sock, **kwargs):
+        left.append(sock.gettimeout())
+        return shake_hands(sock=sock, **kwargs)
+
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", slow)
+    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", watched)
+    one = transport(server.url, ca_bundle=certificates.trusted, timeout=30)
+    assert one.send("DELETE", R1).status == 200
+    assert left == [2.0]
 
 
 def test_a_hang_up_after_the_handshake_is_doubt(raw_server, transport, certificates):

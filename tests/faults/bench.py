@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import pickle
 import time
+import traceback
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -37,18 +38,28 @@ FORMS = {
 
 
 class Time:
-    """The client's clock while it waits for an answer: it moves only when the server says so."""
+    """The client's clock while it waits for an answer: it moves only with what the server does."""
 
     def __init__(self, tavus: Tavus) -> None:
         self.tavus = tavus
         self.begun = 0
 
     def monotonic(self) -> float:
-        if wire.exchanges._call is None:
+        call = wire.exchanges._call
+        if call is None:
             self.begun += 1  # an exchange begins
-        else:
+        elif call.sent:
             self.tavus.wait_for(self.begun)  # it wants the answer: what the server will say is decided
+            if self.tavus.dripping:
+                self.tavus.seconds += 5  # for each drip that it takes
         return self.tavus.seconds
+
+
+def locals_of(error: BaseException) -> list[str]:
+    """What a reporter of errors would send home: the variables of every frame of ours."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = [frame for frame in frames if "tavus_provider" in frame.f_code.co_filename]
+    return [repr(frame.f_locals) for frame in ours]
 
 
 class Bench:
@@ -81,7 +92,7 @@ class Bench:
         """Remember all that can be seen of a result."""
         self.shown += [str(result), repr(result), repr(pickle.dumps(result))]
         if isinstance(result, BaseException):
-            self.shown += [repr(result.args), repr(vars(result))]
+            self.shown += [repr(result.args), repr(vars(result)), *locals_of(result)]
             for cause in (result.__cause__, result.__context__):
                 assert cause is None or isinstance(cause, TavusError), "an error of a library is chained"
                 self.shown += [str(cause), repr(cause), repr(vars(cause) if cause else "")]

@@ -127,7 +127,7 @@ KINDS = [
     # F08 to F12: rate limits
     Kind("F08 429", status(429), **LIMITED, waits=0.5),
     Kind("F09 429 in 1 s", status(429, "Retry-After: 1\r\n"), **LIMITED, waits=1),
-    Kind("F09 429 until a date", date_in(30), **LIMITED, waits=25),
+    Kind("F09 429 until a date", date_in(4), **LIMITED, waits=2),
     Kind("F09 429 until the past", date_in(-9), **LIMITED),
     *(
         Kind(f"F10 429 in '{word}'", status(429, f"Retry-After: {word}\r\n"), **LIMITED, waits=0.5)
@@ -215,7 +215,7 @@ KINDS = [
     # F37 and F38: drips
     Kind(
         "F37 header drips",
-        lambda truth, tavus: tavus.drip(b"HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n"),
+        lambda truth, tavus: tavus.drip(b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"),
         reads="error error",
         **DOUBT,
         timed=True,
@@ -253,7 +253,11 @@ KINDS = [
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 
+def rows(kinds: list[Kind]) -> list[list[Kind]]:
+    """The rows of the matrix, F13, F14 and so on, for where every single kind would take too long."""
+    return [list(row) for _, row in itertools.groupby(kinds, key=lambda kind: kind.name.split()[0])]
+
+
 def ends(kinds: list[Kind]) -> list[Kind]:
-    """The first and the last kind of each row of the matrix, where every one of them would take too long."""
-    rows = [list(row) for _, row in itertools.groupby(kinds, key=lambda kind: kind.name.split()[0])]
-    return [kind for row in rows for kind in (row if len(row) < 3 else [row[0], row[-1]])]
+    """The first and the last kind of each row."""
+    return [kind for row in rows(kinds) for kind in (row if len(row) < 3 else [row[0], row[-1]])]

@@ -146,7 +146,8 @@ class Tavus:
     """
 
     page_length = 2
-    drips = 100
+    drips = 5_000
+    dripping = False
 
     def __init__(
         self,
@@ -183,6 +184,7 @@ class Tavus:
             if applied:
                 self.living.remove(replica_id)
             self.seen.append(Seen(to, replica_id, applied))
+            self.dripping = False
             said = misdeed.says(truth, self) if misdeed else truth
             self._changed.notify_all()
         return said
@@ -206,11 +208,14 @@ class Tavus:
         return []
 
     def drip(self, first: bytes, part: bytes) -> Iterable[Any]:
-        """Say a little, again and again, five seconds apart; it ends, so that a client may fail."""
+        """Say a little, again and again; it ends, so that a client may fail."""
+        self.dripping = True
+        return self._drips(first, part)
+
+    def _drips(self, first: bytes, part: bytes) -> Iterable[Any]:
         yield first
         for _ in range(self.drips):
             time.sleep(self.tick)
-            self.seconds += 5
             yield part
         yield HANG_UP
 

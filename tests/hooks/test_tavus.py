@@ -605,6 +605,19 @@ def test_a_listing_that_changed_on_the_way_is_read_again(mocked, requests_mock):
     assert [request.qs["page"] for request in requests_mock.request_history] == [["1"], ["2"], ["1"]]
 
 
+def test_a_listing_without_an_end_is_given_up(mocked, requests_mock, monkeypatch):
+    monkeypatch.setattr("tavus_provider.hooks.tavus._MAX_PAGES", 5)
+
+    def answer(request, _):
+        number = int(request.qs["page"][0])
+        return {"data": [row(number)], "total_count": 1_000_000}
+
+    requests_mock.get(f"{API}/v2/replicas", json=answer)
+    with pytest.raises(BadAnswer, match="showed 5 rows and total_count 1000000: the listing is not complete"):
+        mocked.list_replicas()
+    assert requests_mock.call_count == 5
+
+
 def test_a_listing_that_keeps_changing_is_given_up(mocked, requests_mock):
     requests_mock.get(f"{API}/v2/replicas", [page(1, total=2 + at) for at in range(30)])
     with pytest.raises(BadAnswer, match=r"repeated rows|is not complete"):
