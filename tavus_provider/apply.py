@@ -7,12 +7,14 @@ than what was seen. Knows no Airflow; talks to Tavus through a hook.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import itertools
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -89,7 +91,20 @@ class Account:
 
     def decide(self, policy: RetentionPolicy, *, hard: bool) -> Decision:
         """Decide about it; errors as for :meth:`RetentionPolicy.decide`."""
-        return policy.decide(self.replicas, self.use, now=self.now, hard=hard, known=self.known)
+        with _without_collecting():
+            return policy.decide(self.replicas, self.use, now=self.now, hard=hard, known=self.known)
+
+
+@contextlib.contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Pause the search for cycles: a decision makes none, and the heap of Airflow is large."""
+    paused = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if paused:
+            gc.enable()
 
 
 def read_account(

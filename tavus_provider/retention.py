@@ -204,10 +204,10 @@ class RetentionPolicy(Part):
         now = datetime.combine(now.date(), now.time(), UTC)  # pendulum's would do sums in its own way
         facts = _Facts(self, use, now, hard=hard, known=known or Known())
         cases = [facts.case(replica) for replica in replicas]
-        for replica_id, times in Counter(case.replica.replica_id for case in cases).items():
-            if times > 1:
-                raise BadAnswer(f"replica {one_line(replica_id)} was listed twice; nothing may be deleted")
         listed = {case.replica.replica_id for case in cases}
+        if len(listed) < len(cases):
+            (replica_id, _), *_ = Counter(case.replica.replica_id for case in cases).most_common(1)
+            raise BadAnswer(f"replica {one_line(replica_id)} was listed twice; nothing may be deleted")
         if missing := sorted(facts.sentinels - listed):
             raise BadAnswer(
                 f"account.expect_present names {', '.join(missing[:3])}, not listed here: it is the wrong "

@@ -391,12 +391,12 @@ class TavusHook(BaseHook):
                 for page, (new, size, total) in pages:
                     totals.add(total)
                     # Pages of videos count from 0; a server that counts from 1 answers 0 with its first page.
-                    if size and not new.keys() - seen and not (page == 1 and first_page == 0):
+                    if size and new.keys() <= seen and not (page == 1 and first_page == 0):
                         raise BadAnswer(
                             f"GET {path} page {page} repeated rows of the pages before it: "
                             "the listing is not complete"
                         )
-                    seen |= new.keys()
+                    seen.update(new)
                     fold(rows, new)
                     if not size or len(seen) >= total:
                         break
