@@ -20,7 +20,7 @@ old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-provider
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test test-lowest lint types unit bench picture vendor constraints clean
+.PHONY: help demo plan airflow test test-lowest lint types unit bench browser test-ui picture vendor constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,11 +46,18 @@ types: $(VENV)/ready
 unit: $(VENV)/ready
 	$(VENV)/bin/python -m pytest
 
+browser: $(VENV)/ready  ## Chromium (from Debian, as root) and its driver, for the tests of the UI
+	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq -y --no-install-recommends install chromium; }
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[ui]'
+
+test-ui: browser  ## Forms, approval and the Tavus page in a real browser; pictures into UI_PICTURES
+	$(VENV)/bin/python -m pytest tests/test_airflow.py -k browser
+
 test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is supported
 	$(LOWEST)/bin/python -m pytest
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
-	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench setup.cfg -o constraints.txt
+	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra ui setup.cfg -o constraints.txt
 	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
