@@ -444,7 +444,10 @@ def test_in_a_browser_the_tavus_page_shows_the_account_as_the_sandbox_has_it(air
     assert set(frame.locator("#replicas td.id").all_inner_texts()) == {row["replica_id"] for row in planned}
     frame.get_by_role("button", name="age").focus()
     page.keyboard.press("Enter")
-    ages = [int(text.split()[0].replace(",", "")) for text in frame.locator("#replicas td.number").all_inner_texts()]
+    ages = [
+        int(text.split()[0].replace(",", ""))
+        for text in frame.locator("#replicas td.number").all_inner_texts()
+    ]
     assert ages == sorted(ages, reverse=True)
     assert frame.locator("th[aria-sort=descending]").inner_text().startswith("age")
     # the history has the outcomes that the reports have
@@ -503,7 +506,14 @@ def test_in_a_browser_5000_replicas_are_paged_and_a_plan_without_verdicts_says_s
         for n in range(5_000)
     ]
     plan = {"listed": 5_000, "delete": [], "scheduled": [], "undetermined": [], "keep": {"in_use": 5_000}}
-    task = {"dag_id": "d", "dag_run_id": "r", "task_id": "plan", "map_index": -1, "state": "success", "id": "1"}
+    task = {
+        "dag_id": "d",
+        "dag_run_id": "r",
+        "task_id": "plan",
+        "map_index": -1,
+        "state": "success",
+        "id": "1",
+    }
     tasks = [{**task, "operator_name": "PlanRetentionOperator", "run_after": "2026-01-01T00:00:00Z"}]
     verdicts: dict[str, Any] = {"value": rows}
 
