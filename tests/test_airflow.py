@@ -54,6 +54,7 @@ class Airflow:
             try:
                 self.said += said.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
+                self.stop()
                 pytest.fail(f"Airflow did not come up: {self.said}\n{self.output()}")
         self.sandbox = re.search(r"sandbox at (http://\S+),", self.said)[1]
         self.session = requests.Session()
