@@ -20,8 +20,8 @@ old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-provider
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test test-lowest test-cluster lint types unit mutants faults-table bench picture vendor \
-	constraints clean
+.PHONY: help demo plan airflow test test-lowest test-cluster test-ui lint types unit browser mutants faults-table \
+	bench picture vendor constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,13 @@ types: $(VENV)/ready
 unit: $(VENV)/ready
 	$(VENV)/bin/python -m pytest
 
+browser: $(VENV)/ready  ## Chromium (from Debian, as root) and its driver, for the tests of the UI
+	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq -y --no-install-recommends install chromium; }
+	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[ui]'
+
+test-ui: browser  ## Forms, approval and the Tavus page in a real browser; pictures into UI_PICTURES
+	$(VENV)/bin/python -m pytest tests/test_airflow.py -k browser
+
 test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is supported
 	$(LOWEST)/bin/python -m pytest
 
@@ -60,7 +67,7 @@ faults-table: $(VENV)/bench  ## Run the faults on other HTTP clients too, and wr
 	PYTHONPATH=tests $(VENV)/bin/python scripts/faults_table.py
 
 constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
-	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster setup.cfg -o constraints.txt
+	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster --extra ui setup.cfg -o constraints.txt
 	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt

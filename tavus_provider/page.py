@@ -30,6 +30,7 @@ SHORT_PAGE = 10
 MAX_SHOWN = 4_000
 """Rows of the page on which a person decides: what is more, nobody reads and no database should hold."""
 
+_ADDRESS = re.compile(r"(?<=http)(?=s?://)|(?<=www)(?=\.)|(?=@)", re.IGNORECASE)
 _WORDS = {"expired": "DELETE", "scheduled": "scheduled", "undetermined": "keep, in doubt"}
 
 
@@ -169,8 +170,14 @@ def _by_rule(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def plain(text: str) -> str:
-    """Return text so that neither Markdown nor HTML reads anything into it."""
-    return re.sub(r"[^A-Za-z0-9 ,-]", lambda match: f"&#{ord(match[0])};", one_line(text))
+    """
+    Return text so that neither Markdown nor HTML reads anything into it, and no link is made of it.
+
+    Airflow's Markdown links addresses after it has resolved the references, so a word joiner, which is
+    not seen, stands in each.
+    """
+    apart = _ADDRESS.sub("\u2060", one_line(text))
+    return re.sub(r"[^A-Za-z0-9 ,-]", lambda match: f"&#{ord(match[0])};", apart)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -52,6 +54,7 @@ class Airflow:
             try:
                 self.said += said.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
+                self.stop()
                 pytest.fail(f"Airflow did not come up: {self.said}\n{self.output()}")
         self.sandbox = re.search(r"sandbox at (http://\S+),", self.said)[1]
         self.session = requests.Session()
@@ -275,3 +278,266 @@ def test_a_mask_that_comes_back_from_the_form_does_not_become_the_key(airflow):
     answer = airflow.api("/connections/test", "POST", json={**known, "connection_id": "mask_only"})
     assert answer["message"] == "The API key is missing or cannot be one: enter it in the password field."
     assert len(airflow.state()["requests"]) == before
+
+
+# -- in a browser: skipped where there is none; `make browser` brings it
+
+ARGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
+HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) \u202egpj.exe"
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
+    path = shutil.which("chromium")
+    if not path:
+        pytest.skip("there is no chromium: make browser")
+    with sync_api.sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=path, args=ARGS)
+
+
+@pytest.fixture
+def sign_in(chromium, airflow):
+    """Open Airflow as somebody: ``sign_in(user, scheme)``. No dialog may open and no script may fail."""
+    faults: list[str] = []
+    contexts = []
+
+    def do(user: str | None = "admin", scheme: str = "light"):
+        context = chromium.new_context(viewport={"width": 1400, "height": 1000}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(60_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        if user:
+            page.goto(f"{airflow.url}/auth/login")
+            page.fill("input[name=username]", user)
+            page.fill("input[name=password]", user)
+            page.click("button[type=submit]")
+            page.get_by_role("link", name="Dags").first.wait_for()
+        return page
+
+    yield do
+    for context in contexts:
+        context.close()
+    assert faults == []
+
+
+def picture(page, name: str) -> None:
+    """Keep a picture of what is seen, where UI_PICTURES names a folder."""
+    if folder := os.environ.get("UI_PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+def tavus_page(page, airflow):
+    """Open the Tavus page from the navigation and return its frame, read to the end."""
+    page.goto(airflow.url)
+    page.get_by_role("link", name="Tavus").first.click()
+    frame = page.frame_locator("iframe[title=Tavus]")
+    frame.locator("#runs table").wait_for()
+    frame.locator("#replicas tbody tr").first.wait_for()
+    return frame
+
+
+def test_in_a_browser_a_connection_is_made_in_the_form_and_its_test_button_answers(airflow, sign_in):
+    page = sign_in()
+    page.goto(f"{airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    page.fill("input[name=connection_id]", "made_in_the_form")
+    page.locator("[role=dialog] input[role=combobox]").first.click()
+    page.keyboard.type("Tavus")
+    page.keyboard.press("Enter")
+    page.get_by_text("Base URL").wait_for()
+    assert page.get_by_placeholder("https://tavusapi.com").is_visible()
+    assert page.locator("input[name=password]").get_attribute("type") == "password"
+    assert page.locator("input[name=port], input[name=login], input[name=schema]").count() == 0
+    page.fill("input[name=host]", airflow.sandbox)
+    page.fill("input[name=password]", "sandbox")
+    picture(page, "connection-form")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("button", name="Test Connection").first.click()
+    page.get_by_text("Tavus accepted the API key.").wait_for()
+    assert airflow.api("/connections/made_in_the_form")["port"] is None
+
+
+def test_in_a_browser_one_replica_is_deleted_from_its_form_and_a_bad_id_is_refused(airflow, sign_in):
+    airflow.session.post(
+        f"{airflow.sandbox}/_sandbox/replicas",
+        json={"replica_id": "rbrowser0001", "replica_name": "from the form", "age": "3d"},
+        timeout=10,
+    )
+    runs = len(airflow.api("/dags/tavus_delete_replica/dagRuns")["dag_runs"])
+    page = sign_in()
+    page.goto(f"{airflow.url}/dags/tavus_delete_replica")
+    page.get_by_role("button", name="Trigger").first.click()
+    go = page.locator("[role=dialog]").get_by_role("button", name="Trigger")
+    field = page.locator("[name=element_replica_id]")
+    field.wait_for()
+    assert go.is_disabled()
+    assert page.get_by_text("Cannot be undone").is_visible()
+    picture(page, "trigger-form")
+    field.fill("r1/../r2")
+    go.click()
+    page.get_by_text("Invalid input for param replica_id").first.wait_for()
+    assert len(airflow.api("/dags/tavus_delete_replica/dagRuns")["dag_runs"]) == runs
+    field.fill("rbrowser0001")
+    go.click()
+    run = airflow.until(
+        lambda: [
+            run
+            for run in airflow.api("/dags/tavus_delete_replica/dagRuns")["dag_runs"]
+            if run["conf"].get("replica_id") == "rbrowser0001"
+        ]
+    )[0]
+    assert airflow.finished(f"/dags/tavus_delete_replica/dagRuns/{run['dag_run_id']}")[0] == "success"
+    assert {"replica_id": "rbrowser0001", "hard": False} in airflow.state()["deletes"]
+
+
+@pytest.mark.parametrize(("answer", "gone"), [("Reject", False), ("Approve", True)])
+def test_in_a_browser_a_purge_is_answered_on_a_page_where_names_are_text(airflow, sign_in, answer, gone):
+    replica_id = f"rhostile{answer.lower()}"
+    names = {replica_id: f"{answer} {HOSTILE}", f"{replica_id}2": f"{answer} https://evil.test a@evil.test"}
+    airflow.session.post(
+        f"{airflow.sandbox}/_sandbox/replicas",
+        json=[{"replica_id": key, "replica_name": name, "age": "300d"} for key, name in names.items()],
+        timeout=10,
+    )
+    run = airflow.trigger("tavus_purge_replicas", include=[f"{answer} *"])
+    airflow.page(run)
+    for scheme in ("dark", "light"):
+        page = sign_in(scheme=scheme)
+        page.goto(f"{airflow.url}{run.replace('/dagRuns/', '/runs/')}/tasks/approve/required_actions")
+        page.get_by_text("onerror").first.wait_for()
+        assert page.locator("img[src=x], a[href^=javascript], a[href*=evil]").count() == 0
+        assert page.get_by_text("This cannot be undone").is_visible()
+        picture(page, f"approval-{scheme}")
+    page.get_by_role("button", name=answer).first.click()
+    assert airflow.finished(run)[0] == "success"
+    assert ({"replica_id": replica_id, "hard": True} in airflow.state()["deletes"]) == gone
+
+
+def test_in_a_browser_the_tavus_page_shows_the_account_as_the_sandbox_has_it(airflow, sign_in):
+    run = airflow.trigger("tavus_prune_replicas", dry_run=True)
+    assert airflow.finished(run)[0] == "success"
+    mine = [
+        row
+        for row in airflow.state()["replicas"]
+        if not row["deleted"] and row["replica_type"].startswith("user")
+    ]
+    planned = airflow.xcom(run, "plan")["delete"]
+    for scheme in ("dark", "light"):
+        page = sign_in("viewer", scheme)
+        frame = tavus_page(page, airflow)
+        assert frame.locator("html").get_attribute("data-theme") == scheme
+        tiles = frame.locator("#tiles li strong").all_inner_texts()
+        assert tiles[:2] == [str(len(mine)), str(len(planned))]
+        picture(page, f"page-{scheme}")
+    shown = set(frame.locator("#replicas td.id").all_inner_texts())
+    assert shown == {row["replica_id"] for row in mine}
+    assert frame.locator("img").count() == 0
+    # search, filter, sort, by keyboard
+    frame.locator("#search").fill("rhostilereject")
+    (name,) = frame.locator("#replicas td.name").all_inner_texts()
+    assert name.startswith("Reject <img src=x onerror=alert(1)> **b**")
+    assert "\\u202egpj.exe" in name
+    frame.locator("#search").fill("")
+    frame.locator("#verdict").select_option("expired")
+    assert set(frame.locator("#replicas td.id").all_inner_texts()) == {row["replica_id"] for row in planned}
+    frame.get_by_role("button", name="age").focus()
+    page.keyboard.press("Enter")
+    ages = [
+        int(text.split()[0].replace(",", ""))
+        for text in frame.locator("#replicas td.number").all_inner_texts()
+    ]
+    assert ages == sorted(ages, reverse=True)
+    assert frame.locator("th[aria-sort=descending]").inner_text().startswith("age")
+    # the history has the outcomes that the reports have
+    (counts,) = [
+        row.locator("td.number").all_inner_texts()
+        for row in frame.locator("#runs tbody tr").all()
+        if run.split("/")[4] in urllib.parse.unquote(row.locator("a").first.get_attribute("href"))
+    ]
+    assert counts[:4] == [str(len(planned)), "0", "0", str(len(planned))]
+    # out of its frame to the run
+    frame.get_by_role("link", name="Open the run").click()
+    page.wait_for_url("**/dags/tavus_prune_replicas/runs/**")
+
+
+def test_in_a_browser_the_link_of_a_task_shows_the_plan_of_its_own_run(airflow, sign_in):
+    run = airflow.trigger("tavus_prune_replicas", dry_run=True, older_than="250d")
+    assert airflow.finished(run)[0] == "success"
+    links = airflow.api(f"{run}/taskInstances/apply/links")["extra_links"]
+    assert links["Replicas at Tavus"] == "https://platform.tavus.io/dev/replicas"
+    last = airflow.trigger("tavus_prune_replicas", dry_run=True)
+    assert airflow.finished(last)[0] == "success"
+    page = sign_in("viewer")
+    page.goto(links["Tavus page"])
+    frame = page.frame_locator("iframe[title=Tavus]")
+    frame.locator("#replicas tbody tr").first.wait_for()
+    assert airflow.xcom(run, "plan")["digest"][:16] in frame.locator("#about").inner_text()
+
+
+def test_in_a_browser_whoever_may_not_read_is_told_so_and_shown_nothing(airflow, sign_in):
+    page = sign_in(None)
+    page.goto(f"{airflow.url}/tavus/")
+    page.get_by_text("You are not signed in to Airflow").wait_for()
+    assert not page.locator("#content, #history").first.is_visible()
+    page.route("**/api/v2/**", lambda route: route.fulfill(status=403, json={"detail": "Forbidden"}))
+    page.reload()
+    page.get_by_text("Your Airflow role may not read this").wait_for()
+    assert not page.locator("#content, #history").first.is_visible()
+    page.unroute_all()
+    page.route("**/api/v2/**", lambda route: route.fulfill(json={"task_instances": [], "total_entries": 0}))
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_text("No plan has been made yet").wait_for()
+    picture(page, "page-empty")
+
+
+def test_in_a_browser_5000_replicas_are_paged_and_a_plan_without_verdicts_says_so(airflow, sign_in):
+    rows = [
+        {
+            "replica_id": f"r{n:05}",
+            "replica_name": f"person {n}",
+            "rung": ("kept", "not_expired", "held", "expired")[n % 4],
+            "word": "any",
+            "reason": f"{n % 700} days old",
+            "otherwise": None,
+            "age_days": n % 700,
+        }
+        for n in range(5_000)
+    ]
+    plan = {"listed": 5_000, "delete": [], "scheduled": [], "undetermined": [], "keep": {"in_use": 5_000}}
+    task = {
+        "dag_id": "d",
+        "dag_run_id": "r",
+        "task_id": "plan",
+        "map_index": -1,
+        "state": "success",
+        "id": "1",
+    }
+    tasks = [{**task, "operator_name": "PlanRetentionOperator", "run_after": "2026-01-01T00:00:00Z"}]
+    verdicts: dict[str, Any] = {"value": rows}
+
+    def reply(route):
+        url = route.request.url
+        if "/xcomEntries/verdicts" in url:
+            return route.fulfill(json=verdicts)
+        if "/xcomEntries/return_value" in url:
+            return route.fulfill(json={"value": plan})
+        return route.fulfill(json={"task_instances": tasks, "total_entries": 1})
+
+    page = sign_in("viewer")
+    page.route("**/api/v2/**", reply)
+    page.goto(f"{airflow.url}/tavus/")
+    page.get_by_text("1 to 100 of 5,000 replicas").wait_for()
+    assert page.locator("#replicas tbody tr").count() == 100
+    page.get_by_role("button", name="Next", exact=True).click()
+    page.get_by_text("101 to 200 of 5,000 replicas").wait_for()
+    page.fill("#search", "person 4999")
+    page.get_by_text("1 to 1 of 1 replica").wait_for()
+    picture(page, "page-5000")
+    verdicts["value"] = {"counts": {"in_use": 6_000}, "notice": "6000 verdicts are too many for XCom"}
+    page.reload()
+    page.get_by_text("6000 verdicts are too many for XCom").wait_for()
+    assert page.locator("#decides-table td").first.inner_text().startswith("in use")
+    picture(page, "page-counts")

@@ -238,6 +238,7 @@ class PlanRetentionOperator(_TavusOperator):
         from tavus_provider.store import as_xcom
 
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            context["map_index_template"] = "{{ task.tavus_conn_id }}"
             policy = self._rendered_policy()
             dry_run = check_bool("dry_run", self.dry_run)
             ledger = self.ledger
@@ -493,6 +494,7 @@ class ApplyRetentionOperator(_TavusOperator):
         from tavus_provider.plan import check_plan
 
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            context["map_index_template"] = "{{ task.tavus_conn_id }}"
             dry_run = check_bool("dry_run", self.dry_run)
             plan = check_plan(
                 _opened(self.plan),
@@ -696,6 +698,7 @@ class LookUpReplicaOperator(_TavusOperator):
     def execute(self, context: Context) -> Plan:
         """Return the plan of one."""
         with _final_errors_do_not_retry(), contextlib.closing(self.hook):
+            context["map_index_template"] = "{{ task.replica_id }}"
             from tavus_provider.apply import BY_HAND, decide_one
             from tavus_provider.plan import make_plan
             from tavus_provider.retention import Decision

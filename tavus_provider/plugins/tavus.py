@@ -26,6 +26,7 @@ class TavusPlugin(AirflowPlugin):
             "name": "Tavus",
             "href": "tavus/",
             "icon": "tavus/icon.svg",
+            "icon_dark_mode": "tavus/icon-dark.svg",
             "destination": "nav",
             "url_route": "tavus",
             "nav_top_level": True,

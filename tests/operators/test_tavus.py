@@ -1244,3 +1244,20 @@ def test_a_red_apply_has_pushed_its_sentence_before_it_fails(sandbox):
     with pytest.raises(AirflowFailException):
         run(apply_task(plan), ti)
     assert ti.pushed["summary"] == "6 planned (soft): 6 refused"
+
+
+@pytest.mark.parametrize(
+    ("make", "label"),
+    [
+        (plan_task, "{{ task.tavus_conn_id }}"),
+        (lambda: apply_task(planned()), "{{ task.tavus_conn_id }}"),
+        (look, "{{ task.replica_id }}"),
+        (delete, "{{ task.replica_id }}"),
+    ],
+    ids=["plan", "apply", "look", "delete"],
+)
+def test_a_mapped_task_is_labelled_with_what_it_is_about(sandbox, make, label):
+    ti = Ti()
+    context = {"ti": ti}
+    make().execute(context)
+    assert context["map_index_template"] == label

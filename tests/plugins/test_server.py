@@ -15,7 +15,7 @@ from tavus_provider.plugins.server import PageServer
 
 ROOT = Path(__file__).parents[2]
 WWW = ROOT / "tavus_provider" / "plugins" / "www"
-OWN = [WWW / "index.html", WWW / "app.js", WWW / "style.css", WWW / "icon.svg"]
+OWN = [WWW / "index.html", WWW / "app.js", WWW / "style.css", WWW / "icon.svg", WWW / "icon-dark.svg"]
 APP = (WWW / "app.js").read_text(encoding="utf-8")
 
 

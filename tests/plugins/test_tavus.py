@@ -13,7 +13,7 @@ def test_the_page_stands_in_the_navigation_under_an_address_that_keeps_to_the_ba
 
     (view,), (app,) = TavusPlugin.external_views, TavusPlugin.fastapi_apps
     assert (view["name"], view["destination"], view["url_route"]) == ("Tavus", "nav", "tavus")
-    for name in ("href", "icon"):
+    for name in ("href", "icon", "icon_dark_mode"):
         assert f"/{view[name]}".startswith(f"{app['url_prefix']}/")
 
 

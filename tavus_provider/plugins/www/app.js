@@ -283,7 +283,9 @@ function showAbout({ run, ti, plan, report }) {
       `${plan.listed ? ((100 * going) / plan.listed).toFixed(1) : 0} % of the account of at most ${number(limits.max_deletion_percent)} %. `,
       `Good until ${time(plan.valid_until)}. Digest `, make("code", {}, plain(plan.digest ?? "–").slice(0, 16)), "…"),
   ];
-  if (ti.state === "failed") parts.push(make("p", { class: "note bad" }, "The plan task failed, so nothing was deleted: see its log. Usually a limit was passed."));
+  const over = going > limits.max_deletions || 100 * going > limits.max_deletion_percent * plan.listed;
+  if (over) parts.push(make("p", { class: "note bad" }, "This is more than the limits allow: a real run stops before its first delete."));
+  if (ti.state === "failed") parts.push(make("p", { class: "note bad" }, "The plan task failed, so nothing was deleted: see its log."));
   if (waiting) parts.push(make("p", { class: "note" }, "This plan waits for a person. ", link(`${taskPath(waiting)}/required_actions`, "Open its approval")));
   if (report?.counts) {
     const said = Object.entries(report.counts).filter(([, count]) => count).map(([name, count]) => `${number(count)} ${OUTCOMES[name]?.[0] ?? plain(name)}`);
@@ -319,7 +321,7 @@ function pick(rung) {
 function decider({ word, rung }) {
   const [verdict, mark] = rungOf(rung);
   const text = plain(word).replaceAll("_", " ");
-  return make("span", {}, marked(text, mark), text === verdict || text === rung?.replaceAll("_", " ") ? "" : make("span", { class: "soft" }, `, ${verdict}`));
+  return make("span", {}, marked(text, mark), !["expired", "scheduled", "held"].includes(rung) || text === verdict || text === rung ? "" : make("span", { class: "soft" }, `, ${verdict}`));
 }
 
 function showDecides(counts) {
@@ -484,6 +486,7 @@ const withOutcomes = () => state.runs.filter((run) => run.outcomes);
 function showRunsChart() {
   const runs = withOutcomes().reverse();
   const names = Object.keys(OUTCOMES).filter((name) => runs.some((run) => run.outcomes.counts[name]));
+  $("runs-chart").parentElement.hidden = !names.length;
   chart("runs-chart", `Bars: outcomes of the last ${plural(runs.length, "run")}. The table below has the numbers.`, {
     legend: true,
     data: {
@@ -546,6 +549,7 @@ function fillPlans(shown) {
   $("plans").replaceChildren(...plans.map(({ run, ti }, at) => make("option", { value: at },
     `${time(run.when)}  ${plain(run.dag_id)}${run.plan.length > 1 ? ` / ${plain(ti.task_id)} ${ti.map_index >= 0 ? plain(ti.rendered_map_index ?? ti.map_index) : ""}` : ""}  ${ti.state ?? ""}`)));
   $("plans").disabled = plans.length < 2;
+  $("plans").parentElement.hidden = !plans.length;
   $("plans").value = String(plans.findIndex(({ ti }) => ti.id === shown?.ti.id));
 }
 
