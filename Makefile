@@ -52,7 +52,7 @@ constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.tx
 		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
 
-picture: $(VENV)/ready  ## Draw docs/plan.svg anew
+picture: $(VENV)/ready  ## Draw the pictures in docs/ anew
 	$(VENV)/bin/python scripts/picture.py
 
 clean:  ## Remove what the other words have made

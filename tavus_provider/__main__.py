@@ -2,9 +2,13 @@
 
 import logging
 import sys
+import warnings
 
 from tavus_provider.cli import main
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)  # of Airflow and what it brings: it would stand between our lines
+    # What Airflow and its libraries have to say of themselves would stand between our lines.
+    logging.disable(logging.WARNING)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
     sys.exit(main())

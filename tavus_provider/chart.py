@@ -12,7 +12,7 @@ from tavus_provider.forecast import Forecast
 from tavus_provider.replica import one_line
 
 WIDTH, HEIGHT = 960, 320
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 64, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 84, 44
 
 
 def picture(forecast: Forecast) -> str:
