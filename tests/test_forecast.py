@@ -192,6 +192,18 @@ def test_what_was_deleted_softly_goes_for_good_in_a_simulation_of_permanent_dele
     assert gone(forecast(policy, replica("r12", 1), known=known)) == []
 
 
+def test_a_failed_training_goes_when_its_refund_can_no_longer_be_lost():
+    policy = {"expire": [{"older_than": "14d"}], "limits": ALL}
+    failed = replica("r12", 50, status="error", updated_at=NOW - timedelta(hours=30))
+    assert gone(forecast(policy, failed)) == [(2, "r12")]
+
+
+def test_what_is_used_no_longer_goes_when_its_last_use_is_long_enough_ago():
+    policy = {"expire": [{"unused_for": "10d"}], "limits": ALL}
+    use = Use([], [Activity("c12", "r12", None, "ended", NOW - 5.5 * DAY)], [])
+    assert gone(forecast(policy, replica("r12", 50), use=use)) == [(5, "r12")]
+
+
 def test_few_decisions_are_needed_where_little_happens(monkeypatch):
     decide, asked = RetentionPolicy.decide, []
     monkeypatch.setattr(
