@@ -75,7 +75,7 @@ constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.tx
 bench: $(VENV)/bench  ## How fast this is, beside what one would otherwise write (BENCH=--help)
 	@$(VENV)/bin/python benchmarks/bench.py $(BENCH)
 
-picture: $(VENV)/ready  ## Draw docs/plan.svg anew
+picture: $(VENV)/ready  ## Draw the pictures in docs/ anew
 	$(VENV)/bin/python scripts/picture.py
 
 vendor:  ## Take the chart library of the Tavus page anew from npm, as it is

@@ -1,4 +1,7 @@
-"""Draw docs/plan.svg: the table that `plan` logs for the sandbox's account, as a terminal shows it."""
+"""
+Draw docs/plan.svg, the table that `plan` logs for the sandbox's account, as a terminal shows it, and
+docs/simulation.svg, what `simulate` draws of it under docs/retention.yaml.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,19 @@ import sys
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-DRAWING = Path(__file__).resolve().parents[1] / "docs" / "plan.svg"
+if TYPE_CHECKING:
+    from tavus_provider.apply import Account
+    from tavus_provider.retention import RetentionPolicy
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS, ROW, CHAR = 176, 17, 7.25
 COLOURS = {"DELETE": "#ff7b72", "keep, in doubt": "#d29922", "keep": "#7ee787"}
 
 
-def lines() -> list[str]:
-    """Return the table, made by the code that makes it in a task."""
+def account(policy: RetentionPolicy) -> Account:
+    """Return all that a policy needs of the sandbox's account."""
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
     from tavus_provider.sandbox import Sandbox
 
@@ -27,16 +35,35 @@ def lines() -> list[str]:
         os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
         from tavus_provider.apply import read_account
         from tavus_provider.hooks.tavus import TavusHook
-        from tavus_provider.page import decision_sentence, decision_table
-        from tavus_provider.retention import RetentionPolicy
 
-        policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
         with TavusHook() as hook:
-            account = read_account(hook, policy, now=lambda: datetime.now(UTC))
-            decision = account.decide(policy, hard=False)
-        table = decision_table(decision, now=account.now)
+            return read_account(hook, policy, now=lambda: datetime.now(UTC))
+
+
+def lines() -> list[str]:
+    """Return the table, made by the code that makes it in a task."""
+    from tavus_provider.page import decision_sentence, decision_table
+    from tavus_provider.retention import RetentionPolicy
+
+    policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
+    read = account(policy)
+    decision = read.decide(policy, hard=False)
+    table = decision_table(decision, now=read.now)
     rule = "─" * (COLUMNS - 2)
     return [*(rule if set(line) == {"─"} else line for line in table), "", decision_sentence(decision)]
+
+
+def year() -> str:
+    """Return the picture of a simulated year."""
+    import yaml
+
+    from tavus_provider.chart import picture
+    from tavus_provider.forecast import simulate
+    from tavus_provider.retention import RetentionPolicy
+
+    policy = RetentionPolicy.read(yaml.safe_load((DOCS / "retention.yaml").read_text(encoding="utf-8")))
+    read = account(policy)
+    return picture(simulate(policy, read.replicas, read.use, now=read.now, days=365))
 
 
 def drawing(text: list[str]) -> str:
@@ -65,6 +92,6 @@ def drawing(text: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    DRAWING.parent.mkdir(exist_ok=True)
-    DRAWING.write_text(drawing(lines()), encoding="utf-8")
-    sys.stdout.write(f"{DRAWING.relative_to(Path.cwd())}\n")
+    for name, text in (("plan.svg", drawing(lines())), ("simulation.svg", year())):
+        (DOCS / name).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"docs/{name}\n")

@@ -41,6 +41,24 @@ def read_policy(location: str) -> RetentionPolicy:
     return policy
 
 
+def check_policy(location: str) -> list[str]:
+    """
+    Return all that is wrong with the policy in a file, or without effect in it, one sentence each.
+
+    :raises InvalidInput: if there is no such file, or it is not text
+    """
+    try:
+        text = _text(location)
+    except InvalidInput as error:
+        fault = str(error)
+    else:
+        try:
+            return RetentionPolicy.faults(_parse(text))
+        except InvalidInput as error:
+            return [str(error)]
+    raise InvalidInput(f"policy {location}: {fault}")
+
+
 def read_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
     """
     Return the ids under legal hold.
@@ -99,6 +117,10 @@ def _modified(location: str) -> datetime:
 
 
 def _read(location: str) -> Any:
+    return _parse(_text(location))
+
+
+def _text(location: str) -> str:
     try:
         with ObjectStoragePath(location).open("rb") as file:  # type: ignore[no-untyped-call]  # has no types
             blob = file.read(_MAX_BYTES + 1)
@@ -111,7 +133,7 @@ def _read(location: str) -> Any:
     else:
         if len(blob) > _MAX_BYTES:
             raise InvalidInput("is larger than 1 MiB")
-        return _parse(text)
+        return text
     raise InvalidInput(fault)
 
 

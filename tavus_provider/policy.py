@@ -1,8 +1,9 @@
 """
 The words of a policy: what may stand in it, and the sentence for what may not.
 
-Each reader returns the value or raises the sentence that the user will see. Knows neither Airflow nor
-HTTP nor the clock.
+Each reader returns the value or raises the sentence that the user will see. Beside it stands what an
+editor is told (``schema.py`` puts that together); where JSON Schema cannot say as much as the reader, it
+says less, never more. Knows neither Airflow nor HTTP nor the clock.
 """
 
 from __future__ import annotations
@@ -11,12 +12,23 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_before_validator_function
 
 from tavus_provider.exceptions import InvalidInput
-from tavus_provider.replica import check_replica_id, one_line
+from tavus_provider.replica import NO_ID, check_replica_id, one_line
 
 STATUSES: Final = ("started", "completed", "error")
 KINDS: Final = ("persona", "conversation", "video")
@@ -53,6 +65,7 @@ class Duration:
 
 
 NO_TIME: Final = Duration("0d", ZERO)
+_LONGEST: Final = timedelta(days=36500)
 
 
 def show(value: object) -> str:
@@ -65,6 +78,17 @@ def show(value: object) -> str:
     return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
+def _up_to(most: int) -> str:
+    """Return a regular expression for the whole numbers from 1 to ``most``, without leading zeros."""
+    digits = str(most)
+    found = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
+    for at, digit in enumerate(digits):  # of as many digits: the first that differs is smaller
+        low, left = int(at == 0), len(digits) - at - 1
+        if low < int(digit):
+            found.append(f"{digits[:at]}[{low}-{int(digit) - 1}]{f'[0-9]{{{left}}}' if left else ''}")
+    return "|".join([*found, digits])
+
+
 def _duration(value: object) -> Duration:
     if isinstance(value, Duration):
         return value
@@ -75,10 +99,10 @@ def _duration(value: object) -> Duration:
     match = re.fullmatch("0*([0-9]{1,9})([wdhm])", text)
     if match is None:
         raise ValueError(f"{said} is not a duration, write one number and one unit such as 90d {units}")
-    delta = int(match[1]) * _UNITS[match[2]][0]
-    if not ZERO < delta <= timedelta(days=36500):
+    count, unit = int(match[1]), _UNITS[match[2]][0]
+    if not 0 < count <= _LONGEST // unit:
         raise ValueError(f"{said} is not above zero and at most 36500d")
-    return Duration(text, delta)
+    return Duration(text, count * unit)
 
 
 def _text(value: object) -> str:
@@ -145,21 +169,74 @@ def _whole(low: int, high: int | None = None, hint: str = "") -> BeforeValidator
     return BeforeValidator(read)
 
 
-def or_default(default: object) -> BeforeValidator:
-    """``None`` is refused wherever it would mean that a condition or a guard has gone missing."""
-    return BeforeValidator(lambda value: default if value is None else value)
+@dataclass(frozen=True, slots=True)
+class OrDefault:
+    """``None`` means the default here; it is refused wherever a condition or a guard would go missing."""
+
+    default: object
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def read(value: object) -> object:
+            return self.default if value is None else value
+
+        return no_info_before_validator_function(read, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"anyOf": [handler(schema), {"type": "null"}]}
 
 
-OptionalDuration = Annotated[Duration | None, BeforeValidator(_duration), PlainSerializer(str)]
-Text = Annotated[str, BeforeValidator(_text)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(as_list)]
-Ids = Annotated[tuple[Annotated[str, BeforeValidator(_id)], ...], BeforeValidator(as_list)]
+def _told(**said: object) -> WithJsonSchema:
+    """What an editor is told of a word."""
+    return WithJsonSchema(dict(said))
+
+
+def _some(known: Sequence[str], at_least: int = 0) -> WithJsonSchema:
+    return _told(type="array", items={"enum": list(known)}, uniqueItems=True, minItems=at_least)
+
+
+_SEEN: Final = r"[^\s\x00-\x1f\x7f-\x9f]"
+_TEXT: Final = {
+    "type": "string",
+    "pattern": rf"^(?!None$){_SEEN}(({_SEEN}| )*{_SEEN})?$",
+    "patternErrorMessage": "write text that is not blank and neither begins nor ends with a space",
+}
+_ID: Final = {
+    "type": "string",
+    "pattern": "^(?!({})$)[A-Za-z0-9][A-Za-z0-9_-]{{1,63}}$".format(
+        "|".join("".join(f"[{c.upper()}{c}]" for c in word) for word in sorted(NO_ID))
+    ),
+    "patternErrorMessage": "write the id of a replica such as rf4e9d9790f0",
+    "examples": ["rf4e9d9790f0"],
+}
+_DURATION: Final = {
+    "type": "string",
+    "pattern": "^0*({})$".format(
+        "|".join(f"({_up_to(_LONGEST // unit)}){letter}" for letter, (unit, _) in _UNITS.items())
+    ),
+    "patternErrorMessage": "write one number and one unit such as 90d (units: w, d, h, m), at most 36500d",
+    "examples": ["90d", "2w", "12h"],
+}
+
+OptionalDuration = Annotated[
+    Duration | None, BeforeValidator(_duration), PlainSerializer(str), _told(**_DURATION)
+]
+Text = Annotated[str, BeforeValidator(_text), _told(**_TEXT)]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(as_list), _told(type="array", items=_TEXT)]
+Ids = Annotated[
+    tuple[Annotated[str, BeforeValidator(_id)], ...],
+    BeforeValidator(as_list),
+    _told(type="array", items=_ID),
+]
 
 
 class Part(BaseModel):
     """A mapping of known keys only: a guard whose name is mistyped must not be a guard left out."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -178,11 +255,20 @@ class Part(BaseModel):
 class Rule(Part):
     """May go: a replica of one of these statuses for which every condition given here holds."""
 
-    rule: Text = ""  # the policy fills in "rule 1"
+    model_config = ConfigDict(
+        json_schema_extra={"anyOf": [{"required": ["older_than"]}, {"required": ["unused_for"]}]}
+    )
+
+    rule: Text = ""
+    """What the rule is called in reasons, plans and reports; 'rule 1' and so on unless named."""
     older_than: OptionalDuration = None
+    """Created at least this long ago."""
     unused_for: OptionalDuration = None
-    status: Annotated[tuple[str, ...], _some_of(STATUSES)] = ("completed", "error")
+    """No conversation and no video for this long; what was never used counts from its creation."""
+    status: Annotated[tuple[str, ...], _some_of(STATUSES), _some(STATUSES, 1)] = ("completed", "error")
+    """What the replica may be: 'started' is still in training. 'completed' and 'error' unless named."""
     grace: OptionalDuration = None
+    """How long a replica is announced, in ledger, log and asset event, before it goes."""
 
     @model_validator(mode="after")
     def _asks_something(self) -> Rule:
@@ -206,13 +292,16 @@ class Names(Part):
     """Globs on the name, case-sensitive. No ``include`` means every name; ``exclude`` wins."""
 
     include: Texts = ()
+    """Globs: only replicas with such a name are considered; none means every name."""
     exclude: Texts = ()
+    """Globs: replicas with such a name are never considered, whatever include says."""
 
 
 class Scope(Names):
-    """What the policy considers at all."""
+    """What the policy considers at all; what is outside never goes."""
 
     model_names: Texts = ()
+    """Only replicas of these models, such as phoenix-3; none means every model."""
 
 
 class Narrow(Names):
@@ -222,17 +311,34 @@ class Narrow(Names):
         Duration | None,
         BeforeValidator(lambda value: None if value is None else _duration(value)),
         PlainSerializer(str, when_used="unless-none"),
+        _told(anyOf=[_DURATION, {"type": "null"}]),
     ] = None
+    """An age that all that goes must have, whatever rule it goes by."""
 
 
 class Keep(Part):
     """What stays although a rule matches."""
 
+    model_config = ConfigDict(json_schema_extra={"dependencies": {"group_by": ["keep_last"]}})
+
     protected_ids: Ids = ()
+    """Ids that never go; a preference, for a duty use legal_holds."""
     keep_within: OptionalDuration = None
-    keep_last: Annotated[int | None, _whole(1, hint=": to keep none by number leave it out")] = None
-    group_by: Annotated[str | None, BeforeValidator(_pattern)] = None
-    in_use: Annotated[tuple[str, ...], _some_of(KINDS)] = KINDS
+    """Whatever was created within this time stays."""
+    keep_last: Annotated[
+        int | None,
+        _whole(1, hint=": to keep none by number leave it out"),
+        _told(type="integer", minimum=1),
+    ] = None
+    """How many of each group stay, the newest, counted over all of the group and not only the expired."""
+    group_by: Annotated[
+        str | None,
+        BeforeValidator(_pattern),
+        _told(**_TEXT, allOf=[{"pattern": r"\(\?P<group>"}], examples=["^(?P<group>[^_]+)_"]),
+    ] = None
+    """Regular expression (Python's) on the name, whose group named 'group' is what keep_last counts by."""
+    in_use: Annotated[tuple[str, ...], _some_of(KINDS), _some(KINDS)] = KINDS
+    """What counts as use: default of a persona, active conversation, video being made. All unless named."""
 
     @model_validator(mode="after")
     def _groups_for_something(self) -> Keep:
@@ -245,13 +351,16 @@ class LegalHolds(Part):
     """Ids that a legal hold keeps, in a file (any Airflow object storage path) not older than ``max_age``."""
 
     file: Text
-    max_age: Annotated[Duration, BeforeValidator(_duration), PlainSerializer(str)]
+    """YAML or JSON: a list of ids, or a mapping with replica_ids and as_of, the time it was true."""
+    max_age: Annotated[Duration, BeforeValidator(_duration), PlainSerializer(str), _told(**_DURATION)]
+    """How old the list may be; if it is older, or cannot be read, nothing at all is deleted."""
 
 
 class AccountCheck(Part):
     """How it is told that this is the right account: replicas that must be listed, and never go."""
 
     expect_present: Ids = ()
+    """Ids that must be listed; if one is not, it is the wrong account and nothing is deleted."""
 
 
 class Limits(Part):
@@ -262,9 +371,14 @@ class Limits(Part):
     not set the run goes on, for what is in doubt stays in any case.
     """
 
-    max_deletions: Annotated[int, _whole(0)] = 10
-    max_deletion_percent: Annotated[int, _whole(0, 100)] = 25
-    max_undetermined_percent: Annotated[int | None, _whole(0, 100)] = None
+    max_deletions: Annotated[int, _whole(0), _told(type="integer", minimum=0)] = 10
+    """The most replicas that one run may delete; 0 allows none."""
+    max_deletion_percent: Annotated[int, _whole(0, 100), _told(type="integer", minimum=0, maximum=100)] = 25
+    """The most that one run may delete, in percent of what is listed; 0 allows none."""
+    max_undetermined_percent: Annotated[
+        int | None, _whole(0, 100), _told(type="integer", minimum=0, maximum=100)
+    ] = None
+    """How much of the account may be in doubt before a run stops, in percent; no limit if left out."""
 
     def breach(self, *, delete: int, listed: int, undetermined: int = 0) -> str | None:
         """Return the sentence that names each limit which this many would pass, if any."""

@@ -19,7 +19,8 @@ from typing import Any, Final
 from tavus_provider.exceptions import BadAnswer, InvalidInput
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
-_NO_ID = frozenset({"none", "null", "undefined", "nan", "true", "false"})
+NO_ID = frozenset({"none", "null", "undefined", "nan", "true", "false"})
+"""What a missing value looks like after rendering, in any case."""
 _ISO = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-5][0-9])"
 )
@@ -40,7 +41,7 @@ def check_replica_id(value: object) -> str:
     :raises InvalidInput: if it is not a ``str``, does not match ``[A-Za-z0-9][A-Za-z0-9_-]{1,63}`` in
         full, or is what a missing value looks like after rendering (``None``, ``null``, ``nan`` ...)
     """
-    if type(value) is str and _ID.fullmatch(value) and value.lower() not in _NO_ID:
+    if type(value) is str and _ID.fullmatch(value) and value.lower() not in NO_ID:
         return value
     try:
         shown = ascii(value)

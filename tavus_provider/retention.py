@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, NamedTuple, Self
 from unicodedata import normalize
 
-from pydantic import BeforeValidator, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import BadAnswer, InvalidInput
@@ -33,12 +33,12 @@ from tavus_provider.policy import (
     Names,
     Narrow,
     OptionalDuration,
+    OrDefault,
     Part,
     Rule,
     Scope,
     Text,
     as_list,
-    or_default,
     show,
 )
 from tavus_provider.replica import Activity, Persona, Replica, one_line
@@ -60,15 +60,25 @@ class RetentionPolicy(Part):
     that long ago.
     """
 
-    name: Annotated[Text, or_default("retention")] = "retention"
-    expire: Annotated[tuple[Rule, ...], BeforeValidator(as_list)]
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"expire": {"contains": {"required": ["grace"]}}}, "required": ["expire"]},
+            "then": {"required": ["name"]},
+        }
+    )
+
+    name: Annotated[Text, OrDefault("retention")] = "retention"
+    """What the policy is called; the schedule of a policy with grace is kept under this name."""
+    expire: Annotated[tuple[Rule, ...], BeforeValidator(as_list), Field(json_schema_extra={"minItems": 1})]
+    """What may go: a replica that one of these rules matches and nothing keeps."""
     scope: Scope = Scope()
     narrow: Narrow = Narrow()
     keep: Keep = Keep()
     legal_holds: LegalHolds | None = None
     account: AccountCheck | None = None
     hard_delete_after: OptionalDuration = None
-    limits: Annotated[Limits, or_default(Limits())] = Limits()
+    """When what was deleted softly by this package comes into a plan for permanent deletes."""
+    limits: Annotated[Limits, OrDefault(Limits())] = Limits()
 
     @field_validator("expire", mode="after")
     @classmethod
@@ -102,9 +112,17 @@ class RetentionPolicy(Part):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            problems = [_in_plain_words(detail) for detail in error.errors(include_url=False)]
+            problems = _in_plain_words(error)
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise InvalidInput(f"policy: {'; '.join(problems[:5])}{more}")
+
+    @classmethod
+    def faults(cls, value: object) -> list[str]:
+        """Return all that is wrong with a policy, or without effect in it, one sentence each; or nothing."""
+        try:
+            return cls.model_validate(value).contradictions()
+        except ValidationError as error:
+            return _in_plain_words(error)
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole policy with its defaults; :meth:`read` makes the same policy of it again."""
@@ -217,12 +235,15 @@ class RetentionPolicy(Part):
         return facts, cases
 
 
-def _in_plain_words(detail: Any) -> str:
-    where = ".".join(str(step) for step in detail["loc"])
-    said = detail.get("ctx", {}).get("error")
-    if said is None:
-        said = "is missing" if detail["type"] == "missing" else f"{show(detail['input'])} cannot be used"
-    return f"{where}: {said}" if where else str(said)
+def _in_plain_words(error: ValidationError) -> list[str]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        where = ".".join(str(step) for step in detail["loc"])
+        said = detail.get("ctx", {}).get("error")
+        if said is None:
+            said = "is missing" if detail["type"] == "missing" else f"{show(detail['input'])} cannot be used"
+        problems.append(f"{where}: {said}" if where else str(said))
+    return problems
 
 
 # --- facts: what the rungs need, gathered once per decision -------------------------------------------

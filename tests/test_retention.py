@@ -161,6 +161,7 @@ LIMIT = "is not above zero and at most 36500d"
         pytest.param("3y", f"'3y' {DURATION}", id="years"),
         pytest.param("\u0669\u0660d", f"'\\u0669\\u0660d' {DURATION}", id="arabic digits"),
         pytest.param("36501d", f"'36501d' {LIMIT}", id="a day more than a century"),
+        pytest.param("999999999w", f"'999999999w' {LIMIT}", id="more than Python can count"),
         pytest.param("9" * 99 + "d", f"'{'9' * 36}... {DURATION}", id="far more"),
         pytest.param(10**60, f"a huge number {DURATION}", id="huge number"),
         pytest.param(["90d"], f"a list {DURATION}", id="list"),
