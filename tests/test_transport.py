@@ -512,6 +512,21 @@ def test_one_rate_limit_closes_the_gate_for_all_of_an_account(transport, clock, 
     assert clock.waits == [30]
 
 
+def test_who_asks_while_another_waits_out_a_rate_limit_waits_too(transport, clock, raw_server):
+    server = raw_server(lambda *_: OK)
+    one, other = transport(server.url), transport(server.url)
+    passed = []
+
+    def sleep(seconds: float) -> None:
+        one.gate.sleep = clock.sleep
+        other.send("GET", R1)  # while the one waits
+        passed.append(clock.now)
+
+    one.gate.sleep = sleep
+    one.pause(1, 0.0, Answer(429, {"retry-after": "5"}, b""))
+    assert passed[0] >= 1005
+
+
 def test_a_gate_that_closes_while_somebody_waits_keeps_the_spacing(clock):
     gate = Gate(sleep=clock.sleep, clock=clock)
     gate.wait(1)
