@@ -6,6 +6,7 @@ The whole of Airflow, as ``make airflow`` starts it: a scheduler, an API server,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -20,6 +21,7 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from airflow.sdk import ObjectStoragePath
@@ -78,6 +80,32 @@ class Airflow:
 
     def state(self) -> Any:
         return self.session.get(f"{self.sandbox}/_sandbox/state", timeout=10).json()
+
+    def sandbox_does(self, what: str, **told: Any) -> None:
+        answer = self.session.post(f"{self.sandbox}/_sandbox/{what}", json=told or None, timeout=10)
+        assert answer.ok, answer.text
+
+    def deleted(self) -> set[str]:
+        return {row["replica_id"] for row in self.state()["deletes"]}
+
+    def task_process(self) -> psutil.Process:
+        """The process of a task that is talking to the sandbox."""
+        port = int(self.sandbox.rsplit(":", 1)[1])
+
+        def talks(process: psutil.Process) -> bool:
+            with contextlib.suppress(psutil.Error):
+                return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
+            return False
+
+        everybody = psutil.Process(self.process.pid).children(recursive=True)
+        (found,) = (process for process in everybody if talks(process))
+        return found
+
+    def clear(self, run: str, task: str) -> None:
+        dag_id, run_id = run.split("/")[2], run.split("/")[4]
+        told = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task], "only_failed": False}
+        self.api(f"/dags/{dag_id}/clearTaskInstances", "POST", json=told)
+        self.until(lambda: self.api(run)["state"] not in ("success", "failed"))
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
         self.until(lambda: dag_id in [dag["dag_id"] for dag in self.api("/dags")["dags"]])
@@ -200,16 +228,10 @@ def test_a_permanent_delete_by_hand_waits_for_an_approval(airflow):
 def test_a_cleared_approval_does_not_ask_again(airflow):
     run = airflow.trigger("tavus_purge_replicas", include=["black-friday_*", "webinar_*"])
     airflow.page(run)
-    dag_id, run_id = run.split("/")[2], run.split("/")[4]
     airflow.answer(run, "Reject")
     airflow.finished(run)
-    airflow.api(
-        f"/dags/{dag_id}/clearTaskInstances",
-        "POST",
-        json={"dry_run": False, "dag_run_id": run_id, "task_ids": ["approve"], "only_failed": False},
-    )
     before = airflow.state()["deletes"]
-    airflow.until(lambda: airflow.api(run)["state"] != "success")
+    airflow.clear(run, "approve")
     assert airflow.finished(run)[1]["approve"] == "failed"
     assert airflow.state()["deletes"] == before
 
@@ -541,3 +563,58 @@ def test_in_a_browser_5000_replicas_are_paged_and_a_plan_without_verdicts_says_s
     page.get_by_text("6000 verdicts are too many for XCom").wait_for()
     assert page.locator("#decides-table td").first.inner_text().startswith("in use")
     picture(page, "page-counts")
+
+
+def stuck(replica_id: str, when: str) -> dict[str, Any]:
+    """A delete that is not answered while anybody waits for it."""
+    return {"method": "DELETE", "path": f"/v2/replicas/{replica_id}", "delay": 600, "when": when}
+
+
+def finished_after_the_kill(airflow: Airflow, run: str, planned: set[str]) -> dict[str, dict[str, str]]:
+    """Kill the process of the task, clear the task, and return what its next try reports."""
+    airflow.task_process().kill()
+    state, tasks = airflow.finished(run)
+    assert (state, tasks["apply"]) == ("failed", "failed")
+    airflow.sandbox_does("switches", faults=[])
+    airflow.clear(run, "apply")
+    state, tasks = airflow.finished(run)
+    assert (state, tasks["apply"]) == ("success", "success")
+    effects = [row["replica_id"] for row in airflow.state()["deletes"]]
+    assert sorted(effects) == sorted(planned)
+    report = airflow.xcom(run, "apply")
+    assert {item["replica_id"] for item in report["items"]} == planned
+    tries, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
+    assert differences(tries, report) == []
+    killed, last = (
+        one for one in tries if one.began.get("plan_digest") == report["plan_digest"] and one.intended
+    )
+    assert (killed.began["try_number"], last.began["try_number"]) == (1, 2)
+    assert (killed.closed, last.closed) == (False, True)
+    assert not [finding for finding in findings if killed.name not in finding]
+    return {item["replica_id"]: item for item in report["items"]}
+
+
+def test_a_worker_killed_in_the_middle_of_a_prune_is_finished_by_the_next_try(airflow):
+    airflow.sandbox_does("reset")
+    answered = {"r1a0c5e8f3b2", "r2b9d41c07ae", "r3f6a2e9d815", "r6d3b8f1e5a7"}
+    before, after = "r4c81b7f0d3e", "r5e27d9a6c40"
+    airflow.sandbox_does("switches", faults=[stuck(before, "before"), stuck(after, "after")])
+    run = airflow.trigger("tavus_prune_replicas")
+    airflow.until(lambda: airflow.deleted() == answered | {after})
+    items = finished_after_the_kill(airflow, run, answered | {before, after})
+    assert items[before]["outcome"] == "deleted"
+    for replica_id in answered | {after}:
+        assert "by an earlier try of this task" in items[replica_id]["detail"]
+
+
+def test_a_worker_killed_in_the_middle_of_an_approved_purge_needs_no_other_approval(airflow):
+    airflow.sandbox_does("reset")
+    done, left = "r1a0c5e8f3b2", "r2b9d41c07ae"
+    airflow.sandbox_does("switches", faults=[stuck(left, "before")])
+    run = airflow.trigger("tavus_purge_replicas", include=["spring-*", "summer-*"])
+    airflow.page(run)
+    airflow.answer(run, "Approve")
+    airflow.until(lambda: airflow.deleted() == {done})
+    items = finished_after_the_kill(airflow, run, {done, left})
+    assert items[left]["outcome"] == "deleted"
+    assert "by an earlier try of this task" in items[done]["detail"]

@@ -52,6 +52,12 @@ def run(job):
         approved_digest=plan["digest"] if hard else None, concurrency=job["concurrency"])
     signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())  # as Airflow's task runner does
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    if job["signal_in_the_reading"]:
+        read = TavusHook.list_personas
+        def list_personas(hook):
+            os.kill(os.getpid(), job["signal_in_the_reading"])
+            return read(hook)
+        TavusHook.list_personas = list_personas
     ti = Ti(job)
     with timeout(3600):  # what execution_timeout is: SIGALRM raises in the main thread
         operator.execute({"ti": ti, "task_instance": ti, "task": operator})
@@ -59,7 +65,8 @@ def run(job):
 def warm_up():  # so that no fork has to import again what is imported late
     try:
         ledger.Ledger("x", "x").begin("x").close()
-        job = {"env": {}, "plan": {"hard": False, "digest": ""}, "concurrency": 1, "run_id": "x"}
+        job = {"env": {}, "plan": {"hard": False, "digest": ""}, "concurrency": 1, "run_id": "x",
+               "signal_in_the_reading": 0}
         run(job | {"try_number": 1, "report": "x"})
     except BaseException:
         pass
@@ -134,16 +141,17 @@ class Batch:
     def seen(self) -> int:
         return len(self.sandbox.state()["requests"])
 
-    def run(self, *, concurrency, stop_after=None, by=signal.SIGKILL):
+    def run(self, *, concurrency, stop_after=None, when=lambda: True, by=signal.SIGKILL, in_the_reading=0):
         """Run one more try, and stop it when the sandbox has seen so many of its requests."""
         self.tries += 1
         self.report_file = self.folder / f"report-{self.tries}"
         env = {name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW", "no_"))}
         job = {"plan": self.plan, "env": env, "concurrency": concurrency, "run_id": str(self.folder)}
+        job |= {"try_number": self.tries, "report": str(self.report_file)}
         before = self.seen
-        pid = self.runner.start(job | {"try_number": self.tries, "report": str(self.report_file)})
+        pid = self.runner.start(job | {"signal_in_the_reading": in_the_reading})
         if stop_after is not None:
-            until(lambda: self.seen >= before + stop_after)
+            until(lambda: self.seen >= before + stop_after and when())
             os.kill(pid, by)
         return self.runner.exit_code()
 
@@ -239,10 +247,11 @@ def test_a_run_killed_at_any_request_is_finished_by_the_next_and_nothing_is_lost
 
 def test_what_was_recorded_before_the_kill_is_said_to_be_our_own_and_the_rest_perhaps(batch):
     running = batch(many=8, latency=0.0)
-    # By the time of the last a second has passed and what is done is recorded; its answer comes too late.
-    slow = {"method": "DELETE", "path": "/v2/replicas/old07", "delay": 2, "when": "after"}
-    running.sandbox.switch(faults=[slow, {"method": "DELETE", "path": "/v2/replicas/old03", "delay": 1.1}])
-    code = running.run(concurrency=1, stop_after=4 + 8)
+    # At old03 a second has passed and what is done is recorded; old07 is done, and never answered in time.
+    late = {"method": "DELETE", "path": "/v2/replicas/old03", "delay": 1.1}
+    never = {"method": "DELETE", "path": "/v2/replicas/old07", "delay": 50, "when": "after"}
+    running.sandbox.switch(faults=[late, never])
+    code = running.run(concurrency=1, stop_after=4 + 8, when=lambda: "old03" in verify(root())[0][0].outcomes)
     assert code == -signal.SIGKILL
     until(lambda: set(running.deletes()) == running.planned)
     (killed,) = verify(root())[0]
@@ -305,8 +314,8 @@ def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_
 def test_a_task_that_is_stopped_starts_no_further_delete_and_pushes_a_true_report(
     batch, by, error, concurrency
 ):
-    # Were it to go on it would come to those which take long, and would be waited for.
-    long = {"method": "DELETE", "path": "/v2/replicas/old[3-5]", "delay": 30, "times": None}
+    # Were the signal late, as many deletes as may be under way would wait for it here.
+    long = {"method": "DELETE", "path": "/v2/replicas/old[3-5]", "delay": 20, "times": concurrency}
     running = batch(many=60, latency=0.005, faults=[long])
     code = running.run(concurrency=concurrency, stop_after=4 + 6, by=by)
     assert code == 1
@@ -325,8 +334,10 @@ def test_a_task_that_is_stopped_starts_no_further_delete_and_pushes_a_true_repor
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGALRM])
 def test_a_task_that_is_stopped_while_it_reads_deletes_nothing(batch, by):
-    running = batch(latency=0.0)
-    running.sandbox.switch(faults=[{"path": "/v2/personas", "delay": 1}])
-    assert running.run(concurrency=4, stop_after=2, by=by) == 1
+    running = batch()
+    assert running.run(concurrency=4, in_the_reading=by) == 1
     assert running.deletes() == []
+    assert [r["method"] for r in running.sandbox.state()["requests"]].count("DELETE") == 0
     assert running.report["counts"]["not_attempted"] == MANY
+    assert running.run(concurrency=4) == 0
+    assert set(running.deletes()) == running.planned
