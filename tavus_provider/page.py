@@ -143,10 +143,10 @@ def approval_page(plan: Plan) -> str:
             "- **Reject**: nothing is deleted, and the run ends.",
             f"- **No answer** until {plain(plan['valid_until'])}: nothing is deleted, and the run fails.",
             "",
+            f"Digest of this plan: `{plan['digest']}`",
+            "",
             *(_by_rule(plan["delete"]) if count > SHORT_PAGE else ()),
             *rows,
-            "",
-            f"Digest of this plan: `{plan['digest']}`",
         ]
     )
 

@@ -418,7 +418,10 @@ def test_in_a_browser_one_replica_is_deleted_from_its_form_and_a_bad_id_is_refus
 @pytest.mark.parametrize(("answer", "gone"), [("Reject", False), ("Approve", True)])
 def test_in_a_browser_a_purge_is_answered_on_a_page_where_names_are_text(airflow, sign_in, answer, gone):
     replica_id = f"rhostile{answer.lower()}"
-    names = {replica_id: f"{answer} {HOSTILE}", f"{replica_id}2": f"{answer} https://evil.test a@evil.test"}
+    names = {
+        replica_id: f"{answer} {HOSTILE}",
+        f"rlink{answer.lower()}": f"{answer} https://evil.test a@evil.test",
+    }
     airflow.session.post(
         f"{airflow.sandbox}/_sandbox/replicas",
         json=[{"replica_id": key, "replica_name": name, "age": "300d"} for key, name in names.items()],

@@ -228,7 +228,7 @@ def test_a_long_page_says_what_the_answers_do_and_sums_up_before_its_list_begins
     page = approval_page(plan)
     head = page[: page.index("| r0")]
     assert "| old | 300 | 100 d | 399 d |" in head
-    for said in ("**Approve**", "**Reject**", "**No answer**", "This cannot be undone"):
+    for said in ("**Approve**", "**Reject**", "**No answer**", "This cannot be undone", plan["digest"]):
         assert said in head
     assert len(head.splitlines()) < 25
     assert "one by one" not in approval_page(planned(replica("r1"), replica("r2"), replica("r3")))
