@@ -93,7 +93,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "ledger": {
                         "description": "Folder in which intents and outcomes of deletes are recorded; any "
-                        "Airflow object storage path. A folder under AIRFLOW_HOME if empty.",
+                        "Airflow object storage path. A folder under AIRFLOW_HOME if empty. Plans too large "
+                        "for an XCom lie there too, in _plans.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/tavus-ledger",

@@ -61,7 +61,7 @@ class Tavus(Protocol):
 
     @property
     def clock_skew(self) -> float | None: ...
-    def list_replicas(self) -> list[Replica]: ...
+    def list_replicas(self, *, shrinking: bool = False) -> list[Replica]: ...
     def list_personas(self) -> list[Persona]: ...
     def list_conversations(self, *, newest: bool = ...) -> list[Activity]: ...
     def list_videos(self, *, newest: bool = ...) -> list[Activity]: ...
@@ -98,15 +98,17 @@ def read_account(
     *,
     now: Callable[[], datetime],
     known: Callable[[datetime], Known] = lambda now: Known(),
+    shrinking: bool = False,
 ) -> Account:
     """
     Read all that a policy needs of an account.
 
     :param now: called once, after everything else was read
     :param known: told that time, returns who is held, scheduled and soft-deleted
+    :param shrinking: whether replicas are being deleted meanwhile, by other batches of a plan
     :raises TavusError: if a list that the policy needs cannot be read completely
     """
-    replicas = tavus.list_replicas()
+    replicas = tavus.list_replicas(shrinking=shrinking)
     use = _use(tavus, policy)
     skew = tavus.clock_skew
     if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
@@ -263,10 +265,16 @@ class Application:
 
     def _still_so(self) -> list[Mapping[str, Any]]:
         policy = RetentionPolicy.read(self.plan["policy"])
-        account = read_account(self.tavus, policy, now=self.now, known=self.known)
+        mine = {row["replica_id"] for row in self._rows}
+        others = [row for row in self.plan["delete"] if row["replica_id"] not in mine]
+        account = read_account(self.tavus, policy, now=self.now, known=self.known, shrinking=bool(others))
+        seen = {replica.replica_id for replica in account.replicas} | self.carried().keys()
+        # What other batches are deleting does not keep the place of what is left, so they are not looked at:
+        # with fewer beside it a replica is rather kept.
+        theirs = {row["replica_id"] for row in others}
+        account = replace(account, replicas=[r for r in account.replicas if r.replica_id not in theirs])
         decision = account.decide(policy, hard=self.plan["hard"])
         fresh = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
-        carried = self.carried()
         todo = []
         for row in self._rows:
             replica_id = row["replica_id"]
@@ -286,7 +294,6 @@ class Application:
                 todo.append(row)
                 if not verdict.listed:
                     self._unlisted.add(replica_id)
-        seen = fresh.keys() | carried.keys()
         for rows in () if self.begun_before else (self._rows, self.plan["delete"]):
             missing = sum(row["replica_id"] not in seen for row in rows)
             if missing >= MANY and 2 * missing > len(rows):
@@ -296,34 +303,23 @@ class Application:
                     "to delete them: is it the wrong account, or was somebody else at work? Nothing was "
                     "deleted; make a new plan"
                 )
-        if breach := self._breach(policy, decision, fresh, carried):
+        # Limits are those of the whole plan: what earlier tries have deleted, and all of the other batches,
+        # counts as if it were still there to go.
+        gone = {i for i, done in self.earlier.items() if i not in fresh or done in _SAID_GONE}
+        gone -= {row["replica_id"] for row in todo}
+        before = [row for row in self._rows if row["replica_id"] in gone]
+        unlisted = [
+            row
+            for row in (*others, *before)
+            if row["replica_id"] not in fresh and row["rule"] != HARD_DELETE_AFTER
+        ]
+        if breach := policy.limits.breach(
+            delete=len(todo) + len(before) + len(others),
+            listed=decision.listed + len(unlisted),
+            undetermined=len(decision.undetermined),
+        ):
             raise PlanRefused(breach)
         return todo
-
-    def _breach(
-        self,
-        policy: RetentionPolicy,
-        decision: Decision,
-        fresh: Mapping[str, Verdict],
-        carried: Mapping[str, str | None],
-    ) -> str | None:
-        """
-        Hold the whole plan against the limits, whichever part of it this is.
-
-        What the plan has deleted by now counts as if it were still there to go, so that neither batches nor
-        tries let through together what one would not.
-        """
-        delete, listed = 0, decision.listed
-        for row in self.plan["delete"]:
-            replica_id = row["replica_id"]
-            verdict = fresh.get(replica_id)
-            if verdict is not None and _why_not(row, verdict) is None:
-                delete += 1
-            elif replica_id in carried and (carried[replica_id] in _SAID_GONE or verdict is None):
-                delete += 1
-                # What was deleted softly before was perhaps not listed then either.
-                listed += verdict is None and row["rule"] != HARD_DELETE_AFTER
-        return policy.limits.breach(delete=delete, listed=listed, undetermined=len(decision.undetermined))
 
     def _delete(self, todo: list[Mapping[str, Any]]) -> None:
         started = told = written = time.monotonic()
@@ -408,7 +404,9 @@ class Application:
         if not sent | gone:
             return
         try:
-            listed = {replica.replica_id for replica in self.tavus.list_replicas()}
+            batched = len(self._rows) < len(self.plan["delete"])
+            left = self.tavus.list_replicas(shrinking=batched)
+            listed = {replica.replica_id for replica in left}
         except TavusError as error:
             self.log(f"What is left could not be read afterwards, so absence was not seen: {error}")
             for replica_id in sent:

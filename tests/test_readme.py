@@ -88,6 +88,15 @@ def test_the_notices_of_the_example_reach_the_chat(readme_dag, sandbox, chat):
     assert chat[1:] == ["Pruned: 3 replicas"]
 
 
+def test_the_dag_over_workers_carries_out_its_whole_plan(readme_dag, sandbox):
+    run = readme_dag('"over_workers"', "over_workers")
+    assert run.state == "success"
+    planned = {row["replica_id"] for row in run.pull("plan")["delete"]}
+    assert planned
+    assert planned == {row["replica_id"] for row in sandbox.state()["deletes"]}
+    assert run.pull("summary")["counts"]["deleted"] == len(planned)
+
+
 @pytest.mark.parametrize("number", [0, 1], ids=["JSON", "URI"])
 def test_each_way_to_define_the_connection_is_read(number, monkeypatch):
     from tavus_provider.hooks.tavus import TavusHook

@@ -214,16 +214,19 @@ class TavusHook(BaseHook):
             return False, "Tavus asked to wait: too many requests."
         return False, "The answer was not one of Tavus: check the base URL."
 
-    def list_replicas(self) -> list[Replica]:
+    def list_replicas(self, *, shrinking: bool = False) -> list[Replica]:
         """
         Return all replicas of the type ``user``, complete.
 
+        :param shrinking: replicas are being deleted meanwhile: what is there at the end is returned, with
+            some that were there at the beginning; read one page after the other
         :raises BadAnswer: if the listing cannot be shown to be complete
         :raises TryLater: if Tavus cannot be reached
         :raises Unauthorized: if the key is refused
         """
         query = {"verbose": "true", "replica_type": "user"}
-        return self._list(REPLICAS, query, Replica.from_api, lambda row: row.replica_id)
+        listing = self._list_backwards if shrinking else self._list
+        return listing(REPLICAS, query, Replica.from_api, lambda row: row.replica_id)
 
     def list_personas(self) -> list[Persona]:
         """Return all personas (PALs), of whatever type; errors as for :meth:`list_replicas`."""
@@ -428,6 +431,44 @@ class TavusHook(BaseHook):
                     page += 1
         for number in range(page, first_page + _MAX_PAGES):
             yield number, read_page(number)
+
+    def _list_backwards(
+        self,
+        path: str,
+        query: Mapping[str, str],
+        read: Callable[[object], T],
+        identify: Callable[[T], str],
+    ) -> list[T]:
+        """
+        Read all pages, the last one first: a row that is deleted moves others into pages yet to be read.
+
+        So no row that stays is missed, as long as none is added; where the count grows, it begins again.
+        """
+        for _ in range(_LISTINGS):
+            rows: dict[str, T] = {}
+            page, size, least = 1, 0, None
+            while page > 0:
+                answer = self.transport.read(path, {**query, "limit": _PAGE, "page": page})
+                what = f"GET {path} page {page}"
+                data, total = _page(what, self._json(what, answer))
+                rows |= {identify(row): row for row in map(read, data)}
+                if least is None:
+                    # The server may clamp the limit, so what came is the size of a page.
+                    least, size = total, len(data)
+                    if len(rows) == total:
+                        return list(rows.values())
+                    page = min(-(-total // size), _MAX_PAGES) if size else 0
+                    rows = {}
+                elif total > least or len(data) != max(0, min(size, total - (page - 1) * size)):
+                    break
+                else:
+                    least, page = total, page - 1
+            if page == 0 and len(rows) >= total:
+                return list(rows.values())
+        raise BadAnswer(
+            f"GET {path} showed {len(rows)} rows and total_count {total}, or more came while it was read: "
+            "the listing is not complete, so nothing may be deleted on its ground"
+        )
 
     def _json(self, what: str, answer: Answer) -> Any:
         if answer.status == 200:

@@ -939,6 +939,73 @@ def test_an_operator_may_ask_for_less_than_the_connection_allows(connect, of_con
     assert (extras.concurrency, extras.requests_per_second) == used
 
 
+@pytest.fixture
+def meanwhile(serve, clock):
+    """A listing of 40 replicas in pages of 7, and what is done to the account after each page of it."""
+    sandbox = serve({"replicas": [{"replica_id": f"r{n:03}", "age": f"{n}d"} for n in range(40)]})
+    sandbox.switch(clamp_limit=7)
+
+    def listed(act):
+        with TavusHook() as hook:
+            real, pages = hook.transport.read, []
+
+            def read(path, query=None, **more):
+                answer = real(path, query, **more)
+                pages.append(query["page"])
+                act(sandbox, len(pages))
+                return answer
+
+            hook.transport.read = read
+            return [replica.replica_id for replica in hook.list_replicas(shrinking=True)], pages
+
+    return listed
+
+
+def gone(*numbers):
+    return [{"replica_id": f"r{n:03}", "deleted": "soft"} for n in numbers]
+
+
+def test_a_shrinking_listing_is_read_from_its_end(meanwhile):
+    listed, pages = meanwhile(lambda sandbox, page: None)
+    assert sorted(listed) == [f"r{n:03}" for n in range(40)]
+    assert pages == [1, 6, 5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5])
+@pytest.mark.parametrize("first", [0, 1, 20])
+def test_no_replica_that_stays_is_missed_while_others_are_deleted(meanwhile, at_once, first):
+    def act(sandbox, page):
+        numbers = range(first + at_once * (page - 1), first + at_once * page)
+        sandbox.put("replicas", *gone(*(n for n in numbers if n < 40)))
+
+    listed, _ = meanwhile(act)
+    with TavusHook() as hook:
+        left = {replica.replica_id for replica in hook.list_replicas()}
+    assert left
+    assert left <= set(listed)
+
+
+def test_a_listing_that_grows_while_it_is_read_backwards_is_begun_again(meanwhile):
+    def act(sandbox, page):
+        if page == 3:
+            sandbox.put("replicas", {"replica_id": "new", "age": "1d"})
+
+    listed, pages = meanwhile(act)
+    assert pages == [1, 6, 5, 4, 1, 6, 5, 4, 3, 2, 1]
+    assert "new" in listed
+
+
+def test_a_listing_that_grows_each_time_is_not_complete(meanwhile):
+    with pytest.raises(BadAnswer, match=r"^GET /v2/replicas showed .* more came while it was read"):
+        meanwhile(lambda sandbox, page: sandbox.put("replicas", {"replica_id": f"new{page}", "age": "1d"}))
+
+
+@pytest.mark.parametrize("count", ["high", "missing"])
+def test_a_count_that_is_not_right_is_seen_backwards_too(meanwhile, count):
+    with pytest.raises(BadAnswer):
+        meanwhile(lambda sandbox, page: sandbox.switch(total_count=count))
+
+
 @pytest.mark.parametrize("asked", [{"concurrency": 0}, {"concurrency": True}, {"requests_per_second": 0}])
 def test_an_operator_may_not_ask_for_what_makes_no_sense(connect, asked):
     connect(API)

@@ -811,22 +811,36 @@ def test_a_plan_beyond_its_limits_is_not_let_through_in_pieces(sandbox):
     assert requests(sandbox, "DELETE") == []
 
 
-def test_what_the_other_batches_have_deleted_counts_against_the_limits_of_the_whole(sandbox):
+def test_what_the_other_batches_are_to_delete_counts_against_the_limits_of_each(sandbox):
     plan = planned(
         policy=POLICY | {"limits": {"max_deletions": 4, "max_deletion_percent": 100}}, dry_run=True
     )
     one, two = split(plan, 3)
-    later = [row["replica_id"] for row in plan["delete"][3:5]]
-    calls = [
-        {"conversation_id": f"c{n}", "replica_id": replica_id, "status": "active", "age": "1h"}
-        for n, replica_id in enumerate(later)
-    ]
-    sandbox.put("conversations", *calls)
-    assert apply_batch(plan, one)["counts"]["deleted"] == 3  # of 4 that are to go
-    sandbox.put("conversations", *({**call, "status": "ended"} for call in calls))
+    for row in plan["delete"][:2]:
+        sandbox.put("replicas", {"replica_id": row["replica_id"], "replica_name": "another"})
     with pytest.raises(AirflowFailException, match=r"^6 of 26 replicas would be deleted, max_deletions is 4"):
         apply_batch(plan, two)
-    assert len(requests(sandbox, "DELETE")) == 3
+    assert apply_batch(plan, one)["counts"]["deleted"] == 1  # and 3 of the other are 4
+    with pytest.raises(AirflowFailException, match=r"^6 of 26 replicas would be deleted, max_deletions is 4"):
+        apply_batch(plan, two)
+    assert len(requests(sandbox, "DELETE")) == 1
+
+
+def test_what_the_newest_of_a_group_is_is_decided_without_what_the_other_batches_delete(serve):
+    """Nobody knows how far they are: when the one that was kept has gone, each may be the newest left."""
+    rows = [
+        {"replica_id": f"r{n}{n}", "replica_name": f"team_{n}", "age": age}
+        for n, age in enumerate(("200d", "210d", "220d"))
+    ]
+    sandbox = serve({"replicas": rows})
+    keep = {"keep_last": 1, "group_by": "^(?P<group>[^_]+)_"}
+    limits = {"max_deletions": 2, "max_deletion_percent": 100}
+    plan = planned(policy=POLICY | {"keep": keep, "limits": limits})
+    assert [row["replica_id"] for row in plan["delete"]] == ["r22", "r11"]
+    sandbox.put("replicas", {"replica_id": "r00", "deleted": "hard"})
+    for batch in split(plan, 1):
+        assert apply_batch(plan, batch)["counts"]["skipped"] == 1
+    assert requests(sandbox, "DELETE") == []
 
 
 def test_a_percentage_is_that_of_the_account_as_it_was_before_the_first_batch(serve):
