@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from tavus_provider.exceptions import InvalidInput, TryLater
 from tavus_provider.ledger import differences, root, verify
-from tavus_provider.operators import tavus as operators
+from tavus_provider.operators import base
 from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
 
 WORLD = {
@@ -34,7 +34,7 @@ class World:
         self.sandbox = sandbox
         self.run_task = run_task
         self.days = 0.0
-        monkeypatch.setattr(operators, "_now", lambda: datetime.now(UTC) + timedelta(days=self.days))
+        monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(days=self.days))
 
     def plan(self, policy=GRACE, **more):
         ti = self.run_task(PlanRetentionOperator(task_id="plan", policy=policy, **more))

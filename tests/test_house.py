@@ -43,10 +43,34 @@ MAY = {
     "apply": {"digest", "exceptions", "plan", "replica", "retention"},
     "batches": {"apply", "exceptions", "plan"},
     "store": {"digest", "exceptions", "ledger", "plan"},
-    "operators.tavus": {
-        *("account", "apply", "batches", "digest", "exceptions", "files", "hooks.tavus", "known", "ledger"),
-        *("links.tavus", "page", "plan", "policy", "replica", "retention", "store"),
+    "operators.base": {
+        *("digest", "exceptions", "hooks.tavus", "ledger", "links.tavus", "plan", "store"),
     },
+    "operators.delete": {
+        *(
+            "apply",
+            "exceptions",
+            "files",
+            "ledger",
+            "operators.base",
+            "operators.__init__",
+            "plan",
+            "replica",
+        ),
+        "retention",
+    },
+    "operators.plan": {
+        *("apply", "exceptions", "files", "known", "operators.base", "page", "plan"),
+        *("policy", "replica", "retention", "store"),
+    },
+    "operators.approve": {
+        *("digest", "exceptions", "ledger", "operators.base", "page"),
+    },
+    "operators.apply": {
+        *("account", "apply", "batches", "exceptions", "hooks.tavus", "known", "ledger", "operators.base"),
+        *("page", "plan", "replica", "retention"),
+    },
+    "operators.tavus": {"operators.apply", "operators.approve", "operators.delete", "operators.plan"},
     "links.tavus": {"exceptions"},
     "links.__init__": set(),
     "notifications.__init__": set(),
@@ -79,13 +103,11 @@ def imports(file: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative import"
             module = node.module or ""
-            if module == "tavus_provider":
-                rooms = {alias.name for alias in node.names}
-                found |= {
-                    f"tavus_provider.{r}" if f"{r}" in MAY else "tavus_provider.__init__" for r in rooms
-                }
-            else:
-                found.add(module)
+            for name in [f"{module}.{alias.name}" for alias in node.names]:
+                # "from tavus_provider.operators import base" imports a room, all else names in one.
+                room = name.removeprefix("tavus_provider.") in MAY
+                whole = "tavus_provider.__init__" if module == "tavus_provider" else module
+                found.add(name if room else whole)
     return found
 
 

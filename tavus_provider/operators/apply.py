@@ -1,0 +1,344 @@
+"""Apply: carry out a plan, whole or in batches, and make one report of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import Asset, AssetAlias, BaseOperator
+
+from tavus_provider.exceptions import (
+    TryLater,
+)
+from tavus_provider.operators import base
+from tavus_provider.operators.base import (
+    TavusOperator,
+    final_errors_do_not_retry,
+    is_template,
+    opened,
+    push,
+    try_number,
+    unchanged,
+    who_of,
+)
+from tavus_provider.replica import check_bool
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tavus_provider.apply import Application, Report
+    from tavus_provider.batches import Batch
+    from tavus_provider.hooks.tavus import TavusHook
+    from tavus_provider.ledger import Try
+    from tavus_provider.plan import Plan
+
+PRUNED = "tavus_replicas_pruned"
+"""Asset with an event for each green apply that was no dry run, with the counts of its report."""
+
+
+class ApplyRetentionOperator(TavusOperator):
+    """
+    Carry out a plan: delete what it names and what is still so.
+
+    Before the first delete the account is read again, completely, and decided again with the plan's own
+    policy; what is no longer to go is ``skipped``, what is missing is ``already_gone``. Before a permanent
+    delete each replica is read once more. Afterwards the list is read again: what is still listed is not
+    deleted, whatever was answered. The plan may get smaller here, never larger.
+
+    The XCom is the report; it is pushed and logged before the task fails. The task is green only if no
+    replica is ``refused``, ``unknown`` or ``not_attempted``. The intent is in the ledger before the first
+    delete is sent; a retry, or a rerun after the worker was killed, goes on from there, and its report
+    keeps the outcomes of earlier tries.
+
+    XCom ``summary`` is the report in one sentence. A green run that was no dry run is an event of the asset
+    ``tavus_replicas_pruned``, with ``counts``, ``hard`` and ``plan_digest``.
+
+    :param plan: the output of a plan task; templated
+    :param approved_digest: ``approve.output["approved_digest"]``, without which ``hard=True`` is refused;
+        templated
+    :param hard: delete the training footage too; must be as in the plan; not templated
+    :param dry_run: report every replica as ``skipped`` and send no delete; templated
+    :param concurrency: the most deletes at once; that of the connection (8) unless set, and never above it
+    :param requests_per_second: the most requests a second; never above that of the connection
+    :param batch: carry out a part of the plan only: one of the mappings that :class:`SplitRetentionOperator`
+        returns; limits, approval and digest stay those of the whole plan
+    :param side_by_side: how many tasks like this one may run at once; each keeps to its share of the
+        ``requests_per_second``
+    :param tavus_conn_id: id of the Airflow connection, the same as in the plan; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "approved_digest", "dry_run", "tavus_conn_id")
+
+    def __init__(
+        self,
+        *,
+        plan: Any,
+        approved_digest: Any = None,
+        hard: bool = False,
+        dry_run: bool | str = False,
+        concurrency: int | None = None,
+        requests_per_second: float | None = None,
+        outlets: Sequence[Any] = (),
+        batch: Mapping[str, Any] | None = None,
+        side_by_side: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        # An alias, because an asset would have an event after a dry run too.
+        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
+        self.plan = plan
+        self.batch = batch
+        self.side_by_side = side_by_side
+        self.approved_digest = approved_digest
+        self.hard = check_bool("hard", hard)
+        self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
+        if not isinstance(dry_run, str):
+            check_bool("dry_run", dry_run)
+        self.concurrency = concurrency
+        self.requests_per_second = requests_per_second
+        self._under_way: Application | None = None
+        self._killed = False
+        if (concurrency, requests_per_second) != (None, None) or side_by_side is True or side_by_side != 1:
+            from tavus_provider.account import check_bounds
+
+            check_bounds("side_by_side", side_by_side)
+            if concurrency is not None:
+                check_bounds("concurrency", concurrency)
+            if requests_per_second is not None:
+                check_bounds("requests_per_second", requests_per_second)
+
+    @cached_property
+    def hook(self) -> TavusHook:
+        """The hook of this task, as fast as its operator and its connection allow."""
+        from tavus_provider.hooks.tavus import TavusHook
+
+        return TavusHook(
+            self.tavus_conn_id,
+            concurrency=self.concurrency,
+            requests_per_second=self.requests_per_second,
+            side_by_side=self.side_by_side,
+        )
+
+    def execute(self, context: Context) -> Report:
+        """Delete, and return the report."""
+        from tavus_provider.apply import dry_report
+        from tavus_provider.batches import Batch
+        from tavus_provider.plan import check_plan
+
+        with final_errors_do_not_retry(), contextlib.closing(self.hook):
+            context["map_index_template"] = "{{ task.tavus_conn_id }}"
+            dry_run = check_bool("dry_run", self.dry_run)
+            plan = check_plan(
+                opened(self.plan),
+                now=base.now(),
+                hard=self.hard,
+                tavus_conn_id=self.tavus_conn_id,
+                origin=self.hook.origin,
+                approved_digest=self.approved_digest,
+            )
+            batch = None if self.batch is None else Batch.read(self.batch, plan)
+            rows = plan["delete"]
+            if batch is not None:
+                rows = batch.rows(plan)
+                context["map_index_template"] = label = batch.label(plan)
+                self.log.info("Batch %d of %d: replicas %s", batch.number, batch.of, label)
+            if dry_run:
+                return _say(self.log, context, dry_report(plan, rows), plan)
+            self._under_way = application = self._application(context, plan, batch, rows)
+            if self._killed:
+                self.on_kill()
+            try:
+                if rows:
+                    application.run()
+            finally:
+                # Whatever happens, the report is pushed first; only then may recording it fail.
+                report = _say(self.log, context, application.report(), plan)
+                push(context, "return_value", report)
+                application.close()
+            if message := _red(report):
+                if application.may_heal:
+                    raise TryLater(message)
+                raise AirflowFailException(message)
+            if batch is None:
+                _announce(context, report)
+            return report
+
+    def on_kill(self) -> None:
+        """Start no further delete; Airflow calls this on SIGTERM, and lets ``execute`` go on."""
+        self._killed = True
+        if self._under_way is not None:
+            self._under_way.stop("the task was told to stop")
+
+    def _application(
+        self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[Mapping[str, Any]]
+    ) -> Application:
+        from tavus_provider.apply import Application
+        from tavus_provider.known import known_of
+        from tavus_provider.ledger import work_of
+        from tavus_provider.retention import RetentionPolicy
+
+        ledger, who, policy = self.ledger, who_of(context), RetentionPolicy.read(plan["policy"])
+        if self.hard:
+            ledger.demand_shared("a permanent delete")
+        work = work_of("plan", plan["digest"])
+        tries = ledger.tries(work)
+        ids = {row["replica_id"] for row in rows}
+        own = ("dag_id", "run_id", "task_id", "map_index")
+        part = {} if batch is None else {"batch": batch.as_json()}
+        # Those of other batches go on while this one runs, so they are not what came before it.
+        before = [
+            one for one in tries if "intent" in one.began and one.began.get("batch") == part.get("batch")
+        ]
+        earlier = _left_by(one for one in before if all(one.began[key] == who[key] for key in own))
+        return Application(
+            plan,
+            self.hook,
+            concurrency=self.hook.transport.extras.concurrency,
+            now=base.now,
+            log=lambda line: self.log.info("%s", line),
+            begin=lambda **fields: ledger.begin(
+                work,
+                **who,
+                hard=self.hard,
+                plan_digest=plan["digest"],
+                policy_digest=plan["policy_digest"],
+                approved_digest=self.approved_digest,
+                earlier={one.name: one.last_digest for one in before},
+                **part,
+                **fields,
+            ),
+            known=lambda now: known_of(policy, ledger, now=now),
+            earlier=earlier,
+            earlier_tries=try_number(context) > 1,
+            begun_before=any(not ids.isdisjoint(one.intended) for one in tries),
+            rows=rows,
+            carried=lambda: _left_by(ledger.tries(work)),
+        )
+
+
+class SplitRetentionOperator(BaseOperator):
+    """
+    Split a plan into batches, for as many tasks side by side: ``.expand_kwargs(split.output)``.
+
+    Each mapping names a part of the plan by its number and the plan by its digest, and no replica: only
+    the plan does. The XCom is a list of them, empty where nothing is to be deleted, at most as long as
+    Airflow maps a task; a ``batch_size`` that would make more is enlarged, and the log says so. Each
+    batch reads the whole account again, so fewer and larger ones cost less.
+
+    :param plan: the output of a plan task; templated
+    :param batch_size: the most replicas in a batch, 1 to 100,000; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "batch_size")
+
+    def __init__(self, *, plan: Any, batch_size: int | str = 1_000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+        self.batch_size = batch_size
+        if not is_template(batch_size):
+            from tavus_provider.batches import check_batch_size
+
+            check_batch_size(batch_size)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return the batches."""
+        from airflow.configuration import conf
+
+        from tavus_provider.batches import MAX_BATCHES, check_batch_size, split
+
+        with final_errors_do_not_retry():
+            plan = unchanged(opened(self.plan))
+            size = check_batch_size(self.batch_size)
+            allowed = min(MAX_BATCHES, conf.getint("core", "max_map_length", fallback=MAX_BATCHES))
+            batches = split(plan, batch_size=size, max_batches=allowed)
+            largest = max((len(batch.rows(plan)) for batch in batches), default=0)
+            if largest > size:
+                self.log.warning(
+                    "Batches of %d would be more than %d, so they are of up to %d", size, allowed, largest
+                )
+            self.log.info("%d replicas in %d batches of up to %d", len(plan["delete"]), len(batches), largest)
+            return [{"batch": batch.as_json()} for batch in batches]
+
+
+class SummarizeRetentionOperator(BaseOperator):
+    """
+    Make one report of those of all batches, and fail if one replica of the plan may still be there.
+
+    Let it run whatever became of the batches: ``trigger_rule="all_done_min_one_success"``. What no report
+    tells of, because its task was killed for good or its report was too long, is taken from the ledger. The
+    XCom is the report of the whole plan; where that is larger than an XCom should be, its ``items`` are cut,
+    ``items_left_out`` says how many are missing, and ``counts`` are those of all.
+
+    :param plan: the output of the plan task; templated
+    :param reports: the output of the mapped apply task; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "reports")
+
+    def __init__(self, *, plan: Any, reports: Any, outlets: Sequence[Any] = (), **kwargs: Any) -> None:
+        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
+        self.plan = plan
+        self.reports = reports
+
+    def execute(self, context: Context) -> Report:
+        """Return the report."""
+        from tavus_provider.batches import summarize
+        from tavus_provider.ledger import Ledger, work_of
+
+        with final_errors_do_not_retry():
+            plan = unchanged(opened(self.plan))
+            ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
+            work = work_of("plan", plan["digest"])
+            report = summarize(
+                plan,
+                self.reports or (),
+                recorded=_left_by(ledger.tries(work)),
+                ledger=f"{ledger.place}/{work}",
+            )
+            report = _say(self.log, context, report, plan)
+            push(context, "return_value", report)
+            if message := _red(report):
+                raise AirflowFailException(message)
+            if not report["dry_run"]:
+                _announce(context, report)
+            return report
+
+
+def _left_by(tries: Iterable[Try]) -> dict[str, str | None]:
+    """What tries have left of each id: its last outcome, or ``None`` where only the intent was recorded."""
+    left: dict[str, str | None] = {}
+    for one in tries:
+        left |= dict.fromkeys(one.intended) | one.outcomes
+    return left
+
+
+def _say(log: Any, context: Context, report: Report, plan: Plan) -> Report:
+    """Log a report, push its sentence, and return it as it fits into an XCom."""
+    from tavus_provider.apply import fitted
+    from tavus_provider.page import report_sentence, report_table
+
+    for line in report_table(report, plan):
+        log.info("%s", line)
+    summary = report_sentence(report)
+    log.info("%s", summary)
+    push(context, "summary", summary)
+    return fitted(report)
+
+
+def _announce(context: Context, report: Report) -> None:
+    """Make the event that a green run leaves behind."""
+    if (events := context.get("outlet_events")) is not None:
+        extra = {name: report[name] for name in ("counts", "hard", "plan_digest")}
+        events[AssetAlias(PRUNED)].add(Asset(PRUNED), extra=extra)
+
+
+def _red(report: Report) -> str | None:
+    """Why a task with this report is not green."""
+    from tavus_provider.apply import RED
+
+    if red := sum(report["counts"][outcome] for outcome in RED):
+        total = sum(report["counts"].values())
+        return f"{red} of {total} planned replicas may still be there: see the report"
+    return None

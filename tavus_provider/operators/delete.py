@@ -1,0 +1,172 @@
+"""Delete one replica, and look at it before."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tavus_provider.exceptions import (
+    ReplicaNotFound,
+    TavusError,
+)
+from tavus_provider.operators import base
+from tavus_provider.operators.base import (
+    TavusOperator,
+    final_errors_do_not_retry,
+    try_number,
+    who_of,
+)
+from tavus_provider.replica import check_bool, check_replica_id
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tavus_provider.plan import Plan
+
+
+class DeleteReplicaOperator(TavusOperator):
+    """
+    Delete one Tavus replica. There is no undelete, whether ``hard`` or not.
+
+    Retries of the task are safe: a replica is deleted once, and what cannot be healed by a retry
+    (a bad id, 400, 401, 403) fails at once. Use ``.expand(replica_id=[...])`` for a few replicas, and
+    :class:`PlanRetentionOperator` with :class:`ApplyRetentionOperator` for many.
+
+    The XCom is ``{"replica_id", "hard", "outcome", "detail"}`` with the outcome ``deleted``,
+    ``confirmed`` (no clean answer, but a look-up shows it gone) or ``already_gone``.
+
+    .. seealso:: https://docs.tavus.io/api-reference/phoenix-replica-model/delete-replica
+
+    :param replica_id: id of the replica; templated
+    :param hard: delete the training footage too; not templated, so that no trigger form can set it
+    :param ignore_if_missing: succeed as ``already_gone`` where Tavus does not know the id; otherwise the
+        task fails, because a typing error must not look like a success
+    :param tavus_conn_id: id of the Airflow connection; templated
+    """
+
+    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
+
+    def __init__(
+        self, *, replica_id: str, hard: bool = False, ignore_if_missing: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.replica_id = replica_id
+        self.hard = check_bool("hard", hard)
+        self.ignore_if_missing = ignore_if_missing
+        if not isinstance(ignore_if_missing, str):
+            check_bool("ignore_if_missing", ignore_if_missing)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Delete the replica and say what came of it."""
+        with final_errors_do_not_retry(), contextlib.closing(self.hook):
+            replica_id = check_replica_id(self.replica_id)
+            context["map_index_template"] = "{{ task.replica_id }}"
+            ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
+            with self._recorded(context, replica_id) as (record, begun_before):
+                try:
+                    done = self.hook.delete_replica(replica_id, hard=self.hard)
+                except ReplicaNotFound as error:
+                    detail = f"{error}; the replica does not exist, is gone already, or is another account's"
+                    if begun_before or try_number(context) > 1:
+                        detail = f"{error}; gone, perhaps by an earlier try of this task"
+                    if not ignore and not begun_before:
+                        raise ReplicaNotFound(
+                            f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
+                        ) from None
+                    outcome = "already_gone"
+                else:
+                    outcome, detail = done.outcome, done.detail
+                record[replica_id] = outcome
+            self.log.info("%s: %s (%s)", outcome, replica_id, detail)
+            return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
+
+    @contextlib.contextmanager
+    def _recorded(self, context: Context, replica_id: str) -> Iterator[tuple[dict[str, str], bool]]:
+        """Record the intent before and the outcome after; tell if an earlier try may have sent its delete."""
+        from tavus_provider.ledger import work_of
+
+        ledger, who = self.ledger, who_of(context)
+        if self.hard:
+            ledger.demand_shared("a permanent delete")
+        work = work_of("delete", who["dag_id"], who["run_id"], who["task_id"], who["map_index"])
+        tries = ledger.tries(work)
+        begun_before = any(
+            replica_id in one.intended
+            and one.outcomes.get(replica_id, "unknown") not in ("refused", "already_gone")
+            for one in tries
+        )
+        entry = ledger.begin(
+            work,
+            **who,
+            hard=self.hard,
+            intent=[replica_id],
+            earlier={one.name: one.last_digest for one in tries},
+        )
+        outcomes = {replica_id: "unknown"}
+        try:
+            yield outcomes, begun_before
+        except TavusError as error:
+            outcomes[replica_id] = error.outcome
+            raise
+        finally:
+            entry.close(outcomes=outcomes)
+
+
+class LookUpReplicaOperator(TavusOperator):
+    """
+    Read one replica and what uses it, and refuse it if it may not be deleted by hand.
+
+    Refused are replicas that are not of the type ``user``, those in use as a persona's default, in an
+    active conversation or in a video that is being made, and those which the file ``[tavus] policy`` names
+    as held. The XCom is a plan with this one replica,
+    made for a permanent delete, so that :class:`ApproveRetentionOperator` can show it.
+
+    :param replica_id: id of the replica; templated
+    :param ignore_if_missing: go on where Tavus does not know the id (it may be soft-deleted); templated
+    :param tavus_conn_id: id of the Airflow connection; templated
+    """
+
+    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
+
+    def __init__(self, *, replica_id: str, ignore_if_missing: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.replica_id = replica_id
+        self.ignore_if_missing = ignore_if_missing
+        if not isinstance(ignore_if_missing, str):
+            check_bool("ignore_if_missing", ignore_if_missing)
+
+    def execute(self, context: Context) -> Plan:
+        """Return the plan of one."""
+        with final_errors_do_not_retry(), contextlib.closing(self.hook):
+            context["map_index_template"] = "{{ task.replica_id }}"
+            from tavus_provider.apply import BY_HAND, decide_one
+            from tavus_provider.plan import make_plan
+            from tavus_provider.retention import Decision
+
+            ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
+            verdict = decide_one(
+                self.hook, self.replica_id, now=base.now, held=_held_by_deployment(), ignore_if_missing=ignore
+            )
+            self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
+            return make_plan(
+                Decision((verdict,), BY_HAND.limits),
+                BY_HAND,
+                now=base.now(),
+                hard=True,
+                tavus_conn_id=self.tavus_conn_id,
+                origin=self.hook.origin,
+            )
+
+
+def _held_by_deployment() -> frozenset[str]:
+    """The ids under legal hold in the policy of the deployment, if it has one."""
+    from airflow.configuration import conf
+
+    location = conf.get("tavus", "policy", fallback="")
+    if not location:
+        return frozenset()
+    from tavus_provider.files import read_holds, read_policy
+
+    holds = read_policy(location).legal_holds
+    return frozenset() if holds is None else read_holds(holds, now=base.now())
