@@ -446,13 +446,14 @@ class ApplyRetentionOperator(_TavusOperator):
         dry_run: bool | str = False,
         concurrency: int | None = None,
         requests_per_second: float | None = None,
-        outlets: Sequence[Any] = (),
         batch: Mapping[str, Any] | None = None,
         side_by_side: int = 1,
         **kwargs: Any,
     ) -> None:
         # An alias, because an asset would have an event after a dry run too.
-        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
+        # Not an argument with a default: Airflow would add that, a tuple, to the lists of a mapped task.
+        outlets = [*kwargs.pop("outlets", ()), AssetAlias(PRUNED)]
+        super().__init__(outlets=outlets, **kwargs)
         self.plan = plan
         self.batch = batch
         self.side_by_side = side_by_side
