@@ -182,6 +182,7 @@ def test_each_field_of_a_form_has_a_title_a_description_and_a_bound(bag):
         assert schema["title"], (dag_id, name)
         assert schema.get("description") or schema.get("description_md"), (dag_id, name)
         bounds = {"boolean": True, "string": {"pattern", "maxLength"} <= schema.keys()}
+        bounds["integer"] = {"minimum", "maximum"} <= schema.keys()
         kind = schema["type"] if isinstance(schema["type"], str) else "array"
         assert bounds.get(kind, {"items", "maxItems"} <= schema.keys()), (dag_id, name)
 

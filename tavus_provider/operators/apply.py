@@ -23,6 +23,7 @@ from tavus_provider.operators.base import (
     try_number,
     unchanged,
     who_of,
+    with_outlet,
 )
 from tavus_provider.replica import check_bool
 
@@ -81,13 +82,11 @@ class ApplyRetentionOperator(TavusOperator):
         dry_run: bool | str = False,
         concurrency: int | None = None,
         requests_per_second: float | None = None,
-        outlets: Sequence[Any] = (),
         batch: Mapping[str, Any] | None = None,
         side_by_side: int = 1,
         **kwargs: Any,
     ) -> None:
-        # An alias, because an asset would have an event after a dry run too.
-        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
+        super().__init__(**with_outlet(PRUNED, kwargs))
         self.plan = plan
         self.batch = batch
         self.side_by_side = side_by_side
@@ -277,8 +276,8 @@ class SummarizeRetentionOperator(BaseOperator):
 
     template_fields: Sequence[str] = ("plan", "reports")
 
-    def __init__(self, *, plan: Any, reports: Any, outlets: Sequence[Any] = (), **kwargs: Any) -> None:
-        super().__init__(outlets=[*outlets, AssetAlias(PRUNED)], **kwargs)
+    def __init__(self, *, plan: Any, reports: Any, **kwargs: Any) -> None:
+        super().__init__(**with_outlet(PRUNED, kwargs))
         self.plan = plan
         self.reports = reports
 

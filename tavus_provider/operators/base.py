@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk import BaseOperator
+from airflow.sdk import AssetAlias, BaseOperator
 
 from tavus_provider.exceptions import (
     InvalidInput,
@@ -64,6 +64,16 @@ class TavusOperator(BaseOperator):
         from tavus_provider.ledger import Ledger
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
+
+
+def with_outlet(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Return the arguments of an operator with an outlet more, an alias of the asset ``name``.
+
+    An alias, because an asset would have an event whenever the task succeeds. Not an argument with a
+    default: Airflow would add that, a tuple, to the lists of a mapped task.
+    """
+    return {**kwargs, "outlets": [*kwargs.get("outlets", ()), AssetAlias(name)]}
 
 
 def now() -> datetime:

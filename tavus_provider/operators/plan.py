@@ -19,6 +19,7 @@ from tavus_provider.operators.base import (
     is_template,
     push,
     who_of,
+    with_outlet,
 )
 from tavus_provider.replica import check_bool
 
@@ -66,11 +67,9 @@ class PlanRetentionOperator(TavusOperator):
         narrow: Mapping[str, Any] | None = None,
         hard: bool = False,
         dry_run: bool | str = False,
-        outlets: Sequence[Any] = (),
         **kwargs: Any,
     ) -> None:
-        # An alias, because an asset would have an event whenever the task succeeds.
-        super().__init__(outlets=[*outlets, AssetAlias(SCHEDULED)], **kwargs)
+        super().__init__(**with_outlet(SCHEDULED, kwargs))
         self.policy = policy if isinstance(policy, Mapping | str) else _policy(policy).as_json()
         self.policy_as_written = self.policy
         self.narrow = narrow
