@@ -243,13 +243,14 @@ def test_a_hostile_name_stays_on_its_line(run, policy, sandbox):
 def recorded(connect, tmp_path):
     """One closed try in the ledger: its folder, and the report that fits."""
     connect("http://127.0.0.1:9")
+    from tavus_provider.digest import canonical_digest
     from tavus_provider.ledger import Ledger, work_of
 
     entry = Ledger("http://127.0.0.1:9", "tavus_default").begin(
         work_of("plan", "0" * 64), intent=["r12"], hard=False
     )
-    entry.close(outcomes={"r12": "deleted"})
     report = {"ledger": entry.name, "items": [{"replica_id": "r12", "outcome": "deleted"}]}
+    entry.close(outcomes={"r12": "deleted"}, report_digest=canonical_digest(report))
     (tmp_path / "report.json").write_text(json.dumps(report))
     return tmp_path / "ledger" / entry.name
 

@@ -203,7 +203,7 @@ def test_of_a_damaged_schedule_nothing_is_believed_and_every_grace_begins_again(
 
 def test_a_plan_killed_before_it_wrote_its_schedule_leaves_the_one_before(ledger, day):
     decided(ledger, day(0))
-    (ledger.root / f"{ledger._place}/{work_of('schedule', 'stale')}/20990101T000000.000000Z-00").mkdir()
+    (ledger.root / f"{ledger.place}/{work_of('schedule', 'stale')}/20990101T000000.000000Z-00").mkdir()
     assert known_of(POLICY, ledger, now=day(14)).scheduled == {"r1": START, "r2": START}
 
 

@@ -457,7 +457,7 @@ class Memory:
         self.there = {replica.replica_id: replica for replica in world.listing}
         self.asked: list[str] = []
 
-    def list_replicas(self) -> list[Replica]:
+    def list_replicas(self, *, shrinking: bool = False) -> list[Replica]:
         return list(self.there.values())
 
     def list_personas(self) -> list[Persona]:

@@ -307,7 +307,8 @@ def test_what_is_closed_leaves_no_socket_behind(raw_server, transport):
         if not issubclass(type(one), socket.socket) or one.fileno() < 0:
             return False
         with contextlib.suppress(OSError):
-            return one.getpeername()[1] == server.port
+            peer = one.getpeername()
+            return isinstance(peer, tuple) and peer[1] == server.port
         return False
 
     one = transport(server.url)

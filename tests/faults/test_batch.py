@@ -13,6 +13,7 @@ from faults.kinds import BY_NAME, KINDS, Kind, ends
 from faults.server import Misdeed
 
 from tavus_provider.apply import RED
+from tavus_provider.exceptions import TryLater
 from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
 
 pytestmark = pytest.mark.cell
@@ -49,7 +50,7 @@ def run(operator):
     ti = Ti()
     try:
         ti.xcom_push("return_value", operator.execute({"ti": ti, "task_instance": ti, "task": operator}))
-    except AirflowFailException as error:
+    except (AirflowFailException, TryLater) as error:
         return ti.pushed.get("return_value"), str(error)
     return ti.pushed["return_value"], None
 

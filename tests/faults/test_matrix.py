@@ -50,7 +50,8 @@ def test_a_listing_is_complete_or_an_error(bench, kind: Kind, times, at):
     if word == "right":
         assert sum(one.clock.waits) >= kind.waits
     if kind.final:
-        assert one.tavus.count("LIST") == at
+        # The first page is read alone; of the others one more may be under way when one fails.
+        assert at <= one.tavus.count("LIST") <= at + (at > 1)
 
 
 @each(KINDS)
