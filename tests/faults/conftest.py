@@ -76,7 +76,9 @@ def bench(raw_server, connect, clock, monkeypatch, caplog, capfd, elsewhere):  #
     def start(ids, *misdeeds: Misdeed, timed: bool = False, extra=None, **server_options) -> Bench:
         tavus = Tavus(ids, *misdeeds, elsewhere=elsewhere.url)
         server = raw_server(tavus.talk, **server_options)
-        connect(server.url, password=KEY, extra={"timeout": tavus.patience, "concurrency": 1, **(extra or {})})
+        connect(
+            server.url, password=KEY, extra={"timeout": tavus.patience, "concurrency": 1, **(extra or {})}
+        )
         monkeypatch.setattr(wire, "time", Time(tavus) if timed else time)
         benches.append(Bench(tavus, server, clock))
         return benches[-1]
