@@ -463,10 +463,10 @@ class Memory:
     def list_personas(self) -> list[Persona]:
         return list(self.world.use.personas)
 
-    def list_conversations(self) -> list[Activity]:
+    def list_conversations(self, *, newest: bool = False) -> list[Activity]:
         return list(self.world.use.conversations)
 
-    def list_videos(self) -> list[Activity]:
+    def list_videos(self, *, newest: bool = False) -> list[Activity]:
         return list(self.world.use.videos)
 
     def get_replica(self, replica_id: str) -> Replica:
