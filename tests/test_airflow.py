@@ -354,7 +354,7 @@ def picture(page, name: str) -> None:
 def tavus_page(page, airflow):
     """Open the Tavus page from the navigation and return its frame, read to the end."""
     page.goto(airflow.url)
-    page.get_by_role("link", name="Tavus").first.click()
+    page.get_by_role("link", name="Tavus", exact=True).first.click()
     frame = page.frame_locator("iframe[title=Tavus]")
     frame.locator("#runs table").wait_for()
     frame.locator("#replicas tbody tr").first.wait_for()
