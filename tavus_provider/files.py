@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Hashable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -108,12 +109,17 @@ def _as_of(value: object) -> datetime:
 
 def _modified(location: str) -> datetime:
     try:
-        seconds = float(ObjectStoragePath(location).stat().st_mtime)
+        seconds = float(_at(location).stat().st_mtime)
     except Exception:  # noqa: BLE001  # each storage has errors and fields of its own
         seconds = 0.0
     if seconds <= 0:
         raise InvalidInput("its storage does not say when it was written: add as_of to it")
     return datetime.fromtimestamp(seconds, UTC)
+
+
+def _at(location: str) -> ObjectStoragePath:
+    """The place of a file; before Airflow 3.2 a relative one would be looked for at the root."""
+    return ObjectStoragePath(location if "://" in location else os.path.abspath(location))
 
 
 def _read(location: str) -> Any:
@@ -122,7 +128,7 @@ def _read(location: str) -> Any:
 
 def _text(location: str) -> str:
     try:
-        with ObjectStoragePath(location).open("rb") as file:  # type: ignore[no-untyped-call]  # has no types
+        with _at(location).open("rb") as file:  # type: ignore[no-untyped-call]  # has no types
             blob = file.read(_MAX_BYTES + 1)
         text = bytes(blob).decode("utf-8-sig")
     except UnicodeDecodeError:
