@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -179,6 +180,9 @@ def _read(arguments: argparse.Namespace) -> tuple[RetentionPolicy, Account]:
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.known import known_of
     from tavus_provider.ledger import Ledger
+
+    if not sys.warnoptions:  # only now: Airflow 3.1 asks for some when it is imported
+        warnings.simplefilter("ignore")
 
     policy = read_policy(arguments.policy)
     with TavusHook(arguments.conn_id) as hook:
