@@ -120,7 +120,7 @@ MUTANTS = [
     mutant(
         "a listing that is not complete will do",
         MATRIX,
-        (HOOK, "if len(totals) == 1 and len(rows) == total:", "if rows:"),
+        (HOOK, "if len(totals) == 1 and len(seen) == total:", "if seen:"),
     ),
     mutant(
         "a count that is no number will do",
@@ -171,7 +171,7 @@ MUTANTS = [
     mutant(
         "a rate limit pauses only the one who met it",
         TALK,
-        (TRANSPORT, "self.gate.close_for(wait)\n            self.gate.wait()", "self.gate.sleep(wait)"),
+        (TRANSPORT, "            self.gate.close_for(wait)\n", "            pass\n"),
     ),
     mutant(
         "retries without a budget",
