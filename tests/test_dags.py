@@ -613,3 +613,30 @@ def test_a_green_prune_is_an_asset_event_with_its_counts_and_a_dry_or_red_one_is
         "hard": False,
         "plan_digest": report["plan_digest"],
     }
+
+
+def test_what_is_scheduled_is_an_asset_event_once_and_not_in_a_dry_run(
+    sandbox, run_dag, tmp_path, monkeypatch
+):
+    (tmp_path / "policy.yaml").write_text("{name: slow, expire: [{rule: old, older_than: 200d, grace: 14d}]}")
+    monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", f"{tmp_path}/policy.yaml")
+    (tmp_path / "dags").mkdir()
+    text = (DAGS / "tavus_prune_replicas.py").read_text().replace("tavus_prune_replicas", "prune_with_grace")
+    (tmp_path / "dags" / "prune.py").write_text(text)
+
+    def run(conf):
+        return run_dag("prune_with_grace", conf, folder=tmp_path / "dags")
+
+    assert "tavus_replicas_scheduled" not in events_of(run({"dry_run": True}))
+    first = run({})
+    scheduled = sorted(row["replica_id"] for row in first.pull("plan")["scheduled"])
+    assert scheduled
+    assert events_of(first)["tavus_replicas_scheduled"] == {
+        "replica_ids": scheduled,
+        "count": len(scheduled),
+        "policy": "slow",
+    }
+    again = run({})
+    assert [row["replica_id"] for row in again.pull("plan")["scheduled"]]
+    assert "tavus_replicas_scheduled" not in events_of(again)
+    assert sandbox.state()["deletes"] == []

@@ -168,7 +168,7 @@ class PlanRetentionOperator(TavusOperator):
         self.log.info(
             "Scheduled now, to be deleted when their grace is over: %s", ", ".join(sorted(new)[:50])
         )
-        if events := context.get("outlet_events"):
+        if (events := context.get("outlet_events")) is not None:  # empty, and so false, until one is added
             ids: list[Any] = sorted(new)[:1_000]
             extra: dict[str, Any] = {"replica_ids": ids, "count": len(new), "policy": policy.name}
             events[AssetAlias(SCHEDULED)].add(Asset(SCHEDULED), extra=extra)
