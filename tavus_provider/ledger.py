@@ -334,12 +334,19 @@ def _safe(text: str) -> str:
     return safe if safe == text and text.strip(".") else f"{safe}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
-def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailable:
-    """The error about a storage; of its own text only what the system says, the rest may hold anything."""
+def shown(path: ObjectStoragePath) -> str:
+    """Return a place as it may be shown, without a key that was written into its URL."""
+    return re.sub("//[^/@]*:[^/@]*@", "//***@", str(path))
+
+
+def kind_of(fault: Exception) -> str:
+    """Return what went wrong with a storage; its own text is left out, for it may hold anything."""
     number = fault.errno if isinstance(fault, OSError) else None
-    said = f": {os.strerror(number)}" if isinstance(number, int) else ""
-    place = re.sub("//[^/@]*:[^/@]*@", "//***@", str(path))  # a key that was written into the URL
+    return type(fault).__name__ + (f": {os.strerror(number)}" if isinstance(number, int) else "")
+
+
+def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailable:
     return LedgerUnavailable(
-        f"the ledger cannot be {how} at {place!a} ({type(fault).__name__}{said}), and nothing is "
-        "deleted without a record: set ledger in section [tavus] of the configuration to a place that works"
+        f"the ledger cannot be {how} at {shown(path)!a} ({kind_of(fault)}), and nothing is deleted "
+        "without a record: set ledger in section [tavus] of the configuration to a place that works"
     )

@@ -16,7 +16,7 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailable, PlanRefused
-from tavus_provider.ledger import PLANS, root
+from tavus_provider.ledger import PLANS, kind_of, root, shown
 from tavus_provider.plan import Plan, fits_xcom, reference_to
 
 
@@ -35,7 +35,7 @@ def as_xcom(plan: Plan) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001  # each storage has errors of its own
         fault = error
     else:
-        return reference_to(plan, str(path))
+        return reference_to(plan, shown(path))
     raise _unavailable("be stored", path, fault)
 
 
@@ -52,9 +52,9 @@ def from_xcom(value: object) -> object:
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
         raise PlanRefused("plan refers to a stored plan without its digest. Nothing was deleted")
     path = _place_of(digest)
-    if value["plan_at"] != str(path):
+    if value["plan_at"] != shown(path):
         raise PlanRefused(
-            f"the plan lies at {ascii(value['plan_at'])[:200]}, and this task would look at {str(path)!r}: "
+            f"the plan lies at {ascii(value['plan_at'])[:200]}, and this task would look at {shown(path)!r}: "
             "set the same ledger in section [tavus] of the configuration of all workers. Nothing was deleted"
         )
     try:
@@ -69,8 +69,8 @@ def from_xcom(value: object) -> object:
         except (ValueError, RecursionError):
             pass
         raise PlanRefused(
-            f"what lies at {str(path)!r} is not the plan that was stored there. Nothing was deleted; trigger "
-            "a new run"
+            f"what lies at {shown(path)!r} is not the plan that was stored there. Nothing was deleted; "
+            "trigger a new run"
         )
     raise _unavailable("be read", path, fault)
 
@@ -80,9 +80,7 @@ def _place_of(digest: str) -> ObjectStoragePath:
 
 
 def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailable:
-    """The error about the store; of its own text only what the system says, the rest may hold anything."""
-    said = f": {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else ""
     return LedgerUnavailable(
-        f"a plan too large for XCom cannot {how} at {str(path)!r} ({type(fault).__name__}{said}): "
-        "set ledger, in section [tavus] of the configuration, to a place that all workers share"
+        f"a plan too large for XCom cannot {how} at {shown(path)!r} ({kind_of(fault)}): set ledger, in "
+        "section [tavus] of the configuration, to a place that all workers share"
     )

@@ -141,3 +141,13 @@ def test_a_reference_without_a_digest_refers_to_nothing(digest):
 @pytest.mark.parametrize("value", [None, "x", [], {}, {"delete": []}], ids=repr)
 def test_what_is_no_reference_is_left_to_whoever_checks_plans(value):
     assert from_xcom(value) is value
+
+
+def test_a_password_in_the_address_of_the_ledger_does_not_travel_with_the_plan(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@bucket/ledger")
+    reference = as_xcom(LARGE)
+    assert "hunter2-word" not in json.dumps(reference)
+    assert from_xcom(reference)["digest"] == LARGE["digest"]
+    with pytest.raises(PlanRefused, match="this task would look at") as error:
+        from_xcom({**reference, "plan_at": "elsewhere"})
+    assert "hunter2-word" not in str(error.value)
