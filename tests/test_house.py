@@ -44,6 +44,7 @@ MAY = {
     "batches": {"apply", "exceptions", "plan"},
     "store": {"digest", "exceptions", "ledger", "plan"},
     "operators.base": {
+        "replica",
         *("digest", "exceptions", "hooks.tavus", "ledger", "links.tavus", "plan", "store"),
     },
     "operators.delete": {

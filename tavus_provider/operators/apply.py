@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from tavus_provider.exceptions import (
-    TryLater,
-)
+from tavus_provider.exceptions import TryLater
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
@@ -20,6 +18,7 @@ from tavus_provider.operators.base import (
     is_template,
     opened,
     push,
+    switch,
     try_number,
     unchanged,
     who_of,
@@ -92,9 +91,8 @@ class ApplyRetentionOperator(TavusOperator):
         self.side_by_side = side_by_side
         self.approved_digest = approved_digest
         self.hard = check_bool("hard", hard)
-        self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
-        if not isinstance(dry_run, str):
-            check_bool("dry_run", dry_run)
+        # Hides a method of BaseOperator that nothing uses.
+        self.dry_run = switch("dry_run", dry_run)  # type: ignore[assignment, method-assign]
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
         self._under_way: Application | None = None

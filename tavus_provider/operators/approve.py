@@ -9,10 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from tavus_provider.exceptions import (
-    InvalidInput,
-    PlanRefused,
-)
+from tavus_provider.exceptions import InvalidInput, PlanRefused
 from tavus_provider.operators.base import (
     LINKS,
     final_errors_do_not_retry,

@@ -11,13 +11,9 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import AssetAlias, BaseOperator
 
-from tavus_provider.exceptions import (
-    InvalidInput,
-    PlanRefused,
-    Refused,
-    ReplicaNotFound,
-)
+from tavus_provider.exceptions import InvalidInput, PlanRefused, Refused, ReplicaNotFound
 from tavus_provider.links.tavus import ReplicaLibraryLink, TavusPageLink
+from tavus_provider.replica import check_bool
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,6 +60,15 @@ class TavusOperator(BaseOperator):
         from tavus_provider.ledger import Ledger
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
+
+
+def switch(name: str, value: bool | str) -> bool | str:
+    """
+    Return a switch that may be a template: text is left to be checked when the task runs.
+
+    :raises InvalidInput: if it is neither text nor ``True`` or ``False`` itself
+    """
+    return value if isinstance(value, str) else check_bool(name, value)
 
 
 def with_outlet(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:

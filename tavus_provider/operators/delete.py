@@ -6,14 +6,12 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tavus_provider.exceptions import (
-    ReplicaNotFound,
-    TavusError,
-)
+from tavus_provider.exceptions import ReplicaNotFound, TavusError
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
     final_errors_do_not_retry,
+    switch,
     try_number,
     who_of,
 )
@@ -53,9 +51,7 @@ class DeleteReplicaOperator(TavusOperator):
         super().__init__(**kwargs)
         self.replica_id = replica_id
         self.hard = check_bool("hard", hard)
-        self.ignore_if_missing = ignore_if_missing
-        if not isinstance(ignore_if_missing, str):
-            check_bool("ignore_if_missing", ignore_if_missing)
+        self.ignore_if_missing = switch("ignore_if_missing", ignore_if_missing)
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Delete the replica and say what came of it."""
@@ -119,8 +115,8 @@ class LookUpReplicaOperator(TavusOperator):
 
     Refused are replicas that are not of the type ``user``, those in use as a persona's default, in an
     active conversation or in a video that is being made, and those which the file ``[tavus] policy`` names
-    as held. The XCom is a plan with this one replica,
-    made for a permanent delete, so that :class:`ApproveRetentionOperator` can show it.
+    as held. The XCom is a plan with this one replica, made for a permanent delete, so that
+    :class:`ApproveRetentionOperator` can show it.
 
     :param replica_id: id of the replica; templated
     :param ignore_if_missing: go on where Tavus does not know the id (it may be soft-deleted); templated
@@ -132,18 +128,16 @@ class LookUpReplicaOperator(TavusOperator):
     def __init__(self, *, replica_id: str, ignore_if_missing: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.replica_id = replica_id
-        self.ignore_if_missing = ignore_if_missing
-        if not isinstance(ignore_if_missing, str):
-            check_bool("ignore_if_missing", ignore_if_missing)
+        self.ignore_if_missing = switch("ignore_if_missing", ignore_if_missing)
 
     def execute(self, context: Context) -> Plan:
         """Return the plan of one."""
+        from tavus_provider.apply import BY_HAND, decide_one
+        from tavus_provider.plan import make_plan
+        from tavus_provider.retention import Decision
+
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.replica_id }}"
-            from tavus_provider.apply import BY_HAND, decide_one
-            from tavus_provider.plan import make_plan
-            from tavus_provider.retention import Decision
-
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
             verdict = decide_one(
                 self.hook, self.replica_id, now=base.now, held=_held_by_deployment(), ignore_if_missing=ignore

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias
 
-from tavus_provider.exceptions import (
-    InvalidInput,
-    PlanRefused,
-)
+from tavus_provider.exceptions import InvalidInput, PlanRefused
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
     final_errors_do_not_retry,
     is_template,
     push,
+    switch,
     who_of,
     with_outlet,
 )
@@ -75,9 +73,8 @@ class PlanRetentionOperator(TavusOperator):
         self.narrow = narrow
         self.narrow_as_written = narrow
         self.hard = check_bool("hard", hard)
-        self.dry_run = dry_run  # type: ignore[assignment, method-assign]  # hides an unused BaseOperator method
-        if not isinstance(dry_run, str):
-            check_bool("dry_run", dry_run)
+        # Hides a method of BaseOperator that nothing uses.
+        self.dry_run = switch("dry_run", dry_run)  # type: ignore[assignment, method-assign]
         templated = [*_templated(self.policy), *_templated(narrow, ("narrow",))]
         if fixed := [path for path in templated if not _may_be_templated(path)]:
             raise InvalidInput(
