@@ -283,11 +283,11 @@ class Application:
         mine = {row["replica_id"] for row in self._rows}
         others = [row for row in self.plan["delete"] if row["replica_id"] not in mine]
         account = read_account(self.tavus, policy, now=self.now, known=self.known, shrinking=bool(others))
-        seen = {replica.replica_id for replica in account.replicas} | self.carried().keys()
+        replicas = account.replicas
         # What other batches are deleting does not keep the place of what is left, so they are not looked at:
         # with fewer beside it a replica is rather kept.
         theirs = {row["replica_id"] for row in others}
-        account = replace(account, replicas=[r for r in account.replicas if r.replica_id not in theirs])
+        account = replace(account, replicas=[r for r in replicas if r.replica_id not in theirs])
         decision = account.decide(policy, hard=self.plan["hard"])
         fresh = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
         todo = []
@@ -309,7 +309,16 @@ class Application:
                 todo.append(row)
                 if not verdict.listed:
                     self._unlisted.add(replica_id)
-        for rows in () if self.begun_before else (self._rows, self.plan["delete"]):
+        self._refuse_another_account({replica.replica_id for replica in replicas})
+        self._refuse_beyond_limits(policy, decision, todo, others)
+        return todo
+
+    def _refuse_another_account(self, listed: Set[str]) -> None:
+        """Refuse a plan of which more than half is gone although no run has begun to delete it."""
+        if self.begun_before:
+            return
+        seen = listed | self.carried().keys()
+        for rows in (self._rows, self.plan["delete"]):
             missing = sum(row["replica_id"] not in seen and row["rule"] != HARD_DELETE_AFTER for row in rows)
             if missing >= MANY and 2 * missing > len(rows):
                 self.items.clear()
@@ -318,8 +327,20 @@ class Application:
                     "to delete them: is it the wrong account, or was somebody else at work? Nothing was "
                     "deleted; make a new plan"
                 )
-        # Limits are those of the whole plan: what earlier tries have deleted, and all of the other batches,
-        # counts as if it were still there to go.
+
+    def _refuse_beyond_limits(
+        self,
+        policy: RetentionPolicy,
+        decision: Decision,
+        todo: Sequence[Mapping[str, Any]],
+        others: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """
+        Hold what is to go against the limits of the whole plan.
+
+        What earlier tries have deleted, and all of the other batches, counts as if it were still there to go.
+        """
+        fresh = {verdict.replica.replica_id for verdict in decision.verdicts}
         gone = {i for i, done in self.earlier.items() if i not in fresh or done in _SAID_GONE}
         gone -= {row["replica_id"] for row in todo}
         before = [row for row in self._rows if row["replica_id"] in gone]
@@ -334,7 +355,6 @@ class Application:
             undetermined=len(decision.undetermined),
         ):
             raise PlanRefused(breach)
-        return todo
 
     def _delete(self, todo: list[Mapping[str, Any]]) -> None:
         started = told = written = time.monotonic()
