@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tavus_provider.digest import seal
 from tavus_provider.exceptions import LedgerUnavailable, PlanRefused
@@ -144,6 +146,7 @@ def test_what_is_no_reference_is_left_to_whoever_checks_plans(value):
 
 
 def test_a_password_in_the_address_of_the_ledger_does_not_travel_with_the_plan(monkeypatch):
+    attach("memory", conn_id="someone:hunter2-word", fs=MemoryFileSystem())
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@bucket/ledger")
     reference = as_xcom(LARGE)
     assert "hunter2-word" not in json.dumps(reference)
