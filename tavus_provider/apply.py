@@ -169,7 +169,7 @@ def decide_one(
             f"replica {replica_id} is not deleted by hand: {verdict.reason}; nothing was deleted"
         )
     doubt = "" if verdict.rung == "expired" else f" although {verdict.reason}"
-    return replace(verdict, rung="expired", rule="by hand", reason=f"chosen by hand{doubt}")
+    return verdict._replace(rung="expired", rule="by hand", reason=f"chosen by hand{doubt}")
 
 
 def _use(tavus: Tavus, policy: RetentionPolicy) -> Use:

@@ -34,10 +34,10 @@ STATUSES: Final = ("started", "completed", "error")
 KINDS: Final = ("persona", "conversation", "video")
 ZERO: Final = timedelta()
 _UNITS: Final = {
-    "w": (timedelta(weeks=1), "week"),
-    "d": (timedelta(days=1), "day"),
-    "h": (timedelta(hours=1), "hour"),
-    "m": (timedelta(minutes=1), "minute"),
+    "w": (7 * 86_400, "week"),
+    "d": (86_400, "day"),
+    "h": (3_600, "hour"),
+    "m": (60, "minute"),
 }
 
 
@@ -59,13 +59,13 @@ class Duration:
 
     def of(self, age: timedelta) -> str:
         """Say ``age`` in the unit of this limit, rounded down, so that a person can compare the two."""
-        unit, word = _UNITS[self.text[-1]]
-        count = age // unit
+        seconds, word = _UNITS[self.text[-1]]
+        count = (age.days * 86_400 + age.seconds) // seconds
         return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 NO_TIME: Final = Duration("0d", ZERO)
-_LONGEST: Final = timedelta(days=36500)
+_LONGEST: Final = 36_500 * 86_400
 
 
 def show(value: object) -> str:
@@ -102,7 +102,7 @@ def _duration(value: object) -> Duration:
     count, unit = int(match[1]), _UNITS[match[2]][0]
     if not 0 < count <= _LONGEST // unit:
         raise ValueError(f"{said} is not above zero and at most 36500d")
-    return Duration(text, count * unit)
+    return Duration(text, timedelta(seconds=count * unit))
 
 
 def _text(value: object) -> str:

@@ -274,14 +274,24 @@ class Known:
 
 
 class _Case(NamedTuple):
-    """One replica at one time. A span that is in doubt is zero, which reaches no limit."""
+    """
+    What is so of one replica at one time, whichever rung asks.
+
+    A span that is in doubt is zero, which reaches no limit.
+    """
 
     replica: Replica
     age: timedelta
     idle: timedelta
     last_used_at: datetime | None
-    use_doubt: str | None
-    perhaps: str | None = None
+    perhaps: str | None
+    """An activity that may have used it, and does not say so."""
+    outside: str | None
+    """Why it is out of scope."""
+    doubt: str | None
+    """What makes it undetermined."""
+    rule: Rule | None
+    """The first rule whose conditions all hold."""
 
 
 class _Facts:
@@ -359,30 +369,37 @@ class _Facts:
             self._last_used[replica_id] = at
 
     def case(self, replica: Replica) -> _Case:
-        created = replica.created_at
-        doubt = self._use_doubts.get(replica.replica_id)
+        replica_id, created = replica.replica_id, replica.created_at
         age = max(self.now - created, ZERO) if created is not None else ZERO
-        if doubt is not None:
-            return _Case(replica, age, ZERO, None, doubt[1])
-        used = self._last_used.get(replica.replica_id)
-        idle = age if used is None else min(age, self.now - used)
-        if self._nameless is not None and self.now - self._nameless[0] < idle:
-            at, shown = self._nameless
-            perhaps = f"{shown} does not say by which replica it was made"
-            return _Case(replica, age, self.now - at, used, None, perhaps)
-        return _Case(replica, age, idle, used, None)
+        idle, perhaps = age, None
+        used = self._last_used.get(replica_id)
+        use_doubt = self._use_doubts.get(replica_id)
+        if use_doubt is not None:
+            idle, used = ZERO, None
+        else:
+            if used is not None:
+                idle = min(age, self.now - used)
+            if self._nameless is not None and self.now - self._nameless[0] < idle:
+                idle = self.now - self._nameless[0]
+                perhaps = f"{self._nameless[1]} does not say by which replica it was made"
+        rule = None
+        for one in self.rules_for.get(replica.status or "", ()):
+            if _holds(one, age, idle):
+                rule = one
+                break
+        doubt = _doubt(replica, None if use_doubt is None else use_doubt[1], self)
+        return _Case(replica, age, idle, used, perhaps, _outside(replica, self), doubt, rule)
 
     def rank(self, cases: Iterable[_Case]) -> None:
         """Find the newest of each group, expired or not; what is in doubt takes nobody's place."""
         limit = self.keep.keep_last
         if limit is None:
             return
-        gates = [step.asks for step in _LADDER if step.rung in {"out_of_scope", "undetermined"}]
         pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
         for case in cases:
             replica = case.replica
-            if any(asks(case, self) for asks in gates):
+            if _not_user(case, self) or case.outside or case.doubt:
                 continue
             if pattern is None:
                 groups["", None].append(replica)
@@ -435,7 +452,10 @@ def _not_user(case: _Case, facts: _Facts) -> str | None:
 
 
 def _out_of_scope(case: _Case, facts: _Facts) -> str | None:
-    replica = case.replica
+    return case.outside
+
+
+def _outside(replica: Replica, facts: _Facts) -> str | None:
     if facts.models and replica.model_name not in facts.models:
         return f"model_name is {_said(replica.model_name)}, not one of scope.model_names"
     if not facts.filters:
@@ -464,28 +484,30 @@ def _held(case: _Case, facts: _Facts) -> str | None:
 
 
 def _undetermined(case: _Case, facts: _Facts) -> str | None:
-    return next(_doubts(case, facts), None)
+    return case.doubt
 
 
-def _doubts(case: _Case, facts: _Facts) -> Iterator[str]:
-    replica, now = case.replica, facts.now
-    for key in ("created_at", "replica_name", "status"):
-        if key in replica.doubts:
-            yield one_line(replica.doubts[key])
-    if replica.created_at is None:
-        yield "created_at is not given"
-    elif replica.created_at > now:
-        yield f"created_at {replica.created_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
+def _doubt(replica: Replica, use_doubt: str | None, facts: _Facts) -> str | None:
+    created, doubts = replica.created_at, replica.doubts
+    if doubts:
+        for key in ("created_at", "replica_name", "status"):
+            if key in doubts:
+                return one_line(doubts[key])
+    if created is None:
+        return "created_at is not given"
+    if created > facts.now:
+        return f"created_at {created:%Y-%m-%dT%H:%M:%SZ} is in the future"
     if replica.status not in STATUSES:
-        yield f"status is {_said(replica.status)}, not one of {', '.join(STATUSES)}"
+        return f"status is {_said(replica.status)}, not one of {', '.join(STATUSES)}"
     if replica.status == "error":
-        doubt = replica.doubts.get("updated_at", _NOT_GIVEN)
+        doubt = doubts.get("updated_at", _NOT_GIVEN)
         if doubt != _NOT_GIVEN:  # where there is no date at all, created_at takes its place
-            yield one_line(doubt)
-        if replica.updated_at is not None and replica.updated_at > now:
-            yield f"updated_at {replica.updated_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
-    if case.use_doubt is not None and replica.status in facts.use_counts:
-        yield f"last use is unknown: {case.use_doubt}"
+            return one_line(doubt)
+        if replica.updated_at is not None and replica.updated_at > facts.now:
+            return f"updated_at {replica.updated_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
+    if use_doubt is not None and replica.status in facts.use_counts:
+        return f"last use is unknown: {use_doubt}"
+    return None
 
 
 def _protected(case: _Case, facts: _Facts) -> str | None:
@@ -553,7 +575,7 @@ def _keep_last(case: _Case, facts: _Facts) -> str | None:
 
 
 def _scheduled(case: _Case, facts: _Facts) -> str | None:
-    rule = _rule_that_holds(case, facts)
+    rule = case.rule
     if rule is None or rule.grace is None or facts.now >= (due := _due_at(case, rule, facts)):
         return None
     return f"{_expired(case, facts)}; grace of {rule.grace} ends on {due:%Y-%m-%d at %H:%M} UTC"
@@ -565,10 +587,9 @@ def _due_at(case: _Case, rule: Rule, facts: _Facts) -> datetime:
 
 
 def _expired(case: _Case, facts: _Facts) -> str | None:
-    rule = _rule_that_holds(case, facts)
-    if rule is None:
+    if case.rule is None:
         return None
-    return "; ".join(f"{so}, limit is {limit}" for so, limit, _ in _conditions(rule, case))
+    return "; ".join([f"{so}, limit is {limit}" for so, limit, _ in _conditions(case.rule, case)])
 
 
 def _not_expired(case: _Case, facts: _Facts) -> str | None:
@@ -577,9 +598,8 @@ def _not_expired(case: _Case, facts: _Facts) -> str | None:
         return f"no rule matches status '{case.replica.status}'"
     nearest = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _wait(rule, case))
     asks = facts.asks[nearest.rule]
-    return "; ".join(
-        f"{so}, {asks} {limit}" for so, limit, reached in _conditions(nearest, case) if not reached
-    )
+    conditions = _conditions(nearest, case)
+    return "; ".join([f"{so}, {asks} {limit}" for so, limit, reached in conditions if not reached])
 
 
 class _Step(NamedTuple):
@@ -612,27 +632,28 @@ _HOURS: Final = Duration("72h", REFUND_WINDOW)
 _NOT_GIVEN: Final = "updated_at is not given"
 
 
-def _answers(case: _Case, facts: _Facts) -> Iterator[tuple[_Step, str]]:
-    for step in _LADDER:
-        reason = step.asks(case, facts)
+def _answers(case: _Case, facts: _Facts) -> Iterator[tuple[str, str, str]]:
+    """Rung, word and reason of each rung that answers, from the top."""
+    for rung, word, asks in _LADDER:
+        reason = asks(case, facts)
         if reason is not None:
-            yield step, reason
+            yield rung, word, reason
 
 
 def _verdict(case: _Case, facts: _Facts) -> Verdict:
     answers = _answers(case, facts)
-    step, reason = next(answers)
-    rule = _rule_that_holds(case, facts) if step.word in ("expired", "scheduled") else None
+    rung, word, reason = next(answers)
+    rule = case.rule if word in ("expired", "scheduled") else None
     # Below doubt a rung would answer from what is in doubt.
-    against = next(answers, None) if step.rung in ("held", "kept") else None
+    against = next(answers, None) if rung in ("held", "kept") else None
     created = case.replica.created_at
     return Verdict(
         replica=case.replica,
-        rung=step.rung,
-        word=step.word,
+        rung=rung,
+        word=word,
         reason=reason,
-        otherwise=None if against is None else f"{against[0].word}: {against[1]}",
-        rule=step.word if step.word == "hard_delete_after" else None if rule is None else rule.rule,
+        otherwise=None if against is None else f"{against[1]}: {against[2]}",
+        rule=word if word == "hard_delete_after" else None if rule is None else rule.rule,
         age_days=None if created is None or created > facts.now else case.age.days,
         last_used_at=case.last_used_at,
         due_at=None if rule is None or rule.grace is None else _due_at(case, rule, facts),
@@ -659,11 +680,11 @@ def _no_longer_listed(facts: _Facts, listed: Set[str]) -> Iterator[Verdict]:
         )
 
 
-def _holds(rule: Rule, case: _Case) -> bool:
+def _holds(rule: Rule, age: timedelta, idle: timedelta) -> bool:
     """Whether all conditions of a rule do."""
     older_than, unused_for = rule.older_than, rule.unused_for
-    return (older_than is None or case.age >= older_than.delta) and (
-        unused_for is None or case.idle >= unused_for.delta
+    return (older_than is None or age >= older_than.delta) and (
+        unused_for is None or idle >= unused_for.delta
     )
 
 
@@ -689,13 +710,6 @@ def _conditions(rule: Rule, case: _Case) -> Iterator[tuple[str, Duration, bool]]
         yield said, limit, case.idle >= limit.delta
 
 
-def _rule_that_holds(case: _Case, facts: _Facts) -> Rule | None:
-    for rule in facts.rules_for.get(case.replica.status or "", ()):
-        if _holds(rule, case):
-            return rule
-    return None
-
-
 def _said(value: str | None) -> str:
     return "not given" if value is None else f"'{one_line(value, 40)}'"
 
@@ -711,8 +725,7 @@ class Asked(NamedTuple):
     reason: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """
     What was decided about one replica, and why.
 
