@@ -22,9 +22,11 @@ from typing import Any, Protocol
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import PlanRefused, Refused, ReplicaNotFound, TavusError
+from tavus_provider.facts import Known, Use
+from tavus_provider.ladder import Verdict
 from tavus_provider.plan import MAX_BYTES, Plan, as_name, as_text, fits_xcom
 from tavus_provider.replica import Activity, Persona, Replica, check_replica_id
-from tavus_provider.retention import Decision, Known, RetentionPolicy, Use, Verdict
+from tavus_provider.retention import Decision, RetentionPolicy
 
 OUTCOMES = ("deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted", "skipped")
 RED = ("refused", "unknown", "not_attempted")

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from tavus_provider.apply import Account
+    from tavus_provider.facts import Known
     from tavus_provider.forecast import Forecast
-    from tavus_provider.retention import Decision, Known, RetentionPolicy, Verdict
+    from tavus_provider.ladder import Verdict
+    from tavus_provider.retention import Decision, RetentionPolicy
 
 OK, FINDINGS, NOT_DONE = 0, 1, 2
 _NAME = "python -m tavus_provider"

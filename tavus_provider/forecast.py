@@ -13,10 +13,13 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
+from tavus_provider.facts import Known, Use
+from tavus_provider.ladder import REFUND_WINDOW, Verdict
 from tavus_provider.plan import row_of
-from tavus_provider.policy import ZERO, Narrow
+from tavus_provider.policy import Narrow
 from tavus_provider.replica import Replica
-from tavus_provider.retention import REFUND_WINDOW, Decision, Known, RetentionPolicy, Use, Verdict
+from tavus_provider.retention import Decision, RetentionPolicy
+from tavus_provider.words import ZERO
 
 _DAY = timedelta(days=1)
 

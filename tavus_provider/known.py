@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from tavus_provider.facts import Known
 from tavus_provider.files import read_holds
 from tavus_provider.ledger import Ledger, work_of
-from tavus_provider.retention import Decision, Known, RetentionPolicy
+from tavus_provider.retention import Decision, RetentionPolicy
 
 _GONE = {"deleted", "confirmed"}
 

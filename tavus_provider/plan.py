@@ -17,8 +17,9 @@ from typing import Any
 
 from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import PlanRefused
+from tavus_provider.ladder import Verdict
 from tavus_provider.replica import check_replica_id
-from tavus_provider.retention import Decision, RetentionPolicy, Verdict
+from tavus_provider.retention import Decision, RetentionPolicy
 
 GOOD_FOR = timedelta(hours=24)
 MAX_NAME = 256

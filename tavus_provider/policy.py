@@ -1,234 +1,47 @@
 """
-The words of a policy: what may stand in it, and the sentence for what may not.
+What a policy says: its parts, and what of it is wrong or without effect.
 
-Each reader returns the value or raises the sentence that the user will see. Beside it stands what an
-editor is told (``schema.py`` puts that together); where JSON Schema cannot say as much as the reader, it
-says less, never more. Knows neither Airflow nor HTTP nor the clock.
+Knows neither Airflow nor HTTP nor the clock.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
-from typing import Annotated, Any, Final
+from collections import Counter
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    PlainSerializer,
-    WithJsonSchema,
+    Field,
+    ValidationError,
+    field_validator,
     model_validator,
 )
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_before_validator_function
 
+from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import InvalidInput
-from tavus_provider.replica import NO_ID, check_replica_id, one_line
-
-STATUSES: Final = ("started", "completed", "error")
-KINDS: Final = ("persona", "conversation", "video")
-ZERO: Final = timedelta()
-_UNITS: Final = {
-    "w": (7 * 86_400, "week"),
-    "d": (86_400, "day"),
-    "h": (3_600, "hour"),
-    "m": (60, "minute"),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """A length of time, written back as it was read: ``90d``, ``12h``, ``30m``, ``2w``."""
-
-    text: str
-    delta: timedelta
-
-    def __le__(self, other: Duration) -> bool:
-        return self.delta <= other.delta
-
-    def __lt__(self, other: Duration) -> bool:
-        return self.delta < other.delta
-
-    def __str__(self) -> str:
-        return self.text
-
-    def of(self, age: timedelta) -> str:
-        """Say ``age`` in the unit of this limit, rounded down, so that a person can compare the two."""
-        seconds, word = _UNITS[self.text[-1]]
-        count = (age.days * 86_400 + age.seconds) // seconds
-        return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-NO_TIME: Final = Duration("0d", ZERO)
-_LONGEST: Final = 36_500 * 86_400
-
-
-def show(value: object) -> str:
-    """Return a value as it is quoted in a sentence: short, escaped, never the inside of a collection."""
-    if not isinstance(value, str | int | float | None):
-        return f"a {type(value).__name__}"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a huge number"
-    shown = ascii(value[:40] if isinstance(value, str) else value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
-
-
-def _up_to(most: int) -> str:
-    """Return a regular expression for the whole numbers from 1 to ``most``, without leading zeros."""
-    digits = str(most)
-    found = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
-    for at, digit in enumerate(digits):  # of as many digits: the first that differs is smaller
-        low, left = int(at == 0), len(digits) - at - 1
-        if low < int(digit):
-            found.append(f"{digits[:at]}[{low}-{int(digit) - 1}]{f'[0-9]{{{left}}}' if left else ''}")
-    return "|".join([*found, digits])
-
-
-def _duration(value: object) -> Duration:
-    if isinstance(value, Duration):
-        return value
-    said, units = show(value), "(units: w, d, h, m)"
-    text = str(value) if isinstance(value, str) or type(value) is int else ""
-    if re.fullmatch("0*[1-9][0-9]{0,8}", text):
-        raise ValueError(f"{said} has no unit, write {text}d {units}")
-    match = re.fullmatch("0*([0-9]{1,9})([wdhm])", text)
-    if match is None:
-        raise ValueError(f"{said} is not a duration, write one number and one unit such as 90d {units}")
-    count, unit = int(match[1]), _UNITS[match[2]][0]
-    if not 0 < count <= _LONGEST // unit:
-        raise ValueError(f"{said} is not above zero and at most 36500d")
-    return Duration(text, timedelta(seconds=count * unit))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is not text")
-    if not value.strip() or value == "None":
-        raise ValueError(f"{show(value)} is blank, or what a template makes of a missing value")
-    if value != value.strip() or not value.isprintable():
-        raise ValueError(f"{show(value)} begins or ends with a space or holds an invisible character")
-    return value
-
-
-def _id(value: object) -> str:
-    try:
-        return check_replica_id(value)
-    except InvalidInput:
-        pass
-    raise ValueError(f"{show(value)} is not a replica id such as 'rf4e9d9790f0'")
-
-
-def _pattern(value: object) -> str:
-    text = _text(value)
-    try:
-        groups = re.compile(text).groupindex
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(f"{show(value)} is not a regular expression: {one_line(str(error), 80)}") from None
-    if "group" not in groups:
-        raise ValueError(f"{show(value)} has no group named 'group', write (?P<group>...)")
-    return text
-
-
-def as_list(value: object) -> tuple[object, ...]:
-    """
-    Return a list as a tuple.
-
-    :raises ValueError: if it is something else, such as text that would be read letter by letter
-    """
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{show(value)} is not a list")
-    return tuple(value)
-
-
-def _some_of(known: Sequence[str]) -> BeforeValidator:
-    def read(value: object) -> tuple[object, ...]:
-        items = as_list(value)
-        for at, item in enumerate(items):
-            if item not in known:
-                raise ValueError(f"{show(item)} is not one of {', '.join(known)}")
-            if item in items[:at]:
-                raise ValueError(f"{show(item)} is named twice")
-        return items
-
-    return BeforeValidator(read)
-
-
-def _whole(low: int, high: int | None = None, hint: str = "") -> BeforeValidator:
-    def read(value: object) -> int:
-        if type(value) is not int:  # not isinstance: True would be 1
-            raise ValueError(f"{show(value)} is not a whole number")
-        if value < low or (high is not None and value > high):
-            raise ValueError(f"{show(value)} is below {low}{f' or above {high}' if high else ''}{hint}")
-        return value
-
-    return BeforeValidator(read)
-
-
-@dataclass(frozen=True, slots=True)
-class OrDefault:
-    """``None`` means the default here; it is refused wherever a condition or a guard would go missing."""
-
-    default: object
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def read(value: object) -> object:
-            return self.default if value is None else value
-
-        return no_info_before_validator_function(read, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return {"anyOf": [handler(schema), {"type": "null"}]}
-
-
-def _told(**said: object) -> WithJsonSchema:
-    """What an editor is told of a word."""
-    return WithJsonSchema(dict(said))
-
-
-def _some(known: Sequence[str], at_least: int = 0) -> WithJsonSchema:
-    return _told(type="array", items={"enum": list(known)}, uniqueItems=True, minItems=at_least)
-
-
-_SEEN: Final = r"[^\s\x00-\x1f\x7f-\x9f]"
-_TEXT: Final = {
-    "type": "string",
-    "pattern": rf"^(?!None$){_SEEN}(({_SEEN}| )*{_SEEN})?$",
-    "patternErrorMessage": "write text that is not blank and neither begins nor ends with a space",
-}
-_ID: Final = {
-    "type": "string",
-    "pattern": "^(?!({})$)[A-Za-z0-9][A-Za-z0-9_-]{{1,63}}$".format(
-        "|".join("".join(f"[{c.upper()}{c}]" for c in word) for word in sorted(NO_ID))
-    ),
-    "patternErrorMessage": "write the id of a replica such as rf4e9d9790f0",
-    "examples": ["rf4e9d9790f0"],
-}
-_DURATION: Final = {
-    "type": "string",
-    "pattern": "^0*({})$".format(
-        "|".join(f"({_up_to(_LONGEST // unit)}){letter}" for letter, (unit, _) in _UNITS.items())
-    ),
-    "patternErrorMessage": "write one number and one unit such as 90d (units: w, d, h, m), at most 36500d",
-    "examples": ["90d", "2w", "12h"],
-}
-
-OptionalDuration = Annotated[
-    Duration | None, BeforeValidator(_duration), PlainSerializer(str), _told(**_DURATION)
-]
-Text = Annotated[str, BeforeValidator(_text), _told(**_TEXT)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(as_list), _told(type="array", items=_TEXT)]
-Ids = Annotated[
-    tuple[Annotated[str, BeforeValidator(_id)], ...],
-    BeforeValidator(as_list),
-    _told(type="array", items=_ID),
-]
+from tavus_provider.words import (
+    KINDS,
+    NO_TIME,
+    Count,
+    DurationOfAForm,
+    Grouping,
+    Ids,
+    Kinds,
+    OptionalCount,
+    OptionalDuration,
+    OptionalPercent,
+    OrDefault,
+    Percent,
+    RequiredDuration,
+    Statuses,
+    Text,
+    Texts,
+    as_list,
+    show,
+)
 
 
 class Part(BaseModel):
@@ -265,7 +78,7 @@ class Rule(Part):
     """Created at least this long ago."""
     unused_for: OptionalDuration = None
     """No conversation and no video for this long; what was never used counts from its creation."""
-    status: Annotated[tuple[str, ...], _some_of(STATUSES), _some(STATUSES, 1)] = ("completed", "error")
+    status: Statuses = ("completed", "error")
     """What the replica may be: 'started' is still in training. 'completed' and 'error' unless named."""
     grace: OptionalDuration = None
     """How long a replica is announced, in ledger, log and asset event, before it goes."""
@@ -307,12 +120,7 @@ class Scope(Names):
 class Narrow(Names):
     """A second scope, what a trigger form said; ``older_than`` is an age which all that goes must have."""
 
-    older_than: Annotated[
-        Duration | None,
-        BeforeValidator(lambda value: None if value is None else _duration(value)),
-        PlainSerializer(str, when_used="unless-none"),
-        _told(anyOf=[_DURATION, {"type": "null"}]),
-    ] = None
+    older_than: DurationOfAForm = None
     """An age that all that goes must have, whatever rule it goes by."""
 
 
@@ -325,19 +133,11 @@ class Keep(Part):
     """Ids that never go; a preference, for a duty use legal_holds."""
     keep_within: OptionalDuration = None
     """Whatever was created within this time stays."""
-    keep_last: Annotated[
-        int | None,
-        _whole(1, hint=": to keep none by number leave it out"),
-        _told(type="integer", minimum=1),
-    ] = None
+    keep_last: OptionalCount = None
     """How many of each group stay, the newest, counted over all of the group and not only the expired."""
-    group_by: Annotated[
-        str | None,
-        BeforeValidator(_pattern),
-        _told(**_TEXT, allOf=[{"pattern": r"\(\?P<group>"}], examples=["^(?P<group>[^_]+)_"]),
-    ] = None
+    group_by: Grouping = None
     """Regular expression (Python's) on the name, whose group named 'group' is what keep_last counts by."""
-    in_use: Annotated[tuple[str, ...], _some_of(KINDS), _some(KINDS)] = KINDS
+    in_use: Kinds = KINDS
     """What counts as use: default of a persona, active conversation, video being made. All unless named."""
 
     @model_validator(mode="after")
@@ -352,7 +152,7 @@ class LegalHolds(Part):
 
     file: Text
     """YAML or JSON: a list of ids, or a mapping with replica_ids and as_of, the time it was true."""
-    max_age: Annotated[Duration, BeforeValidator(_duration), PlainSerializer(str), _told(**_DURATION)]
+    max_age: RequiredDuration
     """How old the list may be; if it is older, or cannot be read, nothing at all is deleted."""
 
 
@@ -371,13 +171,11 @@ class Limits(Part):
     not set the run goes on, for what is in doubt stays in any case.
     """
 
-    max_deletions: Annotated[int, _whole(0), _told(type="integer", minimum=0)] = 10
+    max_deletions: Count = 10
     """The most replicas that one run may delete; 0 allows none."""
-    max_deletion_percent: Annotated[int, _whole(0, 100), _told(type="integer", minimum=0, maximum=100)] = 25
+    max_deletion_percent: Percent = 25
     """The most that one run may delete, in percent of what is listed; 0 allows none."""
-    max_undetermined_percent: Annotated[
-        int | None, _whole(0, 100), _told(type="integer", minimum=0, maximum=100)
-    ] = None
+    max_undetermined_percent: OptionalPercent = None
     """How much of the account may be in doubt before a run stops, in percent; no limit if left out."""
 
     def breach(self, *, delete: int, listed: int, undetermined: int = 0) -> str | None:
@@ -399,3 +197,126 @@ class Limits(Part):
             f"{delete} of {listed} replicas would be deleted, {' and '.join(passed)}: "
             "narrow the policy or raise the limit in the DAG file; nothing was deleted"
         )
+
+
+class Policy(Part):
+    """
+    What may go, what stays, and how much one run may delete; made by :meth:`read`.
+
+    ``narrow`` is a second scope, what a trigger form said. A replica must pass both, so that a form
+    can only make a run smaller. ``hard_delete_after`` lets a permanent plan name what was deleted softly
+    that long ago.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "if": {"properties": {"expire": {"contains": {"required": ["grace"]}}}, "required": ["expire"]},
+            "then": {"required": ["name"]},
+        }
+    )
+
+    name: Annotated[Text, OrDefault("retention")] = "retention"
+    """What the policy is called; the schedule of a policy with grace is kept under this name."""
+    expire: Annotated[tuple[Rule, ...], BeforeValidator(as_list), Field(json_schema_extra={"minItems": 1})]
+    """What may go: a replica that one of these rules matches and nothing keeps."""
+    scope: Scope = Scope()
+    narrow: Narrow = Narrow()
+    keep: Keep = Keep()
+    legal_holds: LegalHolds | None = None
+    account: AccountCheck | None = None
+    hard_delete_after: OptionalDuration = None
+    """When what was deleted softly by this package comes into a plan for permanent deletes."""
+    limits: Annotated[Limits, OrDefault(Limits())] = Limits()
+
+    @field_validator("expire", mode="after")
+    @classmethod
+    def _names_of_rules(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
+        if not rules:
+            raise ValueError("is empty, name at least one rule")
+        rules = tuple(
+            rule if rule.rule else rule.model_copy(update={"rule": f"rule {number}"})
+            for number, rule in enumerate(rules, start=1)
+        )
+        for name, times in Counter(rule.rule for rule in rules).items():
+            if times > 1:
+                raise ValueError(f"{times} rules are named {show(name)}, give each a name of its own")
+        return rules
+
+    @model_validator(mode="after")
+    def _schedule_has_a_name(self) -> Self:
+        if self.has_grace and "name" not in self.model_fields_set:
+            raise ValueError("name is missing: the schedule of a policy with grace is kept under its name")
+        return self
+
+    @classmethod
+    def read(cls, value: object) -> Self:
+        """
+        Return the policy which a mapping describes.
+
+        :raises InvalidInput: saying on one line what is wrong, and where
+        """
+        if isinstance(value, cls):
+            return value
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            problems = _in_plain_words(error)
+        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise InvalidInput(f"policy: {'; '.join(problems[:5])}{more}")
+
+    @classmethod
+    def faults(cls, value: object) -> list[str]:
+        """Return all that is wrong with a policy, or without effect in it, one sentence each; or nothing."""
+        try:
+            return cls.model_validate(value).contradictions()
+        except ValidationError as error:
+            return _in_plain_words(error)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the whole policy with its defaults; :meth:`read` makes the same policy of it again."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def digest(self) -> str:
+        return canonical_digest(self.as_json())
+
+    def contradictions(self) -> list[str]:
+        """Return one sentence for each part of the policy that can never have an effect."""
+        found = []
+        for at, rule in enumerate(self.expire):
+            before = next((one for one in self.expire[:at] if one.comes_before(rule)), None)
+            if before is not None:
+                found.append(
+                    f"expire.{at}: rule {show(rule.rule)} can never decide, for whatever it matches is "
+                    f"matched by rule {show(before.rule)} before it: put it first or leave it out"
+                )
+        include, exclude = set(self.scope.include), set(self.scope.exclude)
+        if "*" in exclude or (include and include <= exclude):
+            found.append("scope: excludes all that it includes, so no rule can ever match")
+        return found
+
+    @property
+    def has_grace(self) -> bool:
+        """Whether a rule lets time pass between the announcement and the delete."""
+        return any(rule.grace is not None for rule in self.expire)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Which of personas, conversations and videos must be known to decide, each complete."""
+        kinds = (
+            set(KINDS) if any(rule.unused_for is not None for rule in self.expire) else set(self.keep.in_use)
+        )
+        if "conversation" in kinds:
+            kinds.add("persona")  # a conversation may name no replica and use the default of its persona
+        return frozenset(f"{kind}s" for kind in kinds)
+
+
+def _in_plain_words(error: ValidationError) -> list[str]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        where = ".".join(str(step) for step in detail["loc"])
+        said = detail.get("ctx", {}).get("error")
+        if said is None:
+            said = "is missing" if detail["type"] == "missing" else f"{show(detail['input'])} cannot be used"
+        problems.append(f"{where}: {said}" if where else str(said))
+    return problems

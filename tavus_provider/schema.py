@@ -1,5 +1,5 @@
 """
-What an editor is told of a policy file: the JSON Schema made of the words in ``policy.py``.
+What an editor is told of a policy file: the JSON Schema made of the words of a policy.
 
 In draft 7, which every editor knows. Knows neither Airflow nor HTTP nor the clock.
 """
@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tavus_provider.retention import RetentionPolicy
+from tavus_provider.policy import Policy
 
 
 def policy_schema() -> dict[str, Any]:
     """
     Return the JSON Schema of a policy file.
 
-    It accepts whatever :meth:`RetentionPolicy.read` accepts, and refuses what that refuses as far as JSON
+    It accepts whatever :meth:`Policy.read` accepts, and refuses what that refuses as far as JSON
     Schema can say it: not that a regular expression is one, nor that rules have names of their own.
     """
-    schema = RetentionPolicy.model_json_schema()
+    schema = Policy.model_json_schema()
     parts = schema.pop("$defs")
     told: dict[str, Any] = _told(schema, parts)
     return {

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from tavus_provider.cli import main
-from tavus_provider.retention import _LADDER
+from tavus_provider.ladder import LADDER
 
 KEY = "sandbox-key-8f2b6c91"
 ROOT = Path(__file__).parents[1]
@@ -170,12 +170,12 @@ def test_explain_asks_every_rung_in_the_order_of_the_ladder_and_marks_the_one_th
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
     assert [line[-2] if line[-1] == "-" else None for line in lines[4:10]] == [
-        step.word for step in _LADDER[:6]
+        step.word for step in LADDER[:6]
     ]
     found = [
-        m[1] for step in _LADDER if (m := re.search(rf"^.{{4}}\s*{step.rung} +({step.word}) ", out, re.M))
+        m[1] for step in LADDER if (m := re.search(rf"^.{{4}}\s*{step.rung} +({step.word}) ", out, re.M))
     ]
-    assert found == [step.word for step in _LADDER]
+    assert found == [step.word for step in LADDER]
     assert re.search(r"^ > +kept +protected +is in keep.protected_ids", out, re.M)
     assert "keep: is in keep.protected_ids\nwithout that, expired: 210 days old, limit is 180d" in out
 

@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tavus_provider.ladder import LADDER
 from tavus_provider.policy import Limits, Rule
-from tavus_provider.retention import _LADDER, RetentionPolicy
+from tavus_provider.retention import RetentionPolicy
 from tavus_provider.schema import policy_schema
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +66,7 @@ def test_each_replica_of_the_sandbox_stays_or_goes_as_the_table_says(sandbox):
 def test_the_ladder_is_the_one_of_the_code_in_its_order():
     rows = table("| rung | word | stops a replica that |")
     assert [(rung.strip("`"), word.strip("`")) for rung, word, _ in rows] == [
-        (step.rung, step.word) for step in _LADDER
+        (step.rung, step.word) for step in LADDER
     ]
 
 

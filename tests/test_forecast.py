@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tavus_provider.chart import picture
+from tavus_provider.facts import Known, Use
 from tavus_provider.forecast import simulate
 from tavus_provider.replica import Activity, Persona, Replica
-from tavus_provider.retention import Known, RetentionPolicy, Use
+from tavus_provider.retention import RetentionPolicy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

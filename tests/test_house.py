@@ -20,27 +20,33 @@ HTTP = {"requests", "urllib3", "http", "httpx", "aiohttp", "socket", "ssl", "url
 CLOCK = {"time"}
 
 # What each room may import of ours. Whatever is not named here may not be imported: nothing points upward.
-PURE = {"digest", "exceptions", "replica", "policy", "retention", "schema", "plan", "forecast", "chart"}
+PURE = {
+    *("digest", "exceptions", "replica", "words", "policy", "facts", "ladder", "retention"),
+    *("schema", "plan", "forecast", "chart"),
+}
 MAY = {
     "__init__": set(),
     "exceptions": set(),
     "replica": {"exceptions"},
     "digest": set(),
-    "policy": {"exceptions", "replica"},
-    "retention": {"digest", "exceptions", "policy", "replica"},
-    "schema": {"retention"},
-    "plan": {"digest", "exceptions", "replica", "retention"},
-    "forecast": {"plan", "policy", "replica", "retention"},
+    "words": {"exceptions", "replica"},
+    "policy": {"digest", "exceptions", "words"},
+    "facts": {"exceptions", "policy", "replica", "words"},
+    "ladder": {"facts", "policy", "replica", "words"},
+    "retention": {"exceptions", "facts", "ladder", "policy", "replica", "words"},
+    "schema": {"policy"},
+    "plan": {"digest", "exceptions", "ladder", "replica", "retention"},
+    "forecast": {"facts", "ladder", "plan", "policy", "replica", "retention", "words"},
     "chart": {"forecast", "replica"},
     "ledger": {"digest", "exceptions"},
     "files": {"exceptions", "policy", "replica", "retention"},
-    "known": {"files", "ledger", "retention"},
+    "known": {"facts", "files", "ledger", "retention"},
     "page": {"plan", "replica", "retention"},
     "account": {"exceptions"},
     "wire": {"__init__"},
     "transport": {"account", "exceptions", "replica", "wire"},
     "hooks.tavus": {"__init__", "account", "exceptions", "replica", "transport"},
-    "apply": {"digest", "exceptions", "plan", "replica", "retention"},
+    "apply": {"digest", "exceptions", "facts", "ladder", "plan", "replica", "retention"},
     "batches": {"apply", "exceptions", "plan"},
     "store": {"digest", "exceptions", "ledger", "plan"},
     "operators.base": {
@@ -81,7 +87,7 @@ MAY = {
     "plugins.tavus": {"plugins.button", "plugins.server"},
     "cli": {
         *("apply", "chart", "exceptions", "files", "forecast", "hooks.tavus", "known", "ledger", "page"),
-        *("plan", "replica", "retention", "schema"),
+        *("facts", "ladder", "plan", "replica", "retention", "schema"),
     },
     "__main__": {"cli"},
     "sandbox": set(),

@@ -9,10 +9,11 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider import ledger as ledger_room
 from tavus_provider.exceptions import InvalidInput
+from tavus_provider.facts import Known, Use
 from tavus_provider.known import known_of, reschedule, soft_deleted
 from tavus_provider.ledger import Ledger, verify, work_of
 from tavus_provider.replica import Replica
-from tavus_provider.retention import Known, RetentionPolicy, Use
+from tavus_provider.retention import RetentionPolicy
 
 START = datetime(2026, 9, 1, 12, tzinfo=UTC)
 POLICY = RetentionPolicy.read(

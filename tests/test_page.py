@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from tavus_provider.facts import Use
 from tavus_provider.page import (
     MAX_ROWS,
     approval_page,
@@ -18,7 +19,7 @@ from tavus_provider.page import (
 )
 from tavus_provider.plan import make_plan
 from tavus_provider.replica import Replica
-from tavus_provider.retention import RetentionPolicy, Use
+from tavus_provider.retention import RetentionPolicy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 POLICY = RetentionPolicy.read({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})

@@ -9,9 +9,10 @@ import pytest
 
 from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import PlanRefused, TavusError
+from tavus_provider.facts import Use
 from tavus_provider.plan import MAX_VERDICTS, check_plan, fits_xcom, make_plan, verdict_rows
 from tavus_provider.replica import Replica
-from tavus_provider.retention import RetentionPolicy, Use
+from tavus_provider.retention import RetentionPolicy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 POLICY = RetentionPolicy.read({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})

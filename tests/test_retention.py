@@ -11,8 +11,11 @@ import pytest
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import BadAnswer, InvalidInput
+from tavus_provider.facts import Use
+from tavus_provider.ladder import Verdict
+from tavus_provider.policy import Limits
 from tavus_provider.replica import Activity, Persona, Replica
-from tavus_provider.retention import Decision, Limits, RetentionPolicy, Use, Verdict
+from tavus_provider.retention import Decision, RetentionPolicy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 UNUSED = Use(personas=(), conversations=(), videos=())

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 
 from tavus_provider.apply import Application, read_account
 from tavus_provider.exceptions import InvalidInput, PlanRefused, ReplicaNotFound
+from tavus_provider.facts import Known, Use
 from tavus_provider.plan import make_plan
 from tavus_provider.replica import Activity, Persona, Replica
-from tavus_provider.retention import Decision, Known, RetentionPolicy, Use
+from tavus_provider.retention import Decision, RetentionPolicy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 IDS = [f"r{n}" for n in range(7)]

@@ -24,9 +24,10 @@ from tavus_provider.exceptions import (
     TryLater,
     Unauthorized,
 )
+from tavus_provider.facts import Use
 from tavus_provider.hooks.tavus import TavusHook
 from tavus_provider.replica import Persona, Replica, check_bool
-from tavus_provider.retention import RetentionPolicy, Use
+from tavus_provider.retention import RetentionPolicy
 
 API = "https://tavusapi.com"
 KEY = "hook-key-8f2b6c91/+d"
