@@ -211,6 +211,7 @@ class Transport:
         self.extras = account.extras
         self.gate = gate or _gate(account)
         self._key = account.key
+        self._key_forms = _forms(account.key)
         self.clock_skew: float | None = None
         self._calls = 0
         self._retries = 0
@@ -413,17 +414,20 @@ class Transport:
         return one_line(self._without_key(text))
 
     def _without_key(self, text: str) -> str:
-        raw = self._key.encode()
-        forms = {
-            self._key,
-            quote(self._key, safe=""),
-            base64.b64encode(raw).decode().rstrip("="),
-            base64.urlsafe_b64encode(raw).decode().rstrip("="),
-            repr(self._key)[1:-1],
-        }
-        for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, "***")
-        return text
+        return self._key_forms.sub("***", text)
+
+
+def _forms(key: str) -> re.Pattern[str]:
+    """All forms in which the key is met in text, the longest first."""
+    raw = key.encode()
+    forms = {
+        key,
+        quote(key, safe=""),
+        base64.b64encode(raw).decode().rstrip("="),
+        base64.urlsafe_b64encode(raw).decode().rstrip("="),
+        repr(key)[1:-1],
+    }
+    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
 
 
 def may_heal(status: int) -> bool:
