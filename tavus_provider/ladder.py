@@ -161,7 +161,7 @@ def _due_at(case: Case, rule: Rule, facts: Facts) -> datetime:
 def _expired(case: Case, facts: Facts) -> str | None:
     if case.rule is None:
         return None
-    return "; ".join([f"{so}, limit is {limit}" for so, limit, _ in _conditions(case.rule, case)])
+    return "; ".join([f"{so}, limit is {limit}" for so, limit in _conditions(case.rule, case)])
 
 
 def _not_expired(case: Case, facts: Facts) -> str | None:
@@ -170,8 +170,8 @@ def _not_expired(case: Case, facts: Facts) -> str | None:
         return f"no rule matches status '{case.replica.status}'"
     nearest = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _wait(rule, case))
     asks = facts.asks[nearest.rule]
-    conditions = _conditions(nearest, case)
-    return "; ".join([f"{so}, {asks} {limit}" for so, limit, reached in conditions if not reached])
+    unmet = _conditions(nearest, case, unmet=True)
+    return "; ".join([f"{so}, {asks} {limit}" for so, limit in unmet])
 
 
 class Step(NamedTuple):
@@ -212,36 +212,35 @@ LADDER: Final = (
 
 def asked(case: Case, facts: Facts) -> Iterator[Asked]:
     """Yield what each step says of one replica, from the top, down to the first doubt."""
-    for rung, word, asks in LADDER:
-        reason = asks(case, facts)
-        yield Asked(rung, word, reason)
-        if word == "undetermined" and reason is not None:
+    for step in LADDER:
+        reason = step.asks(case, facts)
+        yield Asked(step.rung, step.word, reason)
+        if step.word == "undetermined" and reason is not None:
             return  # below doubt a rung would answer from what is in doubt
 
 
-def _answers(case: Case, facts: Facts) -> Iterator[tuple[str, str, str]]:
-    """Rung, word and reason of each rung that answers, from the top."""
-    for rung, word, asks in LADDER:
-        reason = asks(case, facts)
+def _answers(case: Case, facts: Facts) -> Iterator[tuple[Step, str]]:
+    for step in LADDER:
+        reason = step.asks(case, facts)
         if reason is not None:
-            yield rung, word, reason
+            yield step, reason
 
 
 def verdict_of(case: Case, facts: Facts) -> Verdict:
     """Return what is decided about one replica."""
     answers = _answers(case, facts)
-    rung, word, reason = next(answers)
-    rule = case.rule if word in ("expired", "scheduled") else None
+    step, reason = next(answers)
+    rule = case.rule if step.word in ("expired", "scheduled") else None
     # Below doubt a rung would answer from what is in doubt.
-    against = next(answers, None) if rung in ("held", "kept") else None
+    against = next(answers, None) if step.rung in ("held", "kept") else None
     created = case.replica.created_at
     return Verdict(
         replica=case.replica,
-        rung=rung,
-        word=word,
+        rung=step.rung,
+        word=step.word,
         reason=reason,
-        otherwise=None if against is None else f"{against[1]}: {against[2]}",
-        rule=word if word == "hard_delete_after" else None if rule is None else rule.rule,
+        otherwise=None if against is None else f"{against[0].word}: {against[1]}",
+        rule=step.word if step.word == "hard_delete_after" else None if rule is None else rule.rule,
         age_days=None if created is None or created > facts.now else case.age.days,
         last_used_at=case.last_used_at,
         due_at=None if rule is None or rule.grace is None else _due_at(case, rule, facts),
@@ -275,11 +274,11 @@ def _wait(rule: Rule, case: Case) -> timedelta:
     return max(age, idle, ZERO)
 
 
-def _conditions(rule: Rule, case: Case) -> Iterator[tuple[str, Duration, bool]]:
-    """What is so, the limit to hold it against, and if the limit is reached."""
-    if (limit := rule.older_than) is not None:
-        yield f"{limit.of(case.age)} old", limit, case.age >= limit.delta
-    if (limit := rule.unused_for) is not None:
+def _conditions(rule: Rule, case: Case, *, unmet: bool = False) -> Iterator[tuple[str, Duration]]:
+    """What is so, and the limit to hold it against; of all conditions, or of the unmet ones."""
+    if (limit := rule.older_than) is not None and not (unmet and case.age >= limit.delta):
+        yield f"{limit.of(case.age)} old", limit
+    if (limit := rule.unused_for) is not None and not (unmet and case.idle >= limit.delta):
         idle = limit.of(case.idle)
         if case.perhaps is not None:
             so = f"perhaps used {idle} ago, {case.perhaps}"
@@ -287,4 +286,4 @@ def _conditions(rule: Rule, case: Case) -> Iterator[tuple[str, Duration, bool]]:
             so = f"never used since it was created {idle} ago"
         else:
             so = f"unused for {idle}"
-        yield so, limit, case.idle >= limit.delta
+        yield so, limit
