@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import json
 import os
@@ -230,11 +231,14 @@ def airflow_db():
     """Airflow's tables, once for all runs: ``dag.test`` writes there. The folders whose DAGs it knows."""
     from airflow import settings
     from airflow.dag_processing.bundles.manager import DagBundlesManager
+    from airflow.sdk.execution_time import supervisor
     from airflow.utils.db import initdb
 
     assert str(HOME) in settings.SQL_ALCHEMY_CONN, "airflow was imported before this file: not our database"
     initdb()
     DagBundlesManager().sync_bundles_to_db()
+    # As later versions do: Airflow 3.1 would build its API anew for each task, in two seconds.
+    supervisor.in_process_api_server = functools.lru_cache(maxsize=1)(supervisor.in_process_api_server)
     return set()
 
 
