@@ -25,7 +25,7 @@ from tavus_provider.exceptions import PlanRefused, Refused, ReplicaNotFound, Tav
 from tavus_provider.facts import Known, Use
 from tavus_provider.ladder import Verdict
 from tavus_provider.plan import MAX_BYTES, Plan, as_name, as_text, fits_xcom
-from tavus_provider.replica import Activity, Persona, Replica, check_replica_id
+from tavus_provider.replica import Activity, Persona, Replica
 from tavus_provider.retention import Decision, RetentionPolicy
 
 OUTCOMES = ("deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted", "skipped")
@@ -142,20 +142,16 @@ def decide_one(
     replica_id: str,
     *,
     now: Callable[[], datetime],
-    held: Set[str] = frozenset(),
     ignore_if_missing: bool = False,
 ) -> Verdict:
     """
     Read one replica, chosen by a person, and what uses it.
 
-    :param held: ids under a legal hold
     :param ignore_if_missing: let an id that Tavus does not know pass; it may be soft-deleted
-    :raises PlanRefused: if it is not the account's own, is held, or is in use
+    :raises PlanRefused: if it is not the account's own, or is in use
     :raises ReplicaNotFound: if Tavus does not know it
     """
     missing = None
-    if check_replica_id(replica_id) in held:
-        raise PlanRefused(f"replica {replica_id} is under legal hold; nothing was deleted")
     try:
         replica = tavus.get_replica(replica_id)
     except ReplicaNotFound as error:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tavus_provider.exceptions import ReplicaNotFound, TavusError
+from tavus_provider.exceptions import PlanRefused, ReplicaNotFound, TavusError
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
@@ -28,8 +28,9 @@ class DeleteReplicaOperator(TavusOperator):
     Delete one Tavus replica. There is no undelete, whether ``hard`` or not.
 
     Retries of the task are safe: a replica is deleted once, and what cannot be healed by a retry
-    (a bad id, 400, 401, 403) fails at once. Use ``.expand(replica_id=[...])`` for a few replicas, and
-    :class:`PlanRetentionOperator` with :class:`ApplyRetentionOperator` for many.
+    (a bad id, 400, 401, 403) fails at once, as does what the file ``[tavus] policy`` names as held. Use
+    ``.expand(replica_id=[...])`` for a few replicas, and :class:`PlanRetentionOperator` with
+    :class:`ApplyRetentionOperator` for many.
 
     The XCom is ``{"replica_id", "hard", "outcome", "detail"}`` with the outcome ``deleted``,
     ``confirmed`` (no clean answer, but a look-up shows it gone) or ``already_gone``.
@@ -59,6 +60,7 @@ class DeleteReplicaOperator(TavusOperator):
             replica_id = check_replica_id(self.replica_id)
             context["map_index_template"] = "{{ task.replica_id }}"
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
+            _refuse_if_held(replica_id)
             with self._recorded(context, replica_id) as (record, begun_before):
                 try:
                     done = self.hook.delete_replica(replica_id, hard=self.hard)
@@ -139,9 +141,8 @@ class LookUpReplicaOperator(TavusOperator):
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.replica_id }}"
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
-            verdict = decide_one(
-                self.hook, self.replica_id, now=base.now, held=_held_by_deployment(), ignore_if_missing=ignore
-            )
+            _refuse_if_held(check_replica_id(self.replica_id))
+            verdict = decide_one(self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore)
             self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
             return make_plan(
                 Decision((verdict,), BY_HAND.limits),
@@ -153,14 +154,15 @@ class LookUpReplicaOperator(TavusOperator):
             )
 
 
-def _held_by_deployment() -> frozenset[str]:
-    """The ids under legal hold in the policy of the deployment, if it has one."""
+def _refuse_if_held(replica_id: str) -> None:
+    """Raise PlanRefused if the policy of the deployment, should it have one, holds this replica."""
     from airflow.configuration import conf
 
     location = conf.get("tavus", "policy", fallback="")
     if not location:
-        return frozenset()
+        return
     from tavus_provider.files import read_holds, read_policy
 
     holds = read_policy(location).legal_holds
-    return frozenset() if holds is None else read_holds(holds, now=base.now())
+    if holds is not None and replica_id in read_holds(holds, now=base.now()):
+        raise PlanRefused(f"replica {replica_id} is under legal hold; nothing was deleted")

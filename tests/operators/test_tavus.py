@@ -687,17 +687,34 @@ def test_a_plan_of_which_most_is_gone_without_a_trace_is_not_carried_out(sandbox
     assert ti.pushed["return_value"]["counts"]["not_attempted"] == 6
 
 
-def test_what_the_policy_of_the_deployment_holds_is_not_deleted_by_hand(sandbox, monkeypatch, tmp_path):
+@pytest.fixture
+def held(monkeypatch, tmp_path):
+    """The policy of the deployment holds ``OLD``; returns the file with the holds."""
     (tmp_path / "holds.yaml").write_text(f"[{OLD}]")
     (tmp_path / "policy.yaml").write_text(
         f"{{expire: [{{older_than: 90d}}], legal_holds: {{file: {tmp_path}/holds.yaml, max_age: 7d}}}}"
     )
     monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", str(tmp_path / "policy.yaml"))
-    with pytest.raises(
-        AirflowFailException, match=f"^replica {OLD} is under legal hold; nothing was deleted$"
-    ):
-        run(look())
+    return tmp_path / "holds.yaml"
+
+
+def test_what_the_policy_of_the_deployment_holds_is_not_deleted_by_hand(sandbox, held):
+    for task in (look(), delete(), delete(hard=True)):
+        with pytest.raises(
+            AirflowFailException, match=f"^replica {OLD} is under legal hold; nothing was deleted$"
+        ):
+            run(task)
+    assert requests(sandbox, "DELETE") == []
     assert run(look("r2b9d41c07ae"))["delete"]
+    assert run(delete("r2b9d41c07ae"))["outcome"] == "deleted"
+
+
+def test_by_hand_nothing_is_deleted_while_the_holds_of_the_deployment_cannot_be_read(sandbox, held):
+    held.unlink()
+    for task in (look("r2b9d41c07ae"), delete("r2b9d41c07ae")):
+        with pytest.raises(AirflowFailException, match=r"holds\.yaml"):
+            run(task)
+    assert requests(sandbox, "DELETE") == []
 
 
 def test_nothing_is_deleted_without_a_record(sandbox, plan, monkeypatch, tmp_path):
