@@ -186,7 +186,12 @@ MUTANTS = [
     mutant(
         "what the server repeats is shown with the key",
         TALK,
-        (TRANSPORT, '            text = text.replace(form, "***")\n', "            text = text or form\n"),
+        (TRANSPORT, 'return self._key_forms.sub("***", text)', "return text"),
+    ),
+    mutant(
+        "what a library makes of the request leaves as it is",
+        TALK,
+        (WIRE, "            raise NotMeant\n", "            pass\n"),
     ),
     mutant(
         "the standard library prints what it sends",

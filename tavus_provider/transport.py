@@ -34,7 +34,7 @@ import urllib3
 from tavus_provider.account import Account
 from tavus_provider.exceptions import InDoubt, InvalidInput, Refused, TryLater
 from tavus_provider.replica import one_line
-from tavus_provider.wire import Session, exchanges
+from tavus_provider.wire import NotMeant, Session, exchanges
 
 MAX_SENDS = 3
 PATIENCE = 120.0
@@ -45,6 +45,7 @@ MAX_BODY = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
 A = TypeVar("A")
 B = TypeVar("B")
 
+_NOT_MEANT = "the request that was put together is not the {} that was meant; not sent"
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
 _DELETE = re.compile(r"/v2/replicas/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
 
@@ -299,15 +300,15 @@ class Transport:
         meant = _DELETE.fullmatch(target) if method == "DELETE" else _PATH.fullmatch(path)
         meant = meant if method in MAX_BODY else None
         if not meant or request.method != method or request.url != self.origin + target or request.body:
-            raise InvalidInput(
-                f"the request that was put together is not the {method} that was meant; not sent"
-            )
+            raise InvalidInput(_NOT_MEANT.format(method))
 
         self.gate.wait(self.extras.requests_per_second)
         seconds = timeout or self.extras.timeout
-        call = exchanges.begin(seconds)
+        # To a proxy the whole URL may be said.
+        call = exchanges.begin(seconds, (method, target), (method, self.origin + target))
         what = f"{method} {target}"
         fault = ""
+        certain = bad_certificate = changed = False
         try:
             response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
             answer = _read(response, MAX_BODY[method], self._without_key)
@@ -317,12 +318,16 @@ class Transport:
             fault = _name(error)
             certain = call.sent is False or (call.sent is None and isinstance(error, requests.ConnectTimeout))
             bad_certificate = certain and isinstance(error, requests.exceptions.SSLError)
+        except NotMeant:
+            changed = True
         except (OSError, ValueError) as error:
             fault = _name(error)
-            certain, bad_certificate = call.sent is False, False
+            certain = call.sent is False
         finally:
             exchanges.end()
         # Raised here, outside the except block: the library's error holds the request and so the key.
+        if changed:
+            raise InvalidInput(_NOT_MEANT.format(method))
         if bad_certificate:
             raise Refused(
                 f"{what} was not sent: {self.origin} did not prove its identity ({fault})", attempts=1

@@ -21,14 +21,20 @@ from typing import Any
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+from requests.structures import CaseInsensitiveDict
 
 from tavus_provider import __version__
 
 
-class Call:
-    """What is known of the exchange under way in this thread."""
+class NotMeant(Exception):
+    """The request that was about to leave is not the one that was meant; nothing has left."""
 
-    def __init__(self, seconds: float) -> None:
+
+class Call:
+    """What is known of the exchange under way in this thread, and how the request in it may begin."""
+
+    def __init__(self, seconds: float, *meant: tuple[str, str]) -> None:
+        self.meant = meant
         self.deadline = time.monotonic() + seconds
         self.sent: bool | None = None
         self.received = False
@@ -40,8 +46,8 @@ class _Exchanges(threading.local):
 
     _call: Call | None = None
 
-    def begin(self, seconds: float) -> Call:
-        self._call = Call(seconds)
+    def begin(self, seconds: float, *meant: tuple[str, str]) -> Call:
+        self._call = Call(seconds, *meant)
         return self._call
 
     def end(self) -> None:
@@ -130,6 +136,12 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
         sock.settimeout(max(0.001, exchanges.call().deadline - time.monotonic()))
         return sock
 
+    def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
+        # The last fence: this is what leaves, whatever the libraries above have made of the request.
+        if (method, url) not in exchanges.call().meant:
+            raise NotMeant
+        super().putrequest(method, url, *args, **kwargs)
+
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
@@ -170,6 +182,20 @@ class _Adapter(HTTPAdapter):
 
 class Session(requests.Session):
     """A session that adds nothing of its own: no environment, cookies, redirects or retries."""
+
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """
+        Return the request as it is; there is nothing in it that would have to be merged, quoted or encoded.
+
+        :param request: method, URL and headers, each checked and fit to be sent
+        """
+        prepared = requests.PreparedRequest()
+        prepared.method = request.method
+        prepared.url = request.url
+        prepared.headers = CaseInsensitiveDict({**self.headers, **request.headers})
+        if request.method == "DELETE":
+            prepared.headers["Content-Length"] = "0"  # as requests does; there are proxies that ask for it
+        return prepared
 
     def __init__(self, concurrency: int) -> None:
         super().__init__()

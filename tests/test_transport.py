@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 from urllib.parse import quote
 
 import pytest
-import requests
+import urllib3
 
 from tavus_provider import transport as module
 from tavus_provider.account import Account, Extras
 from tavus_provider.exceptions import InvalidInput, TryLater
 from tavus_provider.transport import Answer, Gate, NotSent, Transport, may_heal, retry_after
+from tavus_provider.wire import Session
 
 KEY = "transport-key-5d1c/9a+7e"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
@@ -116,20 +117,49 @@ def test_nothing_else_leaves(transport, raw_server, method, path, query):
         {"body": b"{}"},
     ],
 )
-def test_a_request_that_the_library_changes_does_not_leave(transport, requests_mock, monkeypatch, change):
+def test_a_request_that_is_put_together_wrongly_does_not_leave(transport, requests_mock, monkeypatch, change):
     requests_mock.register_uri(requests_mock_any(), requests_mock_any())
     one = transport()
-    real = requests.Session.prepare_request
+    real = Session.prepare_request
 
     def prepare(self, request):
         prepared = real(self, request)
         vars(prepared).update(change)
         return prepared
 
-    monkeypatch.setattr(requests.Session, "prepare_request", prepare)
+    monkeypatch.setattr(Session, "prepare_request", prepare)
     with pytest.raises(InvalidInput, match="is not the DELETE that was meant; not sent"):
         one.send("DELETE", R1)
     assert requests_mock.call_count == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "target"),
+    [
+        ("DELETE", "/v2/replicas/"),
+        ("DELETE", f"{R1}?hard=true"),
+        ("DELETE", f"//evil.test{R1}"),
+        ("POST", R1),
+        ("GET", R1),
+    ],
+)
+def test_a_request_that_a_library_changes_on_the_way_does_not_leave(
+    transport, raw_server, monkeypatch, method, target
+):
+    server = raw_server(lambda *_: OK)
+    one = transport(server.url)
+    one.send("DELETE", R1)
+    real = urllib3.HTTPConnectionPool.urlopen
+
+    def changed(self, **kwargs):
+        return real(self, **{**kwargs, "method": method, "url": target})
+
+    monkeypatch.setattr(urllib3.HTTPConnectionPool, "urlopen", changed)
+    with pytest.raises(InvalidInput, match="is not the DELETE that was meant; not sent"):
+        one.send("DELETE", R1)
+    assert len(server.heads) == 1
+    monkeypatch.undo()
+    assert one.send("DELETE", R1).status == 200
 
 
 def requests_mock_any():
