@@ -223,12 +223,15 @@ class Application:
 
     def report(self) -> Report:
         """Return the outcome of every id of the plan; what was not reached is ``not_attempted``."""
-        items = {
-            row["replica_id"]: self.items.get(row["replica_id"], ("not_attempted", self._stopped_by))
-            for row in self._rows
-        }
+        items = {row["replica_id"]: self._end_of(row["replica_id"]) for row in self._rows}
         name = None if self.record is None else self.record.name
         return report_of(self.plan, self._rows, items, dry_run=False, ledger=name)
+
+    def _end_of(self, replica_id: str) -> tuple[str, str]:
+        done = self.earlier.get(replica_id)
+        if replica_id not in self.items and done is not None and done in _SAID_GONE:
+            return done, "by an earlier try of this task"
+        return self.items.get(replica_id, ("not_attempted", self._stopped_by))
 
     def run(self) -> None:
         """
@@ -447,19 +450,25 @@ class Application:
                 self._end(replica_id, outcome, f"{detail}; absence was not seen")
             self._write("verification", listed=None)
             return
-        shows_soft_deleted = not self.plan["hard"] and sent <= listed
+        # What Tavus said it deleted softly is listed still, all of it: so this account lists such ones.
+        said = {i for i in sent if self.items[i][0] in _SAID_GONE}
+        shows_soft_deleted = not self.plan["hard"] and bool(said) and sent <= listed
         # "Not found" about what is listed settles nothing either.
-        for replica_id in sent | (set() if shows_soft_deleted else gone & listed):
+        for replica_id in sent | (gone & listed):
             outcome, detail = self.items[replica_id]
             if replica_id not in listed:
                 if outcome == "unknown" and replica_id not in self._unlisted:
                     outcome = "confirmed"
                 self._end(replica_id, outcome, f"{detail}; it is no longer listed")
-            elif shows_soft_deleted and outcome != "unknown":
+            elif (shows_soft_deleted or self._perhaps_done(replica_id)) and outcome != "unknown":
                 self._end(replica_id, outcome, f"{detail}; this account lists what is soft-deleted: unseen")
             else:
                 self._end(replica_id, "unknown", f"{detail}; it is still listed")
         self._write("verification", listed=len(listed), still_listed=sorted((sent | gone) & listed))
+
+    def _perhaps_done(self, replica_id: str) -> bool:
+        """Whether a try that was killed began to delete it softly and could not say what came of it."""
+        return not self.plan["hard"] and self.earlier.get(replica_id, "nothing") is None
 
     def _write(self, kind: str, **fields: Any) -> None:
         if self.record is not None:

@@ -632,6 +632,38 @@ def test_soft_deletes_of_an_account_that_lists_them_are_done_and_said_to_be_unse
     assert {outcome for outcome, _ in items.values()} == {"deleted"}
 
 
+@pytest.mark.parametrize("hard", [False, True])
+def test_what_tavus_says_it_does_not_know_and_still_lists_is_unknown(account, hard):
+    tavus = account()
+    plan = tavus.plan(hard=hard)
+    tavus.sandbox.switch(faults=[{"method": "DELETE", "status": 404, **FOREVER}])
+    items = tavus.apply(plan)
+    assert {outcome for outcome, _ in items.values()} == {"unknown"}
+    assert all(detail.endswith("; it is still listed") for _, detail in items.values())
+    assert tavus.deletes == []
+
+
+def test_not_known_and_still_listed_is_said_to_be_unseen_where_soft_deletes_are_listed(account):
+    tavus = account()
+    tavus.sandbox.switch(soft_deleted="listed")
+    plan = tavus.plan()
+    tavus.sandbox.switch(faults=[{"method": "DELETE", "path": "/v2/replicas/old01", "status": 404}])
+    outcome, detail = tavus.apply(plan)["old01"]
+    assert outcome == "already_gone"
+    assert detail.endswith("; this account lists what is soft-deleted: unseen")
+
+
+def test_what_a_killed_try_has_begun_softly_may_be_gone_and_listed(account):
+    tavus = account()
+    tavus.sandbox.switch(soft_deleted="listed")
+    plan = tavus.plan()
+    tavus.sandbox.switch(faults=[{"method": "DELETE", "status": 404, **FOREVER}])
+    items = tavus.apply(plan, earlier={"old00": None}, begun_before=True)
+    assert items["old00"][0] == "already_gone"
+    assert items["old00"][1].endswith("unseen")
+    assert {items["old01"][0], items["old02"][0]} == {"unknown"}
+
+
 def test_a_soft_delete_that_is_still_listed_although_others_have_left_is_unknown(account):
     tavus = account()
     plan = tavus.plan()
