@@ -176,7 +176,11 @@ class Facts:
         return Case(replica, age, idle, used, perhaps, _outside(replica, self), doubt, rule)
 
     def rank(self, cases: Iterable[Case]) -> None:
-        """Find the newest of each group, expired or not; what is in doubt takes nobody's place."""
+        """
+        Find the newest of each group, expired or not.
+
+        What is in doubt takes nobody's place, nor does what was deleted softly and is listed still.
+        """
         limit = self.keep.keep_last
         if limit is None:
             return
@@ -185,6 +189,8 @@ class Facts:
         for case in cases:
             replica = case.replica
             if replica.replica_type != "user" or case.outside or case.doubt:
+                continue
+            if replica.replica_id in self.known.soft_deleted:
                 continue
             if pattern is None:
                 groups["", None].append(replica)

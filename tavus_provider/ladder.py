@@ -107,6 +107,9 @@ def _due_for_good(case: Case, facts: Facts) -> str | None:
         return None
     if _protected(case, facts) is not None or _in_use(case, facts) is not None:
         return None
+    younger = facts.narrow.older_than
+    if younger is not None and case.age < younger.delta:  # an age in doubt is none
+        return None
     return f"{_since(since, facts)}, hard_delete_after is {limit}"
 
 

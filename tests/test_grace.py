@@ -461,6 +461,29 @@ def test_what_our_record_shows_as_soft_deleted_is_not_planned_softly_again(world
     assert ti.pushed["return_value"]["keep"]["soft_deleted"] == 2
 
 
+def test_what_is_soft_deleted_and_listed_still_takes_no_place_of_keep_last(world):
+    world.sandbox.switch(soft_deleted="listed")
+    rows = [{"replica_id": f"mid{n}", "replica_name": f"mid {n}", "age": f"{100 + n}d"} for n in range(2)]
+    gone = [{"replica_id": f"new{n}", "deleted": "hard"} for n in range(5)]
+    world.sandbox.put("replicas", *rows, *gone)
+    assert world.both(PLAIN | {"scope": {"include": ["mid *"]}}) == {"mid0", "mid1"}
+    kept = world.plan(PLAIN | {"keep": {"keep_last": 2}}).pushed
+    assert kept["return_value"]["delete"] == []
+    assert {row["word"] for row in kept["verdicts"]} == {"soft_deleted", "keep_last"}
+    assert ids(world.plan(PLAIN).pushed["return_value"]["delete"]) == {"old1", "old2"}
+
+
+def test_the_age_of_a_form_holds_for_what_is_soft_deleted_and_listed_still(world):
+    world.sandbox.switch(soft_deleted="listed", soft_then_hard="works")
+    world.both(PLAIN)
+    world.days = 31
+    for age, planned in (("365d", set()), ("230d", {"old1", "old2"})):
+        ti = world.plan(PURGE, hard=True, narrow={"older_than": age})
+        assert ids(ti.pushed["return_value"]["delete"]) == planned
+        words = {row["replica_id"]: row["word"] for row in ti.pushed["verdicts"]}
+        assert words["old1"] == ("hard_delete_after" if planned else "too_young")
+
+
 def test_a_permanent_delete_in_doubt_of_what_is_no_longer_listed_is_not_confirmed_by_its_absence(world):
     world.sandbox.switch(soft_then_hard="works")
     world.both(PLAIN)
