@@ -60,8 +60,8 @@ class DeleteReplicaOperator(TavusOperator):
             replica_id = check_replica_id(self.replica_id)
             context["map_index_template"] = "{{ task.replica_id }}"
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
-            _refuse_if_held(replica_id)
             with self._recorded(context, replica_id) as (record, begun_before):
+                _refuse_if_held(replica_id, begun_before=begun_before)
                 try:
                     done = self.hook.delete_replica(replica_id, hard=self.hard)
                 except ReplicaNotFound as error:
@@ -91,7 +91,7 @@ class DeleteReplicaOperator(TavusOperator):
         tries = ledger.tries(work)
         begun_before = any(
             replica_id in one.intended
-            and one.outcomes.get(replica_id, "unknown") not in ("refused", "already_gone")
+            and one.outcomes.get(replica_id, "unknown") not in ("refused", "already_gone", "not_attempted")
             for one in tries
         )
         entry = ledger.begin(
@@ -154,7 +154,7 @@ class LookUpReplicaOperator(TavusOperator):
             )
 
 
-def _refuse_if_held(replica_id: str) -> None:
+def _refuse_if_held(replica_id: str, *, begun_before: bool = False) -> None:
     """Raise PlanRefused if the policy of the deployment, should it have one, holds this replica."""
     from airflow.configuration import conf
 
@@ -165,4 +165,7 @@ def _refuse_if_held(replica_id: str) -> None:
 
     holds = read_policy(location).legal_holds
     if holds is not None and replica_id in read_holds(holds, now=base.now()):
-        raise PlanRefused(f"replica {replica_id} is under legal hold; nothing was deleted")
+        done = "nothing was deleted"
+        if begun_before:
+            done = "this try sent nothing, an earlier one may have deleted it before it was held"
+        raise PlanRefused(f"replica {replica_id} is under legal hold; {done}")

@@ -672,6 +672,20 @@ def test_another_try_goes_on_from_the_ledger_and_its_report_keeps_what_the_first
     assert details[OLD].startswith(f"DELETE /v2/replicas/{OLD} returned 200")
 
 
+def test_a_try_that_cannot_read_the_account_keeps_what_the_first_has_done(sandbox, plan):
+    sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None}])
+    with pytest.raises(TryLater):
+        run(apply_task(plan), Ti(try_number=1))
+    sandbox.switch(faults=[{"method": "GET", "path": "/v2/personas", "status": 400, "times": None}])
+    ti = Ti(try_number=2)
+    with pytest.raises((AirflowFailException, TavusError)):
+        run(apply_task(plan), ti)
+    report = ti.pushed["return_value"]
+    assert (report["counts"]["deleted"], report["counts"]["not_attempted"]) == (5, 1)
+    details = {item["replica_id"]: item["detail"] for item in report["items"]}
+    assert sum(detail == "by an earlier try of this task" for detail in details.values()) == 5
+
+
 def test_a_run_of_another_task_does_not_take_the_outcomes_of_this_one_for_its_own(sandbox, plan):
     assert run(apply_task(plan), Ti(run_id="one"))["counts"]["deleted"] == 6
     assert run(apply_task(plan), Ti(run_id="two"))["counts"]["already_gone"] == 6
@@ -707,6 +721,24 @@ def test_what_the_policy_of_the_deployment_holds_is_not_deleted_by_hand(sandbox,
     assert requests(sandbox, "DELETE") == []
     assert run(look("r2b9d41c07ae"))["delete"]
     assert run(delete("r2b9d41c07ae"))["outcome"] == "deleted"
+
+
+def test_a_hold_that_came_after_a_try_in_doubt_does_not_say_that_nothing_was_deleted(sandbox, held):
+    held.write_text("[]")
+    gone_in_doubt = [
+        {"method": "DELETE", "status": 500, "when": "after", "times": None},
+        {"method": "GET", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None},
+    ]
+    sandbox.switch(faults=gone_in_doubt)
+    with pytest.raises(InDoubt):
+        run(delete(), Ti(try_number=1))
+    sent = len(requests(sandbox, "DELETE"))
+    held.write_text(f"[{OLD}]")
+    with pytest.raises(
+        AirflowFailException, match=r"this try sent nothing, an earlier one may have deleted it"
+    ):
+        run(delete(), Ti(try_number=2))
+    assert len(requests(sandbox, "DELETE")) == sent
 
 
 def test_by_hand_nothing_is_deleted_while_the_holds_of_the_deployment_cannot_be_read(sandbox, held):
