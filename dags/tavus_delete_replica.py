@@ -92,7 +92,12 @@ Shows the replica under *Required Actions* and waits for a person.
         replica_id=approve.output["approved_replica_id"],
         hard=True,
         ignore_if_missing="{{ params.ignore_if_missing }}",
-        doc_md="Deletes the approved replica **for ever, with its training footage**.",
+        plan=look.output,
+        approved_digest=approve.output["approved_digest"],
+        doc_md="""
+Deletes the approved replica **for ever, with its training footage**, if it is still as it was shown, is not
+in use by now, and was looked at within the last 24 hours.
+""",
     )
     look >> chosen >> [delete, approve]
     approve >> delete_permanently

@@ -398,7 +398,7 @@ class Application:
         try:
             if hard and not for_good:
                 current = self.tavus.get_replica(replica_id)
-                if changed := _changed(row, current):
+                if changed := changed_since(row, current):
                     self._end(replica_id, "skipped", changed)
                     return
             if self._stop.is_set():
@@ -541,12 +541,12 @@ def fitted(report: Report) -> Report:
 
 def _why_not(row: Mapping[str, Any], verdict: Verdict) -> str | None:
     """Say why a planned replica is no longer to go, if it is not."""
-    if verdict.listed and (changed := _changed(row, verdict.replica)):
+    if verdict.listed and (changed := changed_since(row, verdict.replica)):
         return changed
     return None if verdict.rung == "expired" else f"no longer to go: {verdict.reason}"
 
 
-def _changed(row: Mapping[str, Any], current: Replica) -> str | None:
+def changed_since(row: Mapping[str, Any], current: Replica) -> str | None:
     """Say how a replica differs from the one that was planned; an id may have been given to another."""
     if current.replica_type != "user":
         return f"its type is now {ascii(current.replica_type)[:40]}"

@@ -121,6 +121,8 @@ def approval_page(plan: Plan) -> str:
         ),
     ]
     count, listed = len(plan["delete"]), plan["listed"]
+    # By hand one replica is looked at, and not how many there are.
+    how_many = f"{count:,} of {listed:,} replicas" if listed > 1 else "1 replica"
     if count > MAX_SHOWN:
         rules = Counter(row["rule"] for row in plan["delete"][MAX_SHOWN:]).most_common()
         rest = ", ".join(f"{many:,} under {plain(rule)}" for rule, many in rules)
@@ -131,7 +133,7 @@ def approval_page(plan: Plan) -> str:
         ]
     return "\n".join(
         [
-            f"**{count:,} of {listed:,} replicas** of {plain(plan['origin'])} (connection "
+            f"**{how_many}** of {plain(plan['origin'])} (connection "
             f"{plain(plan['tavus_conn_id'])}) would be deleted **permanently**, under the policy "
             f"{plain(plan['policy']['name'])}.",
             "",

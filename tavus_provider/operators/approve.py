@@ -30,7 +30,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     The page, under Required Actions in the Airflow UI, is made of the plan that this task is handed,
     and an approval counts for its digest only: pass ``approve.output["approved_digest"]`` on to
     :class:`ApplyRetentionOperator`, or, where the plan is of one replica, ``approved_replica_id`` to
-    :class:`DeleteReplicaOperator`. Reject skips what follows; no answer fails the run; with nothing to
+    :class:`DeleteReplicaOperator` too. Reject skips what follows; no answer fails the run; with nothing to
     delete the task is skipped. A second try of this task fails, because Airflow would show the page of
     the first: trigger a new run. Only those named in ``[tavus] approvers`` may answer, if any are.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
     final_errors_do_not_retry,
+    opened,
     switch,
     try_number,
     who_of,
@@ -41,15 +43,34 @@ class DeleteReplicaOperator(TavusOperator):
     :param hard: delete the training footage too; not templated, so that no trigger form can set it
     :param ignore_if_missing: succeed as ``already_gone`` where Tavus does not know the id; otherwise the
         task fails, because a typing error must not look like a success
+    :param plan: the plan of this one replica that a person has approved, from
+        :class:`LookUpReplicaOperator`: it is looked at once more, and not deleted if it is in use by now, is
+        another than the one that was shown, or the time of the plan is up; templated
+    :param approved_digest: ``approve.output["approved_digest"]``, the digest of that plan; templated
     :param tavus_conn_id: id of the Airflow connection; templated
     """
 
-    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
+    template_fields: Sequence[str] = (
+        "replica_id",
+        "ignore_if_missing",
+        "plan",
+        "approved_digest",
+        "tavus_conn_id",
+    )
 
     def __init__(
-        self, *, replica_id: str, hard: bool = False, ignore_if_missing: bool = False, **kwargs: Any
+        self,
+        *,
+        replica_id: str,
+        hard: bool = False,
+        ignore_if_missing: bool = False,
+        plan: Any = None,
+        approved_digest: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.plan = plan
+        self.approved_digest = approved_digest
         self.replica_id = replica_id
         self.hard = check_bool("hard", hard)
         self.ignore_if_missing = switch("ignore_if_missing", ignore_if_missing)
@@ -61,7 +82,7 @@ class DeleteReplicaOperator(TavusOperator):
             context["map_index_template"] = "{{ task.replica_id }}"
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
             with self._recorded(context, replica_id) as (record, begun_before):
-                _refuse_if_held(replica_id, begun_before=begun_before)
+                self._look_again(replica_id, begun_before)
                 try:
                     done = self.hook.delete_replica(replica_id, hard=self.hard)
                 except ReplicaNotFound as error:
@@ -78,6 +99,39 @@ class DeleteReplicaOperator(TavusOperator):
                 record[replica_id] = outcome
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
             return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
+
+    def _look_again(self, replica_id: str, begun_before: bool) -> None:
+        """Refuse what is held, and what is no longer as it was approved."""
+        try:
+            _refuse_if_held(replica_id)
+            if self.plan is not None:
+                self._refuse_if_changed(replica_id)
+        except PlanRefused as error:
+            if not begun_before:
+                raise
+            refusal = re.split(r"[.;] nothing was deleted", str(error), flags=re.IGNORECASE)[0]
+        else:
+            return
+        raise PlanRefused(f"{refusal}; this try sent nothing, an earlier one may have deleted it")
+
+    def _refuse_if_changed(self, replica_id: str) -> None:
+        from tavus_provider.apply import changed_since, decide_one
+        from tavus_provider.plan import check_plan
+
+        plan = check_plan(
+            opened(self.plan),
+            now=base.now(),
+            hard=self.hard,
+            tavus_conn_id=self.tavus_conn_id,
+            origin=self.hook.origin,
+            approved_digest=self.approved_digest,
+        )
+        row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
+        if row is None:
+            raise PlanRefused(f"replica {replica_id} is not in the plan; nothing was deleted")
+        verdict = decide_one(self.hook, replica_id, now=base.now, ignore_if_missing=True)
+        if verdict.listed and (changed := changed_since(row, verdict.replica)):
+            raise PlanRefused(f"replica {replica_id}: {changed}; nothing was deleted, trigger a new run")
 
     @contextlib.contextmanager
     def _recorded(self, context: Context, replica_id: str) -> Iterator[tuple[dict[str, str], bool]]:
@@ -154,7 +208,7 @@ class LookUpReplicaOperator(TavusOperator):
             )
 
 
-def _refuse_if_held(replica_id: str, *, begun_before: bool = False) -> None:
+def _refuse_if_held(replica_id: str) -> None:
     """Raise PlanRefused if the policy of the deployment, should it have one, holds this replica."""
     from airflow.configuration import conf
 
@@ -165,7 +219,4 @@ def _refuse_if_held(replica_id: str, *, begun_before: bool = False) -> None:
 
     holds = read_policy(location).legal_holds
     if holds is not None and replica_id in read_holds(holds, now=base.now()):
-        done = "nothing was deleted"
-        if begun_before:
-            done = "this try sent nothing, an earlier one may have deleted it before it was held"
-        raise PlanRefused(f"replica {replica_id} is under legal hold; {done}")
+        raise PlanRefused(f"replica {replica_id} is under legal hold; nothing was deleted")

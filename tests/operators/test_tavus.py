@@ -5,7 +5,7 @@ import json
 import signal
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
@@ -14,6 +14,7 @@ from airflow.sdk import DAG
 from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import InDoubt, InvalidInput, LedgerUnavailable, TavusError, TryLater
 from tavus_provider.ledger import differences, root, verify
+from tavus_provider.operators import base
 from tavus_provider.operators.tavus import (
     ApplyRetentionOperator,
     ApproveRetentionOperator,
@@ -746,6 +747,60 @@ def test_by_hand_nothing_is_deleted_while_the_holds_of_the_deployment_cannot_be_
     for task in (look("r2b9d41c07ae"), delete("r2b9d41c07ae")):
         with pytest.raises(AirflowFailException, match=r"holds\.yaml"):
             run(task)
+    assert requests(sandbox, "DELETE") == []
+
+
+def approved(replica_id=OLD, **more):
+    plan = run(look(replica_id))
+    return delete(replica_id, hard=True, plan=plan, **{"approved_digest": plan["digest"]} | more)
+
+
+def test_what_was_approved_by_hand_and_is_still_so_is_deleted_for_ever(sandbox):
+    assert run(approved())["outcome"] == "deleted"
+    assert [(row["replica_id"], row["hard"]) for row in sandbox.state()["deletes"]] == [(OLD, True)]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        pytest.param(
+            lambda tavus, _: tavus.put("personas", {"persona_id": "p1", "default_replica_id": OLD}),
+            "is not deleted by hand: is the default of persona p1",
+            id="in use",
+        ),
+        pytest.param(
+            lambda tavus, _: tavus.put("replicas", {"replica_id": OLD, "replica_name": "another"}),
+            "its name is another since the plan was made",
+            id="renamed",
+        ),
+        pytest.param(
+            lambda _, task: setattr(task, "replica_id", "r2b9d41c07ae"),
+            "replica r2b9d41c07ae is not in the plan",
+            id="another id",
+        ),
+        pytest.param(
+            lambda _, task: setattr(task, "approved_digest", None),
+            "a permanent delete needs the digest that a person approved",
+            id="not approved",
+        ),
+        pytest.param(
+            lambda _, task: task.plan.update(listed=7), "was changed after it was made", id="another plan"
+        ),
+    ],
+)
+def test_what_was_approved_by_hand_and_is_no_longer_so_is_not_deleted(sandbox, change, said):
+    task = approved()
+    change(sandbox, task)
+    with pytest.raises(AirflowFailException, match=f"{said}.*(?i:nothing was deleted)"):
+        run(task)
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_an_approval_by_hand_is_good_for_a_day(sandbox, monkeypatch):
+    task = approved()
+    monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(hours=25))
+    with pytest.raises(AirflowFailException, match="its time was up"):
+        run(task)
     assert requests(sandbox, "DELETE") == []
 
 
