@@ -251,6 +251,11 @@ def test_the_page_lists_every_replica_however_many():
     assert len(re.findall(r"^\| r[0-9]{4} \|", approval_page(plan), re.MULTILINE)) == 1_000
 
 
+def test_a_replica_by_hand_is_not_said_to_be_one_of_one():
+    assert approval_page(planned(replica("r1"))).startswith("**1 replica** of ")
+    assert approval_page(planned(replica("r1"), replica("r2"))).startswith("**2 of 2 replicas** of ")
+
+
 def test_what_is_beyond_4000_rows_is_counted_by_rule_and_said_to_be_approved_too():
     plan = planned(*(replica(f"r{n:04}") for n in range(4_321)))
     page = html.unescape(approval_page(plan))
