@@ -17,6 +17,7 @@ import yaml
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import InvalidInput
+from tavus_provider.ledger import shown
 from tavus_provider.policy import LegalHolds
 from tavus_provider.replica import check_replica_id, one_line, read_time
 from tavus_provider.retention import RetentionPolicy
@@ -38,7 +39,7 @@ def read_policy(location: str) -> RetentionPolicy:
     except InvalidInput as error:
         contradictions = [str(error).removeprefix("policy: ")]
     if contradictions:
-        raise InvalidInput(f"policy {one_line(location, 200)}: {'; '.join(contradictions)}")
+        raise InvalidInput(f"policy {one_line(shown(location), 200)}: {'; '.join(contradictions)}")
     return policy
 
 
@@ -57,7 +58,7 @@ def check_policy(location: str) -> list[str]:
             return RetentionPolicy.faults(_parse(text))
         except InvalidInput as error:
             return [str(error)]
-    raise InvalidInput(f"policy {location}: {fault}")
+    raise InvalidInput(f"policy {one_line(shown(location), 200)}: {fault}")
 
 
 def read_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
@@ -75,8 +76,8 @@ def read_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
     except InvalidInput as error:
         fault = str(error)
     raise InvalidInput(
-        f"legal_holds {one_line(holds.file, 200)}: {fault}; it is not known who is held, nothing may be "
-        "deleted"
+        f"legal_holds {one_line(shown(holds.file), 200)}: {fault}; it is not known who is held, nothing "
+        "may be deleted"
     )
 
 
@@ -98,10 +99,12 @@ def _held(holds: LegalHolds, now: datetime) -> frozenset[str]:
 
 
 def _as_of(value: object) -> datetime:
-    if isinstance(value, datetime) and value.tzinfo is not None:  # YAML reads dates by itself
-        return value.astimezone(UTC)
     try:
+        if isinstance(value, datetime) and value.tzinfo is not None:  # YAML reads dates by itself
+            return value.astimezone(UTC)
         return read_time(value)
+    except OverflowError:
+        fault = "is not a readable date"
     except ValueError as error:
         fault = str(error)
     raise InvalidInput(f"as_of {fault}: write a date with a time zone such as 2026-11-25T08:00:00Z")
@@ -153,7 +156,7 @@ def _parse(text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         fault = f"{where}{one_line(str(getattr(error, 'problem', None) or 'is not YAML'), 120)}"
-    except (ValueError, RecursionError):
+    except Exception:  # noqa: BLE001  # what a tag says of a value that is none (!!int '') ends in any error
         fault = "is not YAML or JSON"
     raise InvalidInput(fault)
 

@@ -334,7 +334,7 @@ def _safe(text: str) -> str:
     return safe if safe == text and text.strip(".") else f"{safe}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
-def shown(path: ObjectStoragePath) -> str:
+def shown(path: ObjectStoragePath | str) -> str:
     """Return a place as it may be shown, without a key that was written into its URL."""
     return re.sub("//[^/@]*:[^/@]*@", "//***@", str(path))
 

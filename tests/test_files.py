@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tavus_provider.exceptions import InvalidInput
-from tavus_provider.files import read_holds, read_policy
+from tavus_provider.files import check_policy, read_holds, read_policy
 from tavus_provider.policy import LegalHolds
 from tavus_provider.retention import RetentionPolicy
 
@@ -134,6 +134,10 @@ def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
         pytest.param("? {a: b}\n: c", "line 1, column 3: found unhashable key", id="a-mapping-as-key"),
         pytest.param("at: 2026-13-45", "is not YAML or JSON", id="no-such-day"),
         pytest.param("[" * 100_000, "is not YAML or JSON", id="nested"),
+        *(
+            pytest.param(text, "is not YAML or JSON", id=text)
+            for text in ("a: !!int ''", "a: !!float ''", "a: !!bool x", "a: !!timestamp x", "!!map [a, b]")
+        ),
         pytest.param('{"a": NaN}', "unknown key 'a'", id="no-number"),
         pytest.param(b"name: \xff", "is not text in UTF-8", id="latin-1"),
         pytest.param(YAML.encode("utf-16"), "is not text in UTF-8", id="utf-16"),
@@ -240,6 +244,7 @@ AS_OF = "replica_ids: [r1]\nas_of: "
         pytest.param(AS_OF + "2026-09-01", "write a date with a time zone such as", id="a-day"),
         pytest.param(AS_OF + "yesterday", "write a date with a time zone such as", id="a-word"),
         pytest.param(AS_OF, "write a date with a time zone such as", id="blank"),
+        pytest.param(AS_OF + "0001-01-01T00:00:00+14:00", "is not a readable date: write", id="year-0"),
         pytest.param(AS_OF + "1788264000", "write a date with a time zone such as", id="a-number"),
         pytest.param("", "is neither a list of ids nor a mapping with replica_ids", id="empty"),
         pytest.param("replica_ids:", "is neither a list of ids nor a mapping with replica_ids", id="nothing"),
@@ -293,3 +298,12 @@ def test_a_storage_that_keeps_no_times_needs_as_of():
     said = refusal(read_holds, holds("memory://holds/list"), now=NOW)
     assert "its storage does not say when it was written: add as_of to it" in said
     assert read_holds(holds("memory://holds/dated"), now=NOW) == {"r1"}
+
+
+def test_a_key_in_the_location_of_a_file_is_not_shown():
+    location = "s3://AKIAXXX:hunter2-word@bucket/policy.yaml"
+    for said in (refusal(read_policy, location), refusal(check_policy, location)):
+        assert "hunter2-word" not in said
+        assert "//***@bucket/policy.yaml" in said
+    said = refusal(read_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
+    assert "hunter2-word" not in said

@@ -39,7 +39,7 @@ MAY = {
     "forecast": {"facts", "ladder", "plan", "policy", "replica", "retention", "words"},
     "chart": {"forecast", "replica"},
     "ledger": {"digest", "exceptions"},
-    "files": {"exceptions", "policy", "replica", "retention"},
+    "files": {"exceptions", "ledger", "policy", "replica", "retention"},
     "known": {"facts", "files", "ledger", "retention"},
     "page": {"plan", "replica", "retention"},
     "account": {"exceptions"},
