@@ -7,8 +7,9 @@ The account stays as it is now but for what goes; use stays as it is too. Decide
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
@@ -178,19 +179,27 @@ def _moments(
         limit.delta for limit in (policy.keep.keep_within, policy.narrow.older_than) if limit is not None
     }
     for replica in replicas:
-        if replica.created_at is not None:
-            yield from (replica.created_at + age for age in ages)
-        if replica.updated_at is not None:
-            yield from (replica.updated_at, replica.updated_at + REFUND_WINDOW)
+        yield from _after(replica.created_at, ages)
+        yield from _after(replica.updated_at, (ZERO, REFUND_WINDOW))
     if unused_for:
         for activity in (*use.conversations, *use.videos):
-            if activity.at is not None:
-                yield from (activity.at + age for age in (ZERO, *unused_for))
+            yield from _after(activity.at, (ZERO, *unused_for))
     for rule in policy.expire:
         if rule.grace is not None:
-            yield from (since + rule.grace.delta for since in known.scheduled.values())
+            for since in known.scheduled.values():
+                yield from _after(since, (rule.grace.delta,))
     if policy.hard_delete_after is not None:
-        yield from (since + policy.hard_delete_after.delta for since in known.soft_deleted.values())
+        for since in known.soft_deleted.values():
+            yield from _after(since, (policy.hard_delete_after.delta,))
+
+
+def _after(moment: datetime | None, spans: Iterable[timedelta]) -> Iterator[datetime]:
+    """The moments so long after this one, but for those that no calendar has."""
+    if moment is None:
+        return
+    for span in spans:
+        with contextlib.suppress(OverflowError):
+            yield moment + span
 
 
 def _first_day(moment: datetime, now: datetime) -> int:

@@ -57,6 +57,19 @@ def every_day(policy, replicas, use, *, days, hard, known):
     return found, stopped
 
 
+def test_a_date_that_no_calendar_can_add_to_is_in_doubt_and_stops_no_forecast():
+    last = datetime.max.replace(tzinfo=UTC)
+    odd = Replica("r1", "r1", "completed", "user", created_at=last, updated_at=last)
+    use = Use((), (Activity("c1", "r2", None, "ended", last),), ())
+    policy = {
+        "name": "n",
+        "expire": [{"older_than": "90d", "unused_for": "1d", "grace": "2d"}],
+        "limits": ALL,
+    }
+    found = forecast(policy, odd, replica("r3", 100), use=use)
+    assert gone(found) == [(2, "r3")]
+
+
 IDS = ["a_1", "a_2", "a_3", "b_1", "b_2", "c_1"]
 moments = st.sampled_from(
     [NOW + timedelta(days=days, seconds=s) for days in (-40, -12, -5, -3, -1, 0, 2, 6) for s in (-1, 0, 1)]
