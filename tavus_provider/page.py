@@ -155,15 +155,18 @@ def approval_page(plan: Plan) -> str:
 
 def _by_rule(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Lines that sum a long list up before it begins."""
-    ages: dict[str, list[int]] = {}
+    many = Counter(row["rule"] for row in rows)
+    ages: dict[str, list[int]] = {rule: [] for rule in many}
     for row in rows:
-        ages.setdefault(row["rule"], []).append(row["age_days"] or 0)
+        if row["age_days"] is not None:  # of what is no longer listed it is not known
+            ages[row["rule"]].append(row["age_days"])
     return [
         "| rule | replicas | youngest | oldest |",
         "|---|--:|--:|--:|",
         *(
-            f"| {plain(rule)} | {len(days):,} | {_days(min(days))} | {_days(max(days))} |"
-            for rule, days in sorted(ages.items(), key=lambda pair: -len(pair[1]))
+            f"| {plain(rule)} | {count:,} | {_days(min(ages[rule], default=None))} "
+            f"| {_days(max(ages[rule], default=None))} |"
+            for rule, count in many.most_common()
         ),
         "",
         f"All {len(rows):,}, one by one:",

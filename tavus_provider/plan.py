@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from tavus_provider.digest import canonical_json, digest_of, seal
+from tavus_provider.digest import digest_of, seal
 from tavus_provider.exceptions import PlanRefused
 from tavus_provider.ladder import Verdict
 from tavus_provider.replica import check_replica_id
@@ -40,7 +40,11 @@ def make_plan(
     tavus_conn_id: str,
     origin: str,
 ) -> Plan:
-    """Return a decision as the plan that is pushed, shown and carried out; it names all that goes."""
+    """
+    Return a decision as the plan that is pushed, shown and carried out; it names all that goes.
+
+    Of what stays it names the first few thousand; ``left_out`` says how many it does not.
+    """
     plan: Plan = {
         "policy": policy.as_json(),
         "policy_digest": policy.digest,
@@ -62,6 +66,13 @@ def make_plan(
             for verdict in decision.undetermined[:MAX_VERDICTS]
         ],
     }
+    left_out = {
+        name: more
+        for name, all_of in (("scheduled", decision.scheduled), ("undetermined", decision.undetermined))
+        if (more := len(all_of) - len(plan[name]))
+    }
+    if left_out:
+        plan["left_out"] = left_out
     return seal(plan)
 
 
@@ -82,7 +93,10 @@ def reference_to(plan: Plan, plan_at: str) -> dict[str, Any]:
         **{name: plan[name] for name in kept},
         "limits": plan["limits"],
         "keep": plan["keep"],
-        "counts": {name: len(plan[name]) for name in ("delete", "scheduled", "undetermined")},
+        "counts": {
+            name: len(plan[name]) + plan.get("left_out", {}).get(name, 0)
+            for name in ("delete", "scheduled", "undetermined")
+        },
     }
 
 
@@ -118,7 +132,7 @@ def verdict_rows(decision: Decision) -> list[dict[str, Any]] | dict[str, Any]:
         }
         for verdict in decision.verdicts[: MAX_VERDICTS + 1]
     ]
-    if len(rows) <= MAX_VERDICTS and len(canonical_json({"verdicts": rows})) <= MAX_BYTES:
+    if len(rows) <= MAX_VERDICTS and len(json.dumps(rows, separators=(",", ":"))) <= MAX_BYTES:
         return rows
     counts = dict(sorted(Counter(verdict.word for verdict in decision.verdicts).items()))
     return {

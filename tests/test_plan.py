@@ -10,7 +10,7 @@ import pytest
 from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import PlanRefused, TavusError
 from tavus_provider.facts import Use
-from tavus_provider.plan import MAX_VERDICTS, check_plan, fits_xcom, make_plan, verdict_rows
+from tavus_provider.plan import MAX_VERDICTS, check_plan, fits_xcom, make_plan, reference_to, verdict_rows
 from tavus_provider.replica import Replica
 from tavus_provider.retention import RetentionPolicy
 
@@ -177,6 +177,18 @@ def test_verdicts_hold_every_replica_with_its_reason():
             "age_days": 3,
         },
     ]
+
+
+def test_what_is_left_out_of_a_plan_is_counted_in_it_and_in_what_travels_for_it():
+    plan = made(*(replica(f"r{n}x", days=None) for n in range(MAX_VERDICTS + 3)))
+    assert (len(plan["undetermined"]), plan["left_out"]) == (MAX_VERDICTS, {"undetermined": 3})
+    assert reference_to(plan, "place")["counts"] == {"delete": 0, "scheduled": 0, "undetermined": 5_003}
+    assert "left_out" not in made(replica("r1"))
+
+
+def test_names_that_are_long_as_json_are_measured_as_json():
+    rows = [replica(f"r{n}x", days=3, replica_name="\U0001f600" * 40) for n in range(1_600)]
+    assert set(verdict_rows(decide(*rows))) == {"counts", "notice"}
 
 
 def test_above_5000_verdicts_only_counts_are_pushed_and_a_notice_says_so():
