@@ -47,6 +47,7 @@ B = TypeVar("B")
 
 _NOT_MEANT = "the request that was put together is not the {} that was meant; not sent"
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
+_PROXY = re.compile(r"https?://([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _DELETE = re.compile(r"/v2/replicas/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
 
 
@@ -208,6 +209,10 @@ class Transport:
     ) -> None:
         if ca_bundle and not Path(ca_bundle).exists():
             raise InvalidInput(f"[tavus] ca_bundle {ascii(ca_bundle)[:200]} does not exist")
+        if proxy and not _PROXY.fullmatch(proxy):  # not repeated: it may hold a password
+            raise InvalidInput(
+                "[tavus] proxy cannot be read: expected a URL such as http://proxy.example:3128"
+            )
         self.origin = account.origin
         self.extras = account.extras
         self.gate = gate or _gate(account)
@@ -312,7 +317,8 @@ class Transport:
         try:
             response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
             answer = _read(response, MAX_BODY[method], self._without_key)
-            self.clock_skew = _skew(answer.headers.get("date"))
+            if (skew := _skew(answer.headers.get("date"))) is not None:
+                self.clock_skew = skew
             return answer
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
             fault = _name(error)

@@ -118,6 +118,13 @@ class _Response(http.client.HTTPResponse):
         # What http.client opened keeps the socket open after a "Connection: close": read through it.
         self.fp = _Reader(_Incoming(sock, self.fp.detach(), exchanges.call()))
 
+    def _read_next_chunk_size(self) -> int:
+        # Of a chunk of less than nothing http.client would read all there is, past every limit of bytes.
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        if size < 0:
+            raise ValueError("a chunk has no size")
+        return size
+
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
     response_class = _Response

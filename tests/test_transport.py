@@ -320,6 +320,24 @@ def test_a_date_that_cannot_be_read_tells_nothing_of_the_clock(transport, raw_se
     one = transport(server.url)
     one.send("GET", R1)
     assert one.clock_skew is None
+    one.clock_skew = 400.0
+    one.send("GET", R1)
+    assert one.clock_skew == 400.0
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://", "://", "127.0.0.1:1", "socks5://127.0.0.1:1", "http://[::1", "http://a b"]
+)
+def test_a_proxy_that_cannot_be_one_is_refused_before_anything_is_sent(proxy):
+    with pytest.raises(InvalidInput, match=r"^\[tavus\] proxy cannot be read: expected a URL such as"):
+        Transport(Account("https://tavusapi.com", KEY, Extras()), proxy=proxy)
+
+
+@pytest.mark.parametrize(
+    "proxy", ["http://proxy.example:3128", "https://me:pass-w@10.0.0.1:80/", "http://[::1]:3128"]
+)
+def test_a_proxy_that_may_be_one_is_taken(proxy):
+    Transport(Account("https://tavusapi.com", KEY, Extras()), proxy=proxy).close()
 
 
 # -- Retry-After

@@ -122,6 +122,19 @@ def test_no_more_than_the_limit_is_read_of_a_body(raw_server, transport, method,
     assert server.hung_up.wait(10)
 
 
+def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_server, transport):
+    sent = itertools.count()
+    server = raw_server(
+        lambda *_: itertools.chain(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n"],
+            (b"x" * 0x10000 for _ in sent),
+        )
+    )
+    answer = transport(server.url, timeout=5).send("DELETE", R1)
+    assert (answer.body, answer.flaw) == (b"", "the body was cut (ValueError)")
+    assert server.hung_up.wait(10)
+
+
 def test_a_body_of_exactly_the_limit_is_whole(raw_server, transport):
     size = 64 * 1024
     server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
