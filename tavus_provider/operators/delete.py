@@ -71,6 +71,8 @@ class DeleteReplicaOperator(TavusOperator):
         super().__init__(**kwargs)
         self.plan = plan
         self.approved_digest = approved_digest
+        # A plan that was to come from another task and did not is not the same as none.
+        self._needs_plan = plan is not None
         self.replica_id = replica_id
         self.hard = check_bool("hard", hard)
         self.ignore_if_missing = switch("ignore_if_missing", ignore_if_missing)
@@ -104,7 +106,7 @@ class DeleteReplicaOperator(TavusOperator):
         """Refuse what is held, and what is no longer as it was approved."""
         try:
             _refuse_if_held(replica_id)
-            if self.plan is not None:
+            if self._needs_plan:
                 self._refuse_if_changed(replica_id)
         except PlanRefused as error:
             if not begun_before:
