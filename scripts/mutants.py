@@ -221,7 +221,7 @@ MUTANTS = [
     mutant(
         "doubt never stops a batch",
         BATCH,
-        (APPLY, "MAX_UNKNOWN_IN_A_ROW = 5", "MAX_UNKNOWN_IN_A_ROW = 5000"),
+        (APPLY, "MAX_IN_A_ROW = 5", "MAX_IN_A_ROW = 5000"),
     ),
 ]  # fmt: skip
 

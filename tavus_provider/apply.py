@@ -35,7 +35,9 @@ RED = ("refused", "unknown", "not_attempted")
 MAX_CLOCK_SKEW = 300.0
 """Seconds by which Tavus's clock and the worker's may differ before an age means nothing."""
 
-MAX_UNKNOWN_IN_A_ROW = 5
+MAX_IN_A_ROW = 5
+"""Deletes in a row that are left in doubt, or put off by 429 for as long as one waits, and end a batch."""
+
 MANY = 5
 """From so many on, more than half of a plan missing looks like another account and not like chance."""
 
@@ -218,7 +220,7 @@ class Application:
     _stopped_by: str = "the run was stopped"
     _unlisted: set[str] = field(default_factory=set)
     """What is to go although it was not listed before: of these, absence proves nothing."""
-    _unknown_in_a_row: int = 0
+    _in_a_row: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def report(self) -> Report:
@@ -393,7 +395,7 @@ class Application:
         if self._stop.is_set():
             return
         # Should the process be stopped while this one is under way, nobody knows what came of it.
-        sent = in_doubt = False
+        sent = in_doubt = put_off = False
         for_good = row["rule"] == HARD_DELETE_AFTER
         try:
             if hard and not for_good:
@@ -423,15 +425,17 @@ class Application:
                 self._end(replica_id, "already_gone", self._gone(replica_id, str(error)))
         except TavusError as error:
             in_doubt = sent and error.outcome == "unknown"
+            put_off = error.status == 429
             self._end(replica_id, error.outcome if sent else "not_attempted", str(error))
             self.may_heal = self.may_heal or not isinstance(error, Refused)
             if error.status in (401, 403):
                 self._halt(f"not attempted: Tavus refused the key before ({error})")
         with self._lock:
             # An id that Tavus no longer knows is unknown as well, but Tavus is well and says so.
-            self._unknown_in_a_row = self._unknown_in_a_row + 1 if in_doubt else 0
-            if self._unknown_in_a_row >= MAX_UNKNOWN_IN_A_ROW:
-                self._halt(f"not attempted: {MAX_UNKNOWN_IN_A_ROW} deletes in a row were left in doubt")
+            self._in_a_row = self._in_a_row + 1 if in_doubt or put_off else 0
+            if self._in_a_row >= MAX_IN_A_ROW:
+                how = "left in doubt" if in_doubt else "put off by Tavus's rate limit"
+                self._halt(f"not attempted: {MAX_IN_A_ROW} deletes in a row were {how}")
 
     def _look_afterwards(self) -> None:
         """What is still listed after a hard delete is not deleted, whatever the server said."""

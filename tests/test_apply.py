@@ -461,6 +461,19 @@ def test_a_look_before_a_permanent_delete_that_fails_deletes_nothing_of_that_rep
     assert "the body is not JSON" in items["old01"][1]
 
 
+def test_five_deletes_in_a_row_put_off_by_the_rate_limit_stop_the_batch(account):
+    tavus = account(world(old=9))
+    plan = tavus.plan()
+    tavus.sandbox.switch(faults=[{"method": "DELETE", "status": 429, **FOREVER}])
+    application = tavus.application(plan)
+    application.run()
+    items = {item["replica_id"]: item for item in application.report()["items"]}
+    assert [item["outcome"] for item in items.values()] == ["refused"] * 5 + ["not_attempted"] * 4
+    assert items["old08"]["detail"] == "not attempted: 5 deletes in a row were put off by Tavus's rate limit"
+    assert len(set(tavus.asked("DELETE"))) == 5
+    assert application.may_heal
+
+
 def test_five_deletes_in_a_row_in_doubt_stop_the_batch(account):
     tavus = account(world(old=9))
     plan = tavus.plan()
