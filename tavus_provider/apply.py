@@ -471,8 +471,8 @@ class Application:
         self._write("verification", listed=len(listed), still_listed=sorted((sent | gone) & listed))
 
     def _perhaps_done(self, replica_id: str) -> bool:
-        """Whether a try that was killed began to delete it softly and could not say what came of it."""
-        return not self.plan["hard"] and self.earlier.get(replica_id, "nothing") is None
+        """Whether a try that was killed began to delete it softly, or a later one has found that so."""
+        return not self.plan["hard"] and self.earlier.get(replica_id, "nothing") in (None, "already_gone")
 
     def _write(self, kind: str, **fields: Any) -> None:
         if self.record is not None:

@@ -677,6 +677,20 @@ def test_what_a_killed_try_has_begun_softly_may_be_gone_and_listed(account):
     assert {items["old01"][0], items["old02"][0]} == {"unknown"}
 
 
+def test_what_was_found_gone_and_listed_after_a_kill_is_so_for_the_next_try_too(account):
+    tavus = account()
+    tavus.sandbox.switch(soft_deleted="listed")
+    plan = tavus.plan()
+    ids = [row["replica_id"] for row in plan["delete"]]
+    tavus.sandbox.put("replicas", *({"replica_id": one, "deleted": "soft"} for one in ids))
+    earlier: dict[str, str | None] = dict.fromkeys(ids)
+    for _ in range(3):
+        items = tavus.apply(plan, earlier=earlier, begun_before=True)
+        earlier = {one: outcome for one, (outcome, _) in items.items()}
+        assert set(earlier.values()) == {"already_gone"}
+        assert all(detail.endswith("unseen") for _, detail in items.values())
+
+
 def test_a_soft_delete_that_is_still_listed_although_others_have_left_is_unknown(account):
     tavus = account()
     plan = tavus.plan()
