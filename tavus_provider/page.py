@@ -122,7 +122,7 @@ def approval_page(plan: Plan) -> str:
     ]
     count, listed = len(plan["delete"]), plan["listed"]
     # By hand one replica is looked at, and not how many there are.
-    how_many = f"{count:,} of {listed:,} replicas" if listed > 1 else "1 replica"
+    how_many = "1 replica" if count == 1 >= listed else f"{count:,} of {listed:,} replicas"
     if count > MAX_SHOWN:
         rules = Counter(row["rule"] for row in plan["delete"][MAX_SHOWN:]).most_common()
         rest = ", ".join(f"{many:,} under {plain(rule)}" for rule, many in rules)
