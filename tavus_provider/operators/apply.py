@@ -122,19 +122,11 @@ class ApplyRetentionOperator(TavusOperator):
         """Delete, and return the report."""
         from tavus_provider.apply import dry_report
         from tavus_provider.batches import Batch
-        from tavus_provider.plan import check_plan
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.tavus_conn_id }}"
             dry_run = check_bool("dry_run", self.dry_run)
-            plan = check_plan(
-                opened(self.plan),
-                now=base.now(),
-                hard=self.hard,
-                tavus_conn_id=self.tavus_conn_id,
-                origin=self.hook.origin,
-                approved_digest=self.approved_digest,
-            )
+            plan = self.good_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
             batch = None if self.batch is None else Batch.read(self.batch, plan)
             rows = plan["delete"]
             if batch is not None:

@@ -61,6 +61,24 @@ class TavusOperator(BaseOperator):
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
 
+    def good_plan(self, plan: object, *, hard: bool, approved_digest: object) -> Plan:
+        """
+        Return the plan of an XCom if this task may carry it out now.
+
+        :raises PlanRefused: saying what does not fit
+        :raises LedgerUnavailable: if it lies in a store that cannot be read
+        """
+        from tavus_provider.plan import check_plan
+
+        return check_plan(
+            opened(plan),
+            now=now(),
+            hard=hard,
+            tavus_conn_id=self.tavus_conn_id,
+            origin=self.hook.origin,
+            approved_digest=approved_digest,
+        )
+
 
 def switch(name: str, value: bool | str) -> bool | str:
     """

@@ -12,7 +12,6 @@ from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
     final_errors_do_not_retry,
-    opened,
     switch,
     try_number,
     who_of,
@@ -118,16 +117,8 @@ class DeleteReplicaOperator(TavusOperator):
 
     def _refuse_if_changed(self, replica_id: str) -> None:
         from tavus_provider.apply import changed_since, decide_one
-        from tavus_provider.plan import check_plan
 
-        plan = check_plan(
-            opened(self.plan),
-            now=base.now(),
-            hard=self.hard,
-            tavus_conn_id=self.tavus_conn_id,
-            origin=self.hook.origin,
-            approved_digest=self.approved_digest,
-        )
+        plan = self.good_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
         row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
         if row is None:
             raise PlanRefused(f"replica {replica_id} is not in the plan; nothing was deleted")
