@@ -311,9 +311,9 @@ def memory() -> float:
 
 def plan_once(url: str) -> dict[str, float]:
     """Read the account and decide; in a process of its own, for a process does not give memory back."""
-    from tavus_provider.apply import read_account
+    from tavus_provider.execution.executor import read_account
     from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.retention.engine import RetentionPolicy
 
     os.environ |= connection(url)
     policy = RetentionPolicy.read(STALE)

@@ -27,7 +27,7 @@ from tavus_provider.operators.tavus import (
 # A policy file of the deployment takes the place of the policy below; the form can then only narrow it.
 POLICY_FILE = conf.get("tavus", "policy", fallback="")
 # So many batches at once; they share what the connection's requests_per_second allows.
-SIDE_BY_SIDE = 4
+PARALLEL_TASKS = 4
 # The pool in which batches wait, to bound them together with what other DAGs ask of Tavus. Tasks of a pool
 # that does not exist wait for ever without a word, so make it before it is named here:
 #   airflow pools set tavus 4 "Tasks that call Tavus"
@@ -126,8 +126,8 @@ where it lies beside the ledger. Red if a limit of the policy would be passed.
         task_id="apply",
         plan=plan.output,
         dry_run="{{ params.dry_run }}",
-        side_by_side=SIDE_BY_SIDE,
-        max_active_tis_per_dagrun=SIDE_BY_SIDE,
+        parallel_tasks=PARALLEL_TASKS,
+        max_active_tis_per_dagrun=PARALLEL_TASKS,
         pool=POOL,
         # A batch whose worker has died goes on where it was.
         retries=2,

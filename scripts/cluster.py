@@ -298,7 +298,7 @@ class Api:
 
 def half_done(api: Api, tavus: str) -> str | None:
     """The worker of a batch of which some and not all deletes have reached the sandbox, if there is one."""
-    from tavus_provider.ledger import root, verify
+    from tavus_provider.storage.ledger import root, verify
 
     gone = {row["replica_id"] for row in state(tavus)["deletes"]}
     under_way = {
@@ -314,7 +314,7 @@ def half_done(api: Api, tavus: str) -> str | None:
 
 def judge(api: Api, tavus: str, expired: set[str], young: set[str], killed: str) -> None:
     """Compare what the sandbox saw with what was to go, and with what the reports and the ledger say."""
-    from tavus_provider.ledger import differences, root, verify
+    from tavus_provider.storage.ledger import differences, root, verify
 
     seen = state(tavus)
     often = Counter(row["replica_id"] for row in seen["deletes"])

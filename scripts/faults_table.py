@@ -56,7 +56,7 @@ def outcome_of(status: int, text: str) -> str:
         gone = False
     if gone or status in (404, 410):
         return "already_gone"
-    return "unknown" if status >= 500 or status == 408 else "refused"
+    return "unknown" if status >= 500 or status == 408 else "failed"
 
 
 class Plain:
@@ -329,7 +329,7 @@ documentation shows it:
 {how}
 
 All are read as kindly as possible. An error without an answer, a 408 and a 5xx count as "I do not know",
-which is never false; what is false is only "deleted" about what lives, "refused" or "not there" about what
+which is never false; what is false is only "deleted" about what lives, "failed" or "not there" about what
 this client has deleted, and a listing that is not complete. A call hangs if it has not come back after
 {hangs:g} s.
 

@@ -53,7 +53,7 @@ MUTANTS = [
     mutant(
         "5xx means not deleted",
         MATRIX,
-        (HOOK, "  return InDoubt(**told)", "  return (Refused if answer.status > 499 else InDoubt)(**told)"),
+        (HOOK, "  return TavusOutcomeUnknownError(**told)", "  return (TavusRequestRejectedError if answer.status > 499 else TavusOutcomeUnknownError)(**told)"),
     ),
     mutant(
         "no deadline: each wait has its own second",
@@ -79,12 +79,12 @@ MUTANTS = [
     mutant(
         "404 after doubt is put down to somebody else",
         MATRIX,
-        (HOOK, "(fault, ReplicaNotFound) and doubt:", "(fault, ReplicaNotFound) and sends > 9:"),
+        (HOOK, "(fault, ReplicaNotFoundError) and doubt:", "(fault, ReplicaNotFoundError) and sends > 9:"),
     ),
     mutant(
         "a refusal after doubt makes it certain",
         MATRIX,
-        (HOOK, "or (isinstance(fault, Refused) and doubt is None):", "or isinstance(fault, Refused):"),
+        (HOOK, "or (isinstance(fault, TavusRequestRejectedError) and doubt is None):", "or isinstance(fault, TavusRequestRejectedError):"),
     ),
     mutant(
         "a connection with bytes left over is used again",

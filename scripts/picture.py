@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tavus_provider.apply import Account
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.execution.executor import Account
+    from tavus_provider.retention.engine import RetentionPolicy
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS, ROW, CHAR = 176, 17, 7.25
@@ -33,7 +33,7 @@ def account(policy: RetentionPolicy) -> Account:
             f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
         )
         os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
-        from tavus_provider.apply import read_account
+        from tavus_provider.execution.executor import read_account
         from tavus_provider.hooks.tavus import TavusHook
 
         with TavusHook() as hook:
@@ -42,8 +42,8 @@ def account(policy: RetentionPolicy) -> Account:
 
 def lines() -> list[str]:
     """Return the table, made by the code that makes it in a task."""
-    from tavus_provider.page import decision_sentence, decision_table
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.rendering.tables import decision_sentence, decision_table
+    from tavus_provider.retention.engine import RetentionPolicy
 
     policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
     read = account(policy)
@@ -57,9 +57,9 @@ def year() -> str:
     """Return the picture of a simulated year."""
     import yaml
 
-    from tavus_provider.chart import picture
-    from tavus_provider.forecast import simulate
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.rendering.chart import picture
+    from tavus_provider.retention.engine import RetentionPolicy
+    from tavus_provider.retention.simulation import simulate
 
     policy = RetentionPolicy.read(yaml.safe_load((DOCS / "retention.yaml").read_text(encoding="utf-8")))
     read = account(policy)

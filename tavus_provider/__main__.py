@@ -3,7 +3,7 @@
 import logging
 import sys
 
-from tavus_provider.cli import main
+from tavus_provider.cli.commands import main
 
 if __name__ == "__main__":
     # What Airflow and its libraries have to say of themselves would stand between our lines.

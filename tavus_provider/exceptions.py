@@ -4,15 +4,15 @@ The error tree. A class exists where a caller would do something different.
 ::
 
     TavusError
-    ├── InvalidInput          nothing was sent: correct the named value, a retry cannot help
-    ├── PlanRefused           nothing was deleted: a limit, a digest or a deadline forbids this plan
-    ├── LedgerUnavailable     what is done cannot be recorded, so nothing (more) is done; may heal
-    ├── ReplicaNotFound       Tavus does not know the id
-    ├── Refused               Tavus said no; certainly not applied, a retry cannot help
-    │   └── Unauthorized      401 or 403: no further call with this key can work
-    ├── TryLater              certainly not applied, may heal: no connection, or a rate limit
-    ├── InDoubt               a delete may or may not have been applied
-    └── BadAnswer             an answer to a read that cannot be used: nothing may be decided on it
+    ├── TavusValidationError          nothing was sent: correct the named value, a retry cannot help
+    ├── PlanRejectedError           nothing was deleted: a limit, a digest or a deadline forbids this plan
+    ├── LedgerUnavailableError     what is done cannot be recorded, so nothing (more) is done; may heal
+    ├── ReplicaNotFoundError       Tavus does not know the id
+    ├── TavusRequestRejectedError               Tavus said no; certainly not applied, a retry cannot help
+    │   └── TavusAuthError      401 or 403: no further call with this key can work
+    ├── TavusRetryableError              certainly not applied, may heal: no connection, or a rate limit
+    ├── TavusOutcomeUnknownError               a delete may or may not have been applied
+    └── TavusInvalidResponseError             an answer to a read that cannot be used: nothing may be decided on it
 
 No error of the HTTP library is chained to one of these: it would carry the request, and the
 request carries the API key.
@@ -49,45 +49,45 @@ class TavusError(Exception):
         self.request_id = request_id
 
 
-class InvalidInput(TavusError):
+class TavusValidationError(TavusError):
     """A value was refused before anything was sent."""
 
 
-class PlanRefused(TavusError):
+class PlanRejectedError(TavusError):
     """A plan may not be carried out; nothing was deleted."""
 
 
-class LedgerUnavailable(TavusError):
+class LedgerUnavailableError(TavusError):
     """The ledger could not be written or read; nothing is deleted without a record."""
 
 
-class ReplicaNotFound(TavusError):
+class ReplicaNotFoundError(TavusError):
     """Tavus does not know this replica: it never existed, is gone, or belongs to another account."""
 
     outcome = "already_gone"
 
 
-class Refused(TavusError):
+class TavusRequestRejectedError(TavusError):
     """Tavus refused the request; it was not applied and repeating it cannot help."""
 
-    outcome = "refused"
+    outcome = "failed"
 
 
-class Unauthorized(Refused):
+class TavusAuthError(TavusRequestRejectedError):
     """The API key was refused (401) or may not do this (403)."""
 
 
-class TryLater(TavusError):
+class TavusRetryableError(TavusError):
     """The request was certainly not applied, and a later try may succeed."""
 
-    outcome = "refused"
+    outcome = "failed"
 
 
-class InDoubt(TavusError):
+class TavusOutcomeUnknownError(TavusError):
     """The request left, and no trustworthy answer came back: it may have been applied."""
 
     outcome = "unknown"
 
 
-class BadAnswer(TavusError):
+class TavusInvalidResponseError(TavusError):
     """A read did not give an answer that can be trusted; nothing may be deleted on its ground."""

@@ -92,7 +92,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     """Let every gate of the process wait on a clock that the test can read."""
-    from tavus_provider import transport
+    from tavus_provider.client import transport
 
     clock = Clock()
     real = transport.Gate

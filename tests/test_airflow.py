@@ -26,7 +26,7 @@ import pytest
 import requests
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.ledger import differences, verify
+from tavus_provider.storage.ledger import differences, verify
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 420
@@ -523,10 +523,10 @@ def test_in_a_browser_5000_replicas_are_paged_and_a_plan_without_verdicts_says_s
         {
             "replica_id": f"r{n:05}",
             "replica_name": f"person {n}",
-            "rung": ("kept", "not_expired", "held", "expired")[n % 4],
-            "word": "any",
+            "status": ("kept", "not_expired", "held", "expired")[n % 4],
+            "reason_code": "any",
             "reason": f"{n % 700} days old",
-            "otherwise": None,
+            "next_reason": None,
             "age_days": n % 700,
         }
         for n in range(5_000)

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tavus_provider.apply import MANY, OUTCOMES, RED, Application, read_account
-from tavus_provider.exceptions import PlanRefused, TavusError
-from tavus_provider.known import known_of
-from tavus_provider.ledger import Ledger, differences, verify, work_of
-from tavus_provider.plan import make_plan
-from tavus_provider.retention import RetentionPolicy
+from tavus_provider.exceptions import PlanRejectedError, TavusError
+from tavus_provider.execution.executor import MANY, OUTCOMES, RED, Application, read_account
+from tavus_provider.planning.plan import make_plan
+from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.storage.history import known_of
+from tavus_provider.storage.ledger import Ledger, differences, verify, work_of
 
 POLICY = RetentionPolicy.read(
     {
@@ -179,7 +179,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.sandbox.switch(faults=[])
         run = self.runs[0]
         error, report = self.try_once(run)
-        if isinstance(error, PlanRefused):  # others deleted most of it before anybody had begun
+        if isinstance(error, PlanRejectedError):  # others deleted most of it before anybody had begun
             assert len(self.others & self.planned) >= MANY
             assert not run.claims
             return

@@ -153,7 +153,7 @@ def test_what_is_permanent_is_written_in_the_file(bag):
     "dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"]
 )
 def test_the_shipped_policy_keeps_all_that_is_in_use_and_has_the_default_limits(bag, dag_id):
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.retention.engine import RetentionPolicy
 
     written = dict(bag.dags[dag_id].get_task("plan").policy)
     written["expire"] = [{**written["expire"][0], "older_than": "90d"}]
@@ -299,7 +299,7 @@ def test_prune_deletes_softly_what_has_expired_and_says_for_all_others_why_not(s
     assert ran.states == {"plan": "success", "apply": "success"}
     assert deleted(sandbox) == EXPIRED
     assert deleted(sandbox, hard=True) == set()
-    verdicts = {row["replica_id"]: (row["rung"], row["reason"]) for row in ran.pull("plan", "verdicts")}
+    verdicts = {row["replica_id"]: (row["status"], row["reason"]) for row in ran.pull("plan", "verdicts")}
     assert {replica_id: verdicts[replica_id] for replica_id in stays} == stays
     assert verdicts[OLD] == ("expired", "120 days old, limit is 90d")
     assert not {"rb1f8c4d6e0a", "rb2a9d5e7f1b"} & set(verdicts)  # stock replicas are not even listed
@@ -465,7 +465,7 @@ def test_a_batch_that_fails_leaves_the_others_done_and_the_run_red(sandbox, run_
     assert ran.states["summary"] == "failed"
     assert deleted(sandbox) == EXPIRED - {OLD}
     summary = ran.pull("summary")
-    assert (summary["counts"]["deleted"], summary["counts"]["refused"]) == (5, 1)
+    assert (summary["counts"]["deleted"], summary["counts"]["failed"]) == (5, 1)
     assert summary["items"] == [item for report in batches(ran) for item in report["items"]]
 
 
@@ -491,7 +491,7 @@ def test_a_batch_that_fails_once_is_tried_again_and_its_report_keeps_what_the_fi
 def test_a_plan_that_is_too_large_for_an_xcom_is_carried_out_from_its_store(
     sandbox, run_dag, monkeypatch, dag_id
 ):
-    monkeypatch.setattr("tavus_provider.plan.MAX_BYTES", 2_000)
+    monkeypatch.setattr("tavus_provider.planning.plan.MAX_BYTES", 2_000)
     ran = run_dag(dag_id, {})
     assert ran.state == "success"
     assert "delete" not in ran.pull("plan")

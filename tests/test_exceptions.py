@@ -8,10 +8,10 @@ import pickle
 import pytest
 
 from tavus_provider import exceptions
+from tavus_provider.client.transport import NoResponseError, RequestNotSentError
 from tavus_provider.exceptions import TavusError
-from tavus_provider.transport import NotSent, Unanswered
 
-REPORT_WORDS = {"deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted"}
+REPORT_WORDS = {"deleted", "confirmed", "already_gone", "failed", "unknown", "not_attempted"}
 
 
 def all_errors() -> list[type[TavusError]]:
@@ -45,7 +45,7 @@ def test_the_tree_is_the_one_that_is_drawn():
     }
 
 
-@pytest.mark.parametrize("error", [*all_errors(), NotSent, Unanswered])
+@pytest.mark.parametrize("error", [*all_errors(), RequestNotSentError, NoResponseError])
 def test_an_error_survives_pickling_with_all_that_it_knows(error):
     before = error("DELETE /v2/replicas/r1 returned 503", status=503, attempts=3, request_id="q-1")
     after = pickle.loads(pickle.dumps(before))
@@ -63,14 +63,14 @@ def test_an_error_survives_pickling_with_all_that_it_knows(error):
     ("name", "outcome"),
     [
         ("TavusError", "not_attempted"),
-        ("InvalidInput", "not_attempted"),
-        ("PlanRefused", "not_attempted"),
-        ("ReplicaNotFound", "already_gone"),
-        ("Refused", "refused"),
-        ("Unauthorized", "refused"),
-        ("TryLater", "refused"),
-        ("InDoubt", "unknown"),
-        ("BadAnswer", "not_attempted"),
+        ("TavusValidationError", "not_attempted"),
+        ("PlanRejectedError", "not_attempted"),
+        ("ReplicaNotFoundError", "already_gone"),
+        ("TavusRequestRejectedError", "failed"),
+        ("TavusAuthError", "failed"),
+        ("TavusRetryableError", "failed"),
+        ("TavusOutcomeUnknownError", "unknown"),
+        ("TavusInvalidResponseError", "not_attempted"),
     ],
 )
 def test_every_error_has_an_outcome_in_the_words_of_a_report(name, outcome):
@@ -83,6 +83,9 @@ def test_no_error_claims_that_something_was_deleted():
 
 
 def test_what_is_certainly_not_applied_and_what_is_in_doubt_are_no_relatives():
-    assert not issubclass(exceptions.InDoubt, exceptions.Refused | exceptions.TryLater)
-    assert issubclass(NotSent, exceptions.TryLater)
-    assert issubclass(Unanswered, exceptions.InDoubt)
+    assert not issubclass(
+        exceptions.TavusOutcomeUnknownError,
+        exceptions.TavusRequestRejectedError | exceptions.TavusRetryableError,
+    )
+    assert issubclass(RequestNotSentError, exceptions.TavusRetryableError)
+    assert issubclass(NoResponseError, exceptions.TavusOutcomeUnknownError)

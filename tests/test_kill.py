@@ -19,9 +19,9 @@ from collections import Counter
 
 import pytest
 
-from tavus_provider.apply import OUTCOMES
-from tavus_provider.ledger import differences, root, verify
+from tavus_provider.execution.executor import OUTCOMES
 from tavus_provider.operators.tavus import PlanRetentionOperator
+from tavus_provider.storage.ledger import differences, root, verify
 
 MANY = 12
 POLICY = {
@@ -33,7 +33,11 @@ POLICY = {
 RUNNER = """
 import json, os, signal, sys, traceback
 from airflow.sdk.execution_time.timeout import timeout
-from tavus_provider import apply, known, ledger, page, plan
+from tavus_provider.execution import executor as apply
+from tavus_provider.planning import plan
+from tavus_provider.rendering import tables as page
+from tavus_provider.storage import history as known
+from tavus_provider.storage import ledger
 from tavus_provider.hooks.tavus import TavusHook
 from tavus_provider.operators.tavus import ApplyRetentionOperator
 
@@ -306,7 +310,7 @@ def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_
 @pytest.mark.parametrize(
     ("by", "error"),
     [
-        pytest.param(signal.SIGTERM, "TryLater", id="SIGTERM"),
+        pytest.param(signal.SIGTERM, "TavusRetryableError", id="SIGTERM"),
         pytest.param(signal.SIGALRM, "AirflowTaskTimeout", id="execution_timeout"),
         pytest.param(signal.SIGINT, "KeyboardInterrupt", id="SIGINT"),
     ],

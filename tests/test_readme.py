@@ -48,7 +48,7 @@ def test_the_worked_policy_gives_the_verdicts_of_its_table(readme_dag, sandbox):
     verdicts = {row["replica_name"]: row for row in run.pull("plan", key="verdicts")}
     assert len(table) == 7
     for name, fate, reason in table:
-        assert (verdicts[name]["rung"] == "expired") == (fate == "goes"), name
+        assert (verdicts[name]["status"] == "expired") == (fate == "goes"), name
         assert verdicts[name]["reason"] == reason
     assert {row["replica_id"] for row in sandbox.state()["deletes"]} == {
         row["replica_id"] for row in run.pull("plan")["delete"]
@@ -127,11 +127,11 @@ def test_every_make_word_in_the_readme_is_in_the_makefile():
 
 
 def test_the_table_of_extras_has_the_defaults_of_the_code():
-    from tavus_provider.account import Extras
+    from tavus_provider.client.config import ClientOptions
 
     rows = dict(re.findall(r"^\| `(timeout|concurrency|requests_per_second)` \| ([^|]*) \|", README, re.M))
-    defaults = Extras()
-    assert set(rows) == set(Extras.__dataclass_fields__)
+    defaults = ClientOptions()
+    assert set(rows) == set(ClientOptions.__dataclass_fields__)
     assert float(rows["timeout"]) == defaults.timeout
     assert int(rows["concurrency"]) == defaults.concurrency
     assert rows["requests_per_second"] == "no limit"
@@ -139,7 +139,7 @@ def test_the_table_of_extras_has_the_defaults_of_the_code():
 
 
 def test_the_table_of_outcomes_has_all_of_them_with_the_red_ones_last():
-    from tavus_provider.apply import OUTCOMES, RED
+    from tavus_provider.execution.executor import OUTCOMES, RED
 
     rows = re.findall(r"^\| `([a-z_]+)` \|", README[README.index("## Outcomes") :], re.MULTILINE)
     assert set(rows) == set(OUTCOMES)

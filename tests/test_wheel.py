@@ -61,7 +61,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "tavus_provider/py.typed" in names
-    assert "tavus_provider/sandbox.py" in names
+    assert "tavus_provider/sandbox/server.py" in names
     www = ROOT / "tavus_provider" / "plugins" / "www"
     page = {
         f"tavus_provider/plugins/www/{file.relative_to(www)}" for file in www.rglob("*") if file.is_file()

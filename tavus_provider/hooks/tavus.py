@@ -13,19 +13,20 @@ from airflow.configuration import conf
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from tavus_provider import account, get_provider_info
+from tavus_provider.client import config as account
+from tavus_provider.client.transport import MAX_SENDS, Answer, RequestNotSentError, Transport
 from tavus_provider.exceptions import (
-    BadAnswer,
-    InDoubt,
-    InvalidInput,
-    Refused,
-    ReplicaNotFound,
+    ReplicaNotFoundError,
+    TavusAuthError,
     TavusError,
-    TryLater,
-    Unauthorized,
+    TavusInvalidResponseError,
+    TavusOutcomeUnknownError,
+    TavusRequestRejectedError,
+    TavusRetryableError,
+    TavusValidationError,
 )
-from tavus_provider.replica import Activity, Persona, Replica, check_bool, check_replica_id
-from tavus_provider.transport import MAX_SENDS, Answer, NotSent, Transport
+from tavus_provider.get_provider_info import get_provider_info
+from tavus_provider.models import Activity, Persona, Replica, check_bool, check_replica_id
 
 REPLICAS = "/v2/replicas"
 """Tavus is renaming replicas to faces; both paths are served, and the documented one is this."""
@@ -76,17 +77,17 @@ class TavusHook(BaseHook):
     Call the Tavus API with the key and the base URL of an Airflow connection.
 
     The key is the connection's password; the base URL is its host, ``https://tavusapi.com`` if empty,
-    and must be among ``[tavus] allowed_origins``. Extras: ``timeout``, ``concurrency``,
-    ``requests_per_second`` (see :class:`tavus_provider.account.Extras`).
+    and must be among ``[tavus] allowed_origins``. ClientOptions: ``timeout``, ``concurrency``,
+    ``requests_per_second`` (see :class:`tavus_provider.client.config.ClientOptions`).
 
-    Every method may raise :class:`~tavus_provider.exceptions.InvalidInput` for a connection that cannot
+    Every method may raise :class:`~tavus_provider.exceptions.TavusValidationError` for a connection that cannot
     be used, and the other errors of :mod:`tavus_provider.exceptions`; none of them holds the key.
     Use it as a context manager, or call ``close()``, to close its connections.
 
     :param tavus_conn_id: id of the Airflow connection
     :param concurrency: the most requests at once; never above that of the connection
     :param requests_per_second: the most requests a second; never above that of the connection
-    :param side_by_side: how many hooks share that rate, in this process or in others; each keeps to its part
+    :param parallel_tasks: how many hooks share that rate, in this process or in others; each keeps to its part
     """
 
     conn_name_attr = "tavus_conn_id"
@@ -100,14 +101,14 @@ class TavusHook(BaseHook):
         *,
         concurrency: int | None = None,
         requests_per_second: float | None = None,
-        side_by_side: int = 1,
+        parallel_tasks: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.tavus_conn_id = tavus_conn_id
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
-        self.side_by_side = side_by_side
+        self.parallel_tasks = parallel_tasks
 
     def __enter__(self) -> Self:
         return self
@@ -147,7 +148,7 @@ class TavusHook(BaseHook):
         checked = account.Account(
             origin=_origin_of(connection),
             key=account.read_key(connection.password, login=connection.login),
-            extras=self._narrowed(account.Extras.read(connection.extra)),
+            extras=self._narrowed(account.ClientOptions.read(connection.extra)),
         )
         mask_secret(checked.key)  # Airflow knows the password as stored, perhaps with a newline
         return Transport(
@@ -178,7 +179,7 @@ class TavusHook(BaseHook):
         """
         try:
             connection = self._connection()
-        except InvalidInput:
+        except TavusValidationError:
             return False, "There is no such connection."
         checks: list[tuple[Callable[[], object], str]] = [
             (
@@ -191,14 +192,14 @@ class TavusHook(BaseHook):
                 "The API key is missing or cannot be one: enter it in the password field.",
             ),
             (
-                lambda: account.Extras.read(connection.extra),
+                lambda: account.ClientOptions.read(connection.extra),
                 "The extras are not valid: known are timeout, concurrency and requests_per_second.",
             ),
         ]
         for check, sentence in checks:
             try:
                 check()
-            except InvalidInput:
+            except TavusValidationError:
                 return False, sentence
         try:
             answer = self.transport.send("GET", REPLICAS, {"limit": 1}, timeout=5.0)
@@ -220,9 +221,9 @@ class TavusHook(BaseHook):
 
         :param shrinking: replicas are being deleted meanwhile: what is there at the end is returned, with
             some that were there at the beginning; read one page after the other
-        :raises BadAnswer: if the listing cannot be shown to be complete
-        :raises TryLater: if Tavus cannot be reached
-        :raises Unauthorized: if the key is refused
+        :raises TavusInvalidResponseError: if the listing cannot be shown to be complete
+        :raises TavusRetryableError: if Tavus cannot be reached
+        :raises TavusAuthError: if the key is refused
         """
         query = {"verbose": "true", "replica_type": "user"}
         listing = self._list_backwards if shrinking else self._list
@@ -263,18 +264,18 @@ class TavusHook(BaseHook):
         """
         Return one replica.
 
-        :raises InvalidInput: if it cannot be an id; nothing is sent
-        :raises ReplicaNotFound: if Tavus does not know it
-        :raises BadAnswer: if the answer is not about this replica or cannot be read
+        :raises TavusValidationError: if it cannot be an id; nothing is sent
+        :raises ReplicaNotFoundError: if Tavus does not know it
+        :raises TavusInvalidResponseError: if the answer is not about this replica or cannot be read
         """
         path = f"{REPLICAS}/{check_replica_id(replica_id)}"
         answer = self.transport.read(path, {"verbose": "true"})
         what = f"GET {path}"
         if _is_gone(answer):
-            raise ReplicaNotFound(**self._told(what, answer))
+            raise ReplicaNotFoundError(**self._told(what, answer))
         replica = Replica.from_api(self._json(what, answer))
         if replica.replica_id != replica_id:
-            raise BadAnswer(f"{what} was answered with another replica, {replica.replica_id}")
+            raise TavusInvalidResponseError(f"{what} was answered with another replica, {replica.replica_id}")
         return replica
 
     def delete_replica(self, replica_id: str, *, hard: bool = False) -> Deletion:
@@ -288,11 +289,11 @@ class TavusHook(BaseHook):
         seen in the field; ``400 Invalid replica_id`` for an id that is not there).
 
         :param hard: delete the training footage too (``?hard=true``)
-        :raises InvalidInput: if the id or ``hard`` is not one; nothing is sent
-        :raises ReplicaNotFound: if Tavus did not know it before anything was applied
-        :raises Refused: if Tavus said no; certainly not applied
-        :raises TryLater: if it certainly was not applied and a later try may succeed
-        :raises InDoubt: if it may or may not have been applied
+        :raises TavusValidationError: if the id or ``hard`` is not one; nothing is sent
+        :raises ReplicaNotFoundError: if Tavus did not know it before anything was applied
+        :raises TavusRequestRejectedError: if Tavus said no; certainly not applied
+        :raises TavusRetryableError: if it certainly was not applied and a later try may succeed
+        :raises TavusOutcomeUnknownError: if it may or may not have been applied
         """
         path = f"{REPLICAS}/{check_replica_id(replica_id)}"
         query = {"hard": "true"} if check_bool("hard", hard) else None
@@ -305,11 +306,11 @@ class TavusHook(BaseHook):
             fault: TavusError
             try:
                 answer = self.transport.send("DELETE", path, query)
-            except NotSent as error:
+            except RequestNotSentError as error:
                 fault = error
-            except InDoubt as error:
+            except TavusOutcomeUnknownError as error:
                 fault = doubt = error
-            except Refused as error:
+            except TavusRequestRejectedError as error:
                 error.attempts = sends
                 if doubt is None:
                     raise
@@ -319,24 +320,26 @@ class TavusHook(BaseHook):
                     return Deletion(replica_id, "deleted", f"{what} returned {answer.status}", sends)
                 fault = self._fault(what, answer)
                 fault.attempts = sends
-                if isinstance(fault, ReplicaNotFound) and doubt:
+                if isinstance(fault, ReplicaNotFoundError) and doubt:
                     detail = f"{what} was sent {sends} times; now Tavus does not know it"
                     return Deletion(replica_id, "confirmed", detail, sends)
-                if isinstance(fault, ReplicaNotFound) or (isinstance(fault, Refused) and doubt is None):
+                if isinstance(fault, ReplicaNotFoundError) or (
+                    isinstance(fault, TavusRequestRejectedError) and doubt is None
+                ):
                     raise fault
-                if isinstance(fault, InDoubt):
+                if isinstance(fault, TavusOutcomeUnknownError):
                     doubt = fault
-            if isinstance(fault, InDoubt) and self._is_gone_now(replica_id):
+            if isinstance(fault, TavusOutcomeUnknownError) and self._is_gone_now(replica_id):
                 return Deletion(replica_id, "confirmed", f"{fault}; looked up since, it is gone", sends)
-            if isinstance(fault, Refused) or sends == MAX_SENDS:
+            if isinstance(fault, TavusRequestRejectedError) or sends == MAX_SENDS:
                 break
             try:
                 waited += self.transport.pause(sends, waited, answer)
-            except TryLater as error:
-                fault = TryLater(f"{what}: {error}", status=error.status)
+            except TavusRetryableError as error:
+                fault = TavusRetryableError(f"{what}: {error}", status=error.status)
                 break
         last, request_id = (doubt or fault), fault.request_id
-        kind = InDoubt if doubt else TryLater
+        kind = TavusOutcomeUnknownError if doubt else TavusRetryableError
         raise kind(
             f"{last}; sent {sends} time{'s' * (sends > 1)}" + ("; it may have been applied" if doubt else ""),
             status=fault.status,
@@ -349,13 +352,13 @@ class TavusHook(BaseHook):
             return self.get_connection(self.tavus_conn_id)
         except Exception as error:  # noqa: BLE001  # each secrets backend has errors of its own
             kind = type(error).__name__
-        raise InvalidInput(
+        raise TavusValidationError(
             f"the Airflow connection {ascii(self.tavus_conn_id)[:80]} is not defined or cannot be read "
             f"({kind}): add it under Admin > Connections, or set "
             f"AIRFLOW_CONN_{str(self.tavus_conn_id).upper()[:80]}"
         )
 
-    def _narrowed(self, extras: account.Extras) -> account.Extras:
+    def _narrowed(self, extras: account.ClientOptions) -> account.ClientOptions:
         """The connection's extras, made smaller by what the operator asks for."""
         concurrency, rate = extras.concurrency, extras.requests_per_second
         if self.concurrency is not None:
@@ -364,8 +367,8 @@ class TavusHook(BaseHook):
         if self.requests_per_second is not None:
             account.check_bounds("requests_per_second", self.requests_per_second)
             rate = min(rate or self.requests_per_second, self.requests_per_second)
-        account.check_bounds("side_by_side", self.side_by_side)
-        rate = rate and rate / self.side_by_side
+        account.check_bounds("parallel_tasks", self.parallel_tasks)
+        rate = rate and rate / self.parallel_tasks
         return replace(extras, concurrency=concurrency, requests_per_second=rate)
 
     def _list(
@@ -395,7 +398,7 @@ class TavusHook(BaseHook):
                     totals.add(total)
                     # Pages of videos count from 0; a server that counts from 1 answers 0 with its first page.
                     if size and new.keys() <= seen and not (page == 1 and first_page == 0):
-                        raise BadAnswer(
+                        raise TavusInvalidResponseError(
                             f"GET {path} page {page} repeated rows of the pages before it: "
                             "the listing is not complete"
                         )
@@ -407,7 +410,7 @@ class TavusHook(BaseHook):
                 return list(rows.values())
             if len(totals) == 1:
                 break
-        raise BadAnswer(
+        raise TavusInvalidResponseError(
             f"GET {path} showed {len(seen)} rows and total_count {total}: the listing is not complete, "
             "so nothing may be deleted on its ground"
         )
@@ -422,7 +425,7 @@ class TavusHook(BaseHook):
         # The server may clamp the limit, so what came is the size of a page.
         told = min(-(-first.total // first.size), _MAX_PAGES) if first.size else 0
         early: dict[int, _Page[T]] = {}
-        reading = self.transport.side_by_side(read_page, range(page, first_page + told))
+        reading = self.transport.parallel_tasks(read_page, range(page, first_page + told))
         with contextlib.closing(reading):
             for number, read in reading:
                 early[number] = read
@@ -465,7 +468,7 @@ class TavusHook(BaseHook):
                     least, page = total, page - 1
             if page == 0 and len(rows) >= total:
                 return list(rows.values())
-        raise BadAnswer(
+        raise TavusInvalidResponseError(
             f"GET {path} showed {len(rows)} rows and total_count {total}, or more came while it was read: "
             "the listing is not complete, so nothing may be deleted on its ground"
         )
@@ -476,15 +479,15 @@ class TavusHook(BaseHook):
                 return answer.json()
             except ValueError as error:
                 flaw = str(error)
-            raise BadAnswer(
+            raise TavusInvalidResponseError(
                 f"{what} returned 200, but {flaw}: is the connection's base URL that of Tavus?",
                 status=200,
                 request_id=answer.request_id,
             )
         fault = self._fault(what, answer)
-        if isinstance(fault, Unauthorized | TryLater):
+        if isinstance(fault, TavusAuthError | TavusRetryableError):
             raise fault
-        raise BadAnswer(str(fault), status=answer.status, request_id=answer.request_id)
+        raise TavusInvalidResponseError(str(fault), status=answer.status, request_id=answer.request_id)
 
     def _told(self, what: str, answer: Answer) -> dict[str, Any]:
         """The common parts of an error about an answer."""
@@ -500,27 +503,27 @@ class TavusHook(BaseHook):
         """What an answer that is no success means: certain or not, final or not."""
         told = self._told(what, answer)
         if _is_gone(answer):
-            return ReplicaNotFound(**told)
+            return ReplicaNotFoundError(**told)
         if answer.status in (401, 403):
             hint = "check the API key of the Airflow connection"
-            return Unauthorized(**{**told, "message": f"{told['message']}: {hint}"})
+            return TavusAuthError(**{**told, "message": f"{told['message']}: {hint}"})
         if answer.status == 429:
-            return TryLater(**{**told, "message": f"{told['message']}: rate limited"})
+            return TavusRetryableError(**{**told, "message": f"{told['message']}: rate limited"})
         if answer.status in (301, 302, 303, 307, 308):
             hint = "redirects are not followed; check the connection's base URL"
-            return Refused(**{**told, "message": f"{told['message']}: {hint}"})
+            return TavusRequestRejectedError(**{**told, "message": f"{told['message']}: {hint}"})
         if 400 <= answer.status <= 499 and answer.status != 408:
-            return Refused(**told)
+            return TavusRequestRejectedError(**told)
         if answer.status < 300:
             kind = self.transport.redact(answer.headers.get("content-type", "no content type"))
             told["message"] += f" ({kind}), which is not how Tavus says that it is done"
-        return InDoubt(**told)
+        return TavusOutcomeUnknownError(**told)
 
     def _is_gone_now(self, replica_id: str) -> bool:
         """Look a replica up; only a clear answer counts as gone, doubt about the look-up stays doubt."""
         try:
             self.get_replica(replica_id)
-        except ReplicaNotFound:
+        except ReplicaNotFoundError:
             return True
         except TavusError as error:
             self.log.warning("Looking %s up again did not settle it: %s", replica_id, error)
@@ -555,7 +558,7 @@ def _is_gone(answer: Answer) -> bool:
 def _page_or_none(answer: Answer) -> tuple[Sequence[object], int] | None:
     try:
         return _page("", answer.json())
-    except (ValueError, BadAnswer):
+    except (ValueError, TavusInvalidResponseError):
         return None
 
 
@@ -563,11 +566,11 @@ def _page(what: str, body: object) -> tuple[Sequence[object], int]:
     """Read one page: its rows and how many rows there are in all."""
     data = body.get("data") if isinstance(body, dict) else None
     if not isinstance(data, list):
-        raise BadAnswer(f"{what} returned no list of rows under 'data'")
+        raise TavusInvalidResponseError(f"{what} returned no list of rows under 'data'")
     total = body.get("total_count") if isinstance(body, dict) else None
     if type(total) is not int or total < 0:
         shown = json.dumps(total)[:20]
-        raise BadAnswer(
+        raise TavusInvalidResponseError(
             f"{what} returned total_count {shown}: without a count it cannot be shown to be complete"
         )
     return data, total

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from airflow.configuration import conf
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
-from tavus_provider.exceptions import InvalidInput
+from tavus_provider.exceptions import TavusValidationError
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -46,11 +46,11 @@ class ReplicaLibraryLink(BaseOperatorLink):
         """
         Return the address in ``[tavus] portal``.
 
-        :raises InvalidInput: if that is not the address of a web page
+        :raises TavusValidationError: if that is not the address of a web page
         """
         portal = conf.get("tavus", "portal", fallback="").strip() or PORTAL
         if not re.fullmatch(r"https?://[^\s\"'<>\\]+", portal):
-            raise InvalidInput(
+            raise TavusValidationError(
                 f"[tavus] portal is {ascii(portal)[:80]}: expected an address such as {PORTAL}"
             )
         return portal

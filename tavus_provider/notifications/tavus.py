@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseNotifier
 
-from tavus_provider.replica import one_line
+from tavus_provider.sanitize import escape_line
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -56,7 +56,7 @@ def failure_sentence(context: Mapping[str, Any]) -> str:
 
     :param context: the context of the task, as a callback is given it
     """
-    from tavus_provider.apply import RED
+    from tavus_provider.execution.executor import RED
 
     ti = context["ti"]
 
@@ -75,7 +75,7 @@ def failure_sentence(context: Mapping[str, Any]) -> str:
         more = f" and {len(red) - MAX_NAMED:,} more" if len(red) > MAX_NAMED else ""
         parts.append(f"may still be there: {named}{more}")
     elif exception := context.get("exception"):
-        parts.append(one_line(str(exception), 500))
+        parts.append(escape_line(str(exception), 500))
     if url := getattr(ti, "log_url", None):
         parts.append(str(url))
     return "; ".join(parts)

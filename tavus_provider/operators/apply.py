@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import Asset, AssetAlias, BaseOperator
 
-from tavus_provider.exceptions import TryLater
+from tavus_provider.exceptions import TavusRetryableError
+from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
@@ -19,21 +20,20 @@ from tavus_provider.operators.base import (
     opened,
     push,
     switch,
+    task_identity,
     try_number,
     unchanged,
-    who_of,
     with_outlet,
 )
-from tavus_provider.replica import check_bool
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.apply import Application, Report
-    from tavus_provider.batches import Batch
+    from tavus_provider.execution.executor import Application, Report
     from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.ledger import Try
-    from tavus_provider.plan import Plan
+    from tavus_provider.planning.batches import Batch
+    from tavus_provider.planning.plan import Plan
+    from tavus_provider.storage.ledger import Attempt
 
 PRUNED = "tavus_replicas_pruned"
 """Asset with an event for each green apply that was no dry run, with the counts of its report."""
@@ -49,7 +49,7 @@ class ApplyRetentionOperator(TavusOperator):
     deleted, whatever was answered. The plan may get smaller here, never larger.
 
     The XCom is the report; it is pushed and logged before the task fails. The task is green only if no
-    replica is ``refused``, ``unknown`` or ``not_attempted``. The intent is in the ledger before the first
+    replica is ``failed``, ``unknown`` or ``not_attempted``. The intent is in the ledger before the first
     delete is sent; a retry, or a rerun after the worker was killed, goes on from there, and its report
     keeps the outcomes of earlier tries.
 
@@ -65,7 +65,7 @@ class ApplyRetentionOperator(TavusOperator):
     :param requests_per_second: the most requests a second; never above that of the connection
     :param batch: carry out a part of the plan only: one of the mappings that :class:`SplitRetentionOperator`
         returns; limits, approval and digest stay those of the whole plan
-    :param side_by_side: how many tasks like this one may run at once; each keeps to its share of the
+    :param parallel_tasks: how many tasks like this one may run at once; each keeps to its share of the
         ``requests_per_second``
     :param tavus_conn_id: id of the Airflow connection, the same as in the plan; templated
     """
@@ -82,13 +82,13 @@ class ApplyRetentionOperator(TavusOperator):
         concurrency: int | None = None,
         requests_per_second: float | None = None,
         batch: Mapping[str, Any] | None = None,
-        side_by_side: int = 1,
+        parallel_tasks: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_outlet(PRUNED, kwargs))
         self.plan = plan
         self.batch = batch
-        self.side_by_side = side_by_side
+        self.parallel_tasks = parallel_tasks
         self.approved_digest = approved_digest
         self.hard = check_bool("hard", hard)
         # Hides a method of BaseOperator that nothing uses.
@@ -97,10 +97,14 @@ class ApplyRetentionOperator(TavusOperator):
         self.requests_per_second = requests_per_second
         self._under_way: Application | None = None
         self._killed = False
-        if (concurrency, requests_per_second) != (None, None) or side_by_side is True or side_by_side != 1:
-            from tavus_provider.account import check_bounds
+        if (
+            (concurrency, requests_per_second) != (None, None)
+            or parallel_tasks is True
+            or parallel_tasks != 1
+        ):
+            from tavus_provider.client.config import check_bounds
 
-            check_bounds("side_by_side", side_by_side)
+            check_bounds("parallel_tasks", parallel_tasks)
             if concurrency is not None:
                 check_bounds("concurrency", concurrency)
             if requests_per_second is not None:
@@ -115,13 +119,13 @@ class ApplyRetentionOperator(TavusOperator):
             self.tavus_conn_id,
             concurrency=self.concurrency,
             requests_per_second=self.requests_per_second,
-            side_by_side=self.side_by_side,
+            parallel_tasks=self.parallel_tasks,
         )
 
     def execute(self, context: Context) -> Report:
         """Delete, and return the report."""
-        from tavus_provider.apply import dry_report
-        from tavus_provider.batches import Batch
+        from tavus_provider.execution.executor import dry_report
+        from tavus_provider.planning.batches import Batch
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.tavus_conn_id }}"
@@ -148,7 +152,7 @@ class ApplyRetentionOperator(TavusOperator):
                 application.close()
             if message := _red(report):
                 if application.may_heal:
-                    raise TryLater(message)
+                    raise TavusRetryableError(message)
                 raise AirflowFailException(message)
             if batch is None:
                 _announce(context, report)
@@ -163,12 +167,12 @@ class ApplyRetentionOperator(TavusOperator):
     def _application(
         self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[Mapping[str, Any]]
     ) -> Application:
-        from tavus_provider.apply import Application
-        from tavus_provider.known import known_of
-        from tavus_provider.ledger import work_of
-        from tavus_provider.retention import RetentionPolicy
+        from tavus_provider.execution.executor import Application
+        from tavus_provider.retention.engine import RetentionPolicy
+        from tavus_provider.storage.history import known_of
+        from tavus_provider.storage.ledger import work_of
 
-        ledger, who, policy = self.ledger, who_of(context), RetentionPolicy.read(plan["policy"])
+        ledger, who, policy = self.ledger, task_identity(context), RetentionPolicy.read(plan["policy"])
         if self.hard:
             ledger.demand_shared("a permanent delete")
         work = work_of("plan", plan["digest"])
@@ -227,7 +231,7 @@ class SplitRetentionOperator(BaseOperator):
         self.plan = plan
         self.batch_size = batch_size
         if not is_template(batch_size):
-            from tavus_provider.batches import check_batch_size
+            from tavus_provider.planning.batches import check_batch_size
 
             check_batch_size(batch_size)
 
@@ -235,7 +239,7 @@ class SplitRetentionOperator(BaseOperator):
         """Return the batches."""
         from airflow.configuration import conf
 
-        from tavus_provider.batches import MAX_BATCHES, check_batch_size, split
+        from tavus_provider.planning.batches import MAX_BATCHES, check_batch_size, split
 
         with final_errors_do_not_retry():
             plan = unchanged(opened(self.plan))
@@ -273,8 +277,8 @@ class SummarizeRetentionOperator(BaseOperator):
 
     def execute(self, context: Context) -> Report:
         """Return the report."""
-        from tavus_provider.batches import summarize
-        from tavus_provider.ledger import Ledger, work_of
+        from tavus_provider.planning.batches import summarize
+        from tavus_provider.storage.ledger import Ledger, work_of
 
         with final_errors_do_not_retry():
             plan = unchanged(opened(self.plan))
@@ -295,7 +299,7 @@ class SummarizeRetentionOperator(BaseOperator):
             return report
 
 
-def _left_by(tries: Iterable[Try]) -> dict[str, str | None]:
+def _left_by(tries: Iterable[Attempt]) -> dict[str, str | None]:
     """What tries have left of each id: its last outcome, or ``None`` where only the intent was recorded."""
     left: dict[str, str | None] = {}
     for one in tries:
@@ -305,8 +309,8 @@ def _left_by(tries: Iterable[Try]) -> dict[str, str | None]:
 
 def _say(log: Any, context: Context, report: Report, plan: Plan) -> Report:
     """Log a report, push its sentence, and return it as it fits into an XCom."""
-    from tavus_provider.apply import fitted
-    from tavus_provider.page import report_sentence, report_table
+    from tavus_provider.execution.executor import fitted
+    from tavus_provider.rendering.tables import report_sentence, report_table
 
     for line in report_table(report, plan):
         log.info("%s", line)
@@ -325,7 +329,7 @@ def _announce(context: Context, report: Report) -> None:
 
 def _red(report: Report) -> str | None:
     """Why a task with this report is not green."""
-    from tavus_provider.apply import RED
+    from tavus_provider.execution.executor import RED
 
     if red := sum(report["counts"][outcome] for outcome in RED):
         total = sum(report["counts"].values())

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
-from tavus_provider.exceptions import InvalidInput, PlanRefused
+from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
 from tavus_provider.operators.base import (
     LINKS,
     final_errors_do_not_retry,
     opened,
     push,
+    task_identity,
     try_number,
-    who_of,
 )
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     ) -> None:
         for fixed in ("defaults", "subject", "body", "assigned_users"):
             if fixed in kwargs:
-                raise InvalidInput(
+                raise TavusValidationError(
                     f"{fixed} cannot be given: the page is made of the plan, silence fails the run, and who "
                     "may approve is set by approvers in section [tavus] of the configuration"
                 )
@@ -57,11 +57,11 @@ class ApproveRetentionOperator(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Show the page and wait."""
-        from tavus_provider.page import approval_page, approval_subject
+        from tavus_provider.rendering.tables import approval_page, approval_subject
 
         with final_errors_do_not_retry():
             if try_number(context) > 1:
-                raise PlanRefused(
+                raise PlanRejectedError(
                     "an approval is asked for once, a second page could show another plan: trigger a new run"
                 )
             self.plan = opened(self.plan)
@@ -81,7 +81,7 @@ class ApproveRetentionOperator(ApprovalOperator):
                 self.plan = opened(self.plan)
                 shown = context["ti"].xcom_pull(task_ids=self.task_id, key="shown_digest")
                 if shown is None or shown != self._digest():
-                    raise PlanRefused("the plan is not the one that was shown: trigger a new run")
+                    raise PlanRejectedError("the plan is not the one that was shown: trigger a new run")
                 self._record(context, event)
                 push(context, "approved_digest", shown)
                 if len(self.plan["delete"]) == 1:
@@ -89,12 +89,12 @@ class ApproveRetentionOperator(ApprovalOperator):
         return answer
 
     def _record(self, context: Context, event: Mapping[str, Any]) -> None:
-        from tavus_provider.ledger import Ledger, work_of
+        from tavus_provider.storage.ledger import Ledger, work_of
 
         by = event.get("responded_by_user") or {}
         entry = Ledger(self.plan["origin"], self.plan["tavus_conn_id"]).begin(
             work_of("plan", self.plan["digest"]),
-            **who_of(context),
+            **task_identity(context),
             hard=True,
             plan_digest=self.plan["digest"],
             policy_digest=self.plan["policy_digest"],
@@ -109,7 +109,7 @@ class ApproveRetentionOperator(ApprovalOperator):
             digest = digest_of(self.plan)
             if digest == self.plan.get("digest"):
                 return digest
-        raise PlanRefused(
+        raise PlanRejectedError(
             "plan is not the unchanged output of a plan task with hard=True, and only such a plan is approved"
         )
 

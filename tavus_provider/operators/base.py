@@ -11,16 +11,21 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import AssetAlias, BaseOperator
 
-from tavus_provider.exceptions import InvalidInput, PlanRefused, Refused, ReplicaNotFound
+from tavus_provider.exceptions import (
+    PlanRejectedError,
+    ReplicaNotFoundError,
+    TavusRequestRejectedError,
+    TavusValidationError,
+)
 from tavus_provider.links.tavus import ReplicaLibraryLink, TavusPageLink
-from tavus_provider.replica import check_bool
+from tavus_provider.models import check_bool
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.ledger import Ledger
-    from tavus_provider.plan import Plan
+    from tavus_provider.planning.plan import Plan
+    from tavus_provider.storage.ledger import Ledger
 
 CONN_ID = "tavus_default"
 LINKS = (TavusPageLink(), ReplicaLibraryLink())
@@ -31,7 +36,12 @@ def final_errors_do_not_retry() -> Iterator[None]:
     """Turn what a retry cannot heal into a failure without retry; let Airflow retry the rest."""
     try:
         yield
-    except (InvalidInput, PlanRefused, Refused, ReplicaNotFound) as error:
+    except (
+        TavusValidationError,
+        PlanRejectedError,
+        TavusRequestRejectedError,
+        ReplicaNotFoundError,
+    ) as error:
         message = str(error)
     else:
         return
@@ -57,7 +67,7 @@ class TavusOperator(BaseOperator):
     @property
     def ledger(self) -> Ledger:
         """The ledger of the account that the connection means."""
-        from tavus_provider.ledger import Ledger
+        from tavus_provider.storage.ledger import Ledger
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
 
@@ -65,10 +75,10 @@ class TavusOperator(BaseOperator):
         """
         Return the plan of an XCom if this task may carry it out now.
 
-        :raises PlanRefused: saying what does not fit
-        :raises LedgerUnavailable: if it lies in a store that cannot be read
+        :raises PlanRejectedError: saying what does not fit
+        :raises LedgerUnavailableError: if it lies in a store that cannot be read
         """
-        from tavus_provider.plan import check_plan
+        from tavus_provider.planning.plan import check_plan
 
         return check_plan(
             opened(plan),
@@ -84,7 +94,7 @@ def switch(name: str, value: bool | str) -> bool | str:
     """
     Return a switch that may be a template: text is left to be checked when the task runs.
 
-    :raises InvalidInput: if it is neither text nor ``True`` or ``False`` itself
+    :raises TavusValidationError: if it is neither text nor ``True`` or ``False`` itself
     """
     return value if isinstance(value, str) else check_bool(name, value)
 
@@ -109,7 +119,7 @@ def try_number(context: Context) -> int:
     return int(getattr(context.get("ti"), "try_number", 1) or 1)
 
 
-def who_of(context: Context) -> dict[str, Any]:
+def task_identity(context: Context) -> dict[str, Any]:
     """Which task does it, in which run and try, as the ledger records it."""
     ti = context.get("ti")
     who = {name: str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id")}
@@ -124,7 +134,7 @@ def push(context: Context, key: str, value: Any) -> None:
 
 def opened(plan: object) -> Any:
     """Return the plan itself, from an XCom that may only say where it lies."""
-    from tavus_provider.store import from_xcom
+    from tavus_provider.storage.plan_store import from_xcom
 
     return from_xcom(plan)
 
@@ -133,7 +143,7 @@ def unchanged(plan: object) -> Plan:
     """
     Return a plan whose content matches its digest.
 
-    :raises PlanRefused: for anything else
+    :raises PlanRejectedError: for anything else
     """
     from tavus_provider.digest import digest_of
 
@@ -143,7 +153,9 @@ def unchanged(plan: object) -> Plan:
         and digest_of(plan) == plan.get("digest")
     ):
         return plan
-    raise PlanRefused("plan is not the unchanged output of a plan task; let the DAG render native objects")
+    raise PlanRejectedError(
+        "plan is not the unchanged output of a plan task; let the DAG render native objects"
+    )
 
 
 def is_template(value: object) -> bool:

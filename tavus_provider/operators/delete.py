@@ -7,21 +7,21 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tavus_provider.exceptions import PlanRefused, ReplicaNotFound, TavusError
+from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusError
+from tavus_provider.models import check_bool, check_replica_id
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
     final_errors_do_not_retry,
     switch,
+    task_identity,
     try_number,
-    who_of,
 )
-from tavus_provider.replica import check_bool, check_replica_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.plan import Plan
+    from tavus_provider.planning.plan import Plan
 
 
 class DeleteReplicaOperator(TavusOperator):
@@ -86,12 +86,12 @@ class DeleteReplicaOperator(TavusOperator):
                 self._look_again(replica_id, begun_before)
                 try:
                     done = self.hook.delete_replica(replica_id, hard=self.hard)
-                except ReplicaNotFound as error:
+                except ReplicaNotFoundError as error:
                     detail = f"{error}; the replica does not exist, is gone already, or is another account's"
                     if begun_before or try_number(context) > 1:
                         detail = f"{error}; gone, perhaps by an earlier try of this task"
                     if not ignore and not begun_before:
-                        raise ReplicaNotFound(
+                        raise ReplicaNotFoundError(
                             f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
                         ) from None
                     outcome = "already_gone"
@@ -107,38 +107,40 @@ class DeleteReplicaOperator(TavusOperator):
             _refuse_if_held(replica_id)
             if self._needs_plan:
                 self._refuse_if_changed(replica_id)
-        except PlanRefused as error:
+        except PlanRejectedError as error:
             if not begun_before:
                 raise
             refusal = re.split(r"[.;] nothing was deleted", str(error), flags=re.IGNORECASE)[0]
         else:
             return
-        raise PlanRefused(f"{refusal}; this try sent nothing, an earlier one may have deleted it")
+        raise PlanRejectedError(f"{refusal}; this try sent nothing, an earlier one may have deleted it")
 
     def _refuse_if_changed(self, replica_id: str) -> None:
-        from tavus_provider.apply import changed_since, decide_one
+        from tavus_provider.execution.executor import changed_since, decide_one
 
         plan = self.good_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
         row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
         if row is None:
-            raise PlanRefused(f"replica {replica_id} is not in the plan; nothing was deleted")
+            raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
         verdict = decide_one(self.hook, replica_id, now=base.now, ignore_if_missing=True)
         if verdict.listed and (changed := changed_since(row, verdict.replica)):
-            raise PlanRefused(f"replica {replica_id}: {changed}; nothing was deleted, trigger a new run")
+            raise PlanRejectedError(
+                f"replica {replica_id}: {changed}; nothing was deleted, trigger a new run"
+            )
 
     @contextlib.contextmanager
     def _recorded(self, context: Context, replica_id: str) -> Iterator[tuple[dict[str, str], bool]]:
         """Record the intent before and the outcome after; tell if an earlier try may have sent its delete."""
-        from tavus_provider.ledger import work_of
+        from tavus_provider.storage.ledger import work_of
 
-        ledger, who = self.ledger, who_of(context)
+        ledger, who = self.ledger, task_identity(context)
         if self.hard:
             ledger.demand_shared("a permanent delete")
         work = work_of("delete", who["dag_id"], who["run_id"], who["task_id"], who["map_index"])
         tries = ledger.tries(work)
         begun_before = any(
             replica_id in one.intended
-            and one.outcomes.get(replica_id, "unknown") not in ("refused", "already_gone", "not_attempted")
+            and one.outcomes.get(replica_id, "unknown") not in ("failed", "already_gone", "not_attempted")
             for one in tries
         )
         entry = ledger.begin(
@@ -162,7 +164,7 @@ class LookUpReplicaOperator(TavusOperator):
     """
     Read one replica and what uses it, and refuse it if it may not be deleted by hand.
 
-    Refused are replicas that are not of the type ``user``, those in use as a persona's default, in an
+    TavusRequestRejectedError are replicas that are not of the type ``user``, those in use as a persona's default, in an
     active conversation or in a video that is being made, and those which the file ``[tavus] policy`` names
     as held. The XCom is a plan with this one replica, made for a permanent delete, so that
     :class:`ApproveRetentionOperator` can show it.
@@ -181,9 +183,9 @@ class LookUpReplicaOperator(TavusOperator):
 
     def execute(self, context: Context) -> Plan:
         """Return the plan of one."""
-        from tavus_provider.apply import BY_HAND, decide_one
-        from tavus_provider.plan import make_plan
-        from tavus_provider.retention import Decision
+        from tavus_provider.execution.executor import BY_HAND, decide_one
+        from tavus_provider.planning.plan import make_plan
+        from tavus_provider.retention.engine import Decision
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.replica_id }}"
@@ -202,14 +204,14 @@ class LookUpReplicaOperator(TavusOperator):
 
 
 def _refuse_if_held(replica_id: str) -> None:
-    """Raise PlanRefused if the policy of the deployment, should it have one, holds this replica."""
+    """Raise PlanRejectedError if the policy of the deployment, should it have one, holds this replica."""
     from airflow.configuration import conf
 
     location = conf.get("tavus", "policy", fallback="")
     if not location:
         return
-    from tavus_provider.files import read_holds, read_policy
+    from tavus_provider.storage.policy_files import read_holds, read_policy
 
     holds = read_policy(location).legal_holds
     if holds is not None and replica_id in read_holds(holds, now=base.now()):
-        raise PlanRefused(f"replica {replica_id} is under legal hold; nothing was deleted")
+        raise PlanRejectedError(f"replica {replica_id} is under legal hold; nothing was deleted")

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, AssetAlias
 
-from tavus_provider.exceptions import InvalidInput, PlanRefused
+from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
+from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
     TavusOperator,
@@ -16,17 +17,16 @@ from tavus_provider.operators.base import (
     is_template,
     push,
     switch,
-    who_of,
+    task_identity,
     with_outlet,
 )
-from tavus_provider.replica import check_bool
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.apply import Account
-    from tavus_provider.plan import Plan
-    from tavus_provider.retention import Decision, RetentionPolicy
+    from tavus_provider.execution.executor import Account
+    from tavus_provider.planning.plan import Plan
+    from tavus_provider.retention.engine import Decision, RetentionPolicy
 
 SCHEDULED = "tavus_replicas_scheduled"
 """Asset with an event whenever a plan schedules replicas whose grace begins now."""
@@ -77,22 +77,22 @@ class PlanRetentionOperator(TavusOperator):
         self.dry_run = switch("dry_run", dry_run)  # type: ignore[assignment, method-assign]
         templated = [*_templated(self.policy), *_templated(narrow, ("narrow",))]
         if fixed := [path for path in templated if not _may_be_templated(path)]:
-            raise InvalidInput(
+            raise TavusValidationError(
                 f"policy: {'.'.join(fixed[0]) or 'its location'} holds a template: what guards a run is "
                 "written in the DAG file"
             )
         if isinstance(self.policy, Mapping):
             checked = _policy(_with_stand_ins(self.policy), _with_stand_ins(narrow))
             if not templated and (found := checked.contradictions()):
-                raise InvalidInput(f"policy: {'; '.join(found)}")
+                raise TavusValidationError(f"policy: {'; '.join(found)}")
 
     def execute(self, context: Context) -> Plan:
         """Return the plan."""
-        from tavus_provider.apply import read_account
-        from tavus_provider.known import known_of
-        from tavus_provider.page import decision_sentence, decision_table
-        from tavus_provider.plan import make_plan, verdict_rows
-        from tavus_provider.store import as_xcom
+        from tavus_provider.execution.executor import read_account
+        from tavus_provider.planning.plan import make_plan, verdict_rows
+        from tavus_provider.rendering.tables import decision_sentence, decision_table
+        from tavus_provider.storage.history import known_of
+        from tavus_provider.storage.plan_store import as_xcom
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.tavus_conn_id }}"
@@ -131,7 +131,7 @@ class PlanRetentionOperator(TavusOperator):
                 self.log.info("The plan is too large for an XCom, it lies at %s", pushed["plan_at"])
             if decision.breach and not dry_run:
                 push(context, "return_value", pushed)
-                raise PlanRefused(decision.breach)
+                raise PlanRejectedError(decision.breach)
             if decision.breach:
                 self.log.warning("A real run would stop here: %s", decision.breach)
             return pushed
@@ -140,15 +140,15 @@ class PlanRetentionOperator(TavusOperator):
         narrow = _as_written(self.narrow_as_written, self.narrow)
         if isinstance(self.policy_as_written, Mapping):
             return _policy(_as_written(self.policy_as_written, self.policy), narrow)
-        from tavus_provider.files import read_policy
+        from tavus_provider.storage.policy_files import read_policy
 
         return _policy(read_policy(self.policy_as_written), narrow)
 
     def _reschedule(
         self, context: Context, policy: RetentionPolicy, account: Account, decision: Decision
     ) -> None:
-        from tavus_provider.known import reschedule
-        from tavus_provider.policy import Narrow
+        from tavus_provider.retention.policy import Narrow
+        from tavus_provider.storage.history import reschedule
 
         unnarrowed = policy.model_copy(update={"narrow": Narrow()})
         new = reschedule(
@@ -158,7 +158,7 @@ class PlanRetentionOperator(TavusOperator):
             unnarrowed=decision if unnarrowed == policy else account.decide(unnarrowed, hard=self.hard),
             known=account.known,
             now=account.now,
-            context=who_of(context),
+            context=task_identity(context),
         )
         if not new:
             return
@@ -172,13 +172,15 @@ class PlanRetentionOperator(TavusOperator):
 
 
 def _policy(value: object, narrow: object = None) -> RetentionPolicy:
-    from tavus_provider.retention import RetentionPolicy
+    from tavus_provider.retention.engine import RetentionPolicy
 
     policy = RetentionPolicy.read(value)
     if narrow is None:
         return policy
     if policy.narrow != type(policy.narrow)():
-        raise InvalidInput("policy: narrow is given in the policy and as an argument: give one of them")
+        raise TavusValidationError(
+            "policy: narrow is given in the policy and as an argument: give one of them"
+        )
     return RetentionPolicy.read({**policy.as_json(), "narrow": narrow})
 
 

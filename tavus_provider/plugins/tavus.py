@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from tavus_provider.plugins.button import NoPortIsNoPort
+from tavus_provider.plugins.connection_test import DropZeroPortMiddleware
 from tavus_provider.plugins.server import PageServer
 
 
@@ -18,7 +18,7 @@ class TavusPlugin(AirflowPlugin):
         {"name": "Tavus page", "app": PageServer(), "url_prefix": "/tavus"}
     ]
     fastapi_root_middlewares: list[Any] = [  # noqa: RUF012
-        {"name": "Test button of Tavus connections", "middleware": NoPortIsNoPort}
+        {"name": "Test button of Tavus connections", "middleware": DropZeroPortMiddleware}
     ]
     # Addresses without a leading slash are read against the base URL of the deployment, sub-path and all.
     external_views: list[Any] = [  # noqa: RUF012

@@ -14,7 +14,7 @@ from faults.judge import IDS, VICTIM, harm_done, lies_about_a_delete
 from faults.kinds import KEY
 from faults.server import Misdeed, RawServer, Tavus
 
-from tavus_provider import wire
+from tavus_provider.client import connection as wire
 from tavus_provider.exceptions import TavusError
 from tavus_provider.hooks.tavus import Deletion, TavusHook
 

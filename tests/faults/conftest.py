@@ -11,7 +11,7 @@ from faults.bench import FORMS, Bench, Time
 from faults.kinds import KEY
 from faults.server import Misdeed, RawServer, Tavus, answer
 
-from tavus_provider import wire
+from tavus_provider.client import connection as wire
 
 _count = {"cells": 0, "broken": 0}
 

@@ -25,7 +25,7 @@ def lies_about_a_delete(tavus: Tavus, outcome: str, replica_id: str = VICTIM) ->
         f"told {outcome}, {fact}"
         for false, fact in [
             (outcome in GONE and lives, "and it lives"),
-            (outcome in ("refused", "not_attempted") and ours, "and this client has deleted it"),
+            (outcome in ("failed", "not_attempted") and ours, "and this client has deleted it"),
             (outcome == "already_gone" and ours, "and it was this client that deleted it"),
         ]
         if false

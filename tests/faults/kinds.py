@@ -113,9 +113,9 @@ LONG_HEAD = f"{JSON_200}X-Long: {'x' * 102_400}\r\nContent-Length: 2\r\n\r\n{{}}
 
 DOUBT = {"before": "deleted unknown", "after": "confirmed confirmed"}
 HEALS = {"reads": "right error", **DOUBT}
-LIMITED = {"reads": "right error", "before": "deleted refused"}
-TOO_LONG = {"reads": "error error", "before": "refused refused", "final": True}
-REFUSED = {"reads": "error error", "before": "refused refused", "final": True}
+LIMITED = {"reads": "right error", "before": "deleted failed"}
+TOO_LONG = {"reads": "error error", "before": "failed failed", "final": True}
+REFUSED = {"reads": "error error", "before": "failed failed", "final": True}
 BAD_BODY = {"reads": "error error", "after": "deleted deleted", "final": True}
 TORN_BODY = {"reads": "right error", "after": "deleted deleted"}
 

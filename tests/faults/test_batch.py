@@ -12,8 +12,8 @@ from faults.judge import GONE, harm_done, lies_about_a_delete
 from faults.kinds import BY_NAME, KINDS, Kind, ends
 from faults.server import Misdeed
 
-from tavus_provider.apply import RED
-from tavus_provider.exceptions import TryLater
+from tavus_provider.exceptions import TavusRetryableError
+from tavus_provider.execution.executor import RED
 from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
 
 pytestmark = pytest.mark.cell
@@ -50,7 +50,7 @@ def run(operator):
     ti = Ti()
     try:
         ti.xcom_push("return_value", operator.execute({"ti": ti, "task_instance": ti, "task": operator}))
-    except (AirflowFailException, TryLater) as error:
+    except (AirflowFailException, TavusRetryableError) as error:
         return ti.pushed.get("return_value"), str(error)
     return ti.pushed["return_value"], None
 
@@ -141,8 +141,8 @@ def test_a_refused_key_stops_the_batch(apply, name, concurrency, to):
     assert one.tavus.count(to) <= concurrency
     assert one.tavus.count("DELETE") <= (concurrency if to == "DELETE" else 0)
     counts = Counter(outcomes.values())
-    assert counts["refused"] == one.tavus.count("DELETE")
-    assert counts["refused"] + counts["not_attempted"] == len(MANY)
+    assert counts["failed"] == one.tavus.count("DELETE")
+    assert counts["failed"] + counts["not_attempted"] == len(MANY)
 
 
 @each_at_once([kind for kind in KINDS if kind.doubtful and not kind.timed])

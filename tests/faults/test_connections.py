@@ -15,7 +15,7 @@ from faults.kinds import BY_NAME
 from faults.server import HANG_UP, Misdeed, answer
 
 from tavus_provider.exceptions import TavusError
-from tavus_provider.replica import Replica
+from tavus_provider.models import Replica
 
 pytestmark = pytest.mark.cell
 
@@ -33,7 +33,7 @@ def ask(one, call):
 def judge_call(one, call, result, *, word, unsent) -> None:
     """A delete by the log; a listing or a look is right, or an error after which nothing is gone."""
     if call == "DELETE":
-        assert one.judge(result, unsent=unsent) == ("deleted" if word == "right" else "refused")
+        assert one.judge(result, unsent=unsent) == ("deleted" if word == "right" else "failed")
     elif word == "right":
         assert [replica.replica_id for replica in ([result] if call == "GET" else result)] == (
             [VICTIM] if call == "GET" else IDS
@@ -48,9 +48,9 @@ def judge_call(one, call, result, *, word, unsent) -> None:
 
 @CALLS
 @TIMES
-@pytest.mark.parametrize("way", ["refused", "no such host", "timeout"])
+@pytest.mark.parametrize("way", ["failed", "no such host", "timeout"])
 def test_what_never_left_is_certain(bench, monkeypatch, call, times, way):
-    one = bench(IDS, deaf=way == "refused")
+    one = bench(IDS, deaf=way == "failed")
     failures = iter([None] * (1 if times is ONCE else 99))
 
     def failing(real, error):
@@ -61,7 +61,7 @@ def test_what_never_left_is_certain(bench, monkeypatch, call, times, way):
 
         return connect
 
-    if way == "refused" and times is ONCE:
+    if way == "failed" and times is ONCE:
         sleep = one.clock.sleep
         monkeypatch.setattr(one.clock, "sleep", lambda seconds: (one.server.listen(), sleep(seconds)))
     elif way == "no such host":
@@ -101,7 +101,7 @@ def test_a_late_answer_to_one_is_not_that_to_the_next(bench, name):
     )
     one.ask(one.hook.delete_replica, "r10")
     result = one.ask(one.hook.delete_replica, VICTIM)
-    assert result.outcome == "refused"
+    assert result.outcome == "failed"
     assert VICTIM in one.tavus.living
     assert one.tavus.count("DELETE") == 2
 
@@ -203,7 +203,7 @@ def test_a_server_that_cannot_prove_who_it_is_learns_nothing(
     one = bench(IDS, tls=certificates.server(certificate))
     monkeypatch.setenv("AIRFLOW__TAVUS__CA_BUNDLE", certificates.trusted)
     result = ask(one, call)
-    assert (type(result).__name__, result.attempts) == ("Refused", 1)
+    assert (type(result).__name__, result.attempts) == ("TavusRequestRejectedError", 1)
     assert "did not prove its identity" in str(result)
     assert one.server.heads == one.tavus.seen == []
 

@@ -14,8 +14,8 @@ from faults.judge import IDS, VICTIM, lies_about_a_list
 from faults.kinds import BY_NAME, KINDS, Kind, ends, rows
 from faults.server import Misdeed
 
-from tavus_provider.exceptions import ReplicaNotFound
-from tavus_provider.replica import Replica
+from tavus_provider.exceptions import ReplicaNotFoundError
+from tavus_provider.models import Replica
 
 pytestmark = pytest.mark.cell
 
@@ -42,8 +42,8 @@ def test_a_listing_is_complete_or_an_error(bench, kind: Kind, times, at):
         assert lies_about_a_list(one.tavus, [replica.replica_id for replica in result]) == []
         word = "right"
     else:
-        assert not isinstance(result, ReplicaNotFound)
-        assert result.outcome in ("not_attempted", "refused")
+        assert not isinstance(result, ReplicaNotFoundError)
+        assert result.outcome in ("not_attempted", "failed")
         word = "error"
     assert word == expected(kind.reads, times)
     assert one.tavus.count("DELETE") == 0
@@ -63,7 +63,7 @@ def test_a_look_tells_of_that_replica_or_is_an_error(bench, kind: Kind, times):
         assert result.replica_id == VICTIM
         word = "right"
     else:
-        word = "gone" if isinstance(result, ReplicaNotFound) else "error"
+        word = "gone" if isinstance(result, ReplicaNotFoundError) else "error"
     assert word == expected(kind.gets or kind.reads, times)
     assert one.tavus.count("DELETE") == 0
     assert one.tavus.count("GET") <= (1 if kind.final else 3)

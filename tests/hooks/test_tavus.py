@@ -13,21 +13,21 @@ from urllib.parse import quote
 
 import pytest
 
-from tavus_provider import account
+from tavus_provider.client import config as account
 from tavus_provider.exceptions import (
-    BadAnswer,
-    InDoubt,
-    InvalidInput,
-    Refused,
-    ReplicaNotFound,
+    ReplicaNotFoundError,
+    TavusAuthError,
     TavusError,
-    TryLater,
-    Unauthorized,
+    TavusInvalidResponseError,
+    TavusOutcomeUnknownError,
+    TavusRequestRejectedError,
+    TavusRetryableError,
+    TavusValidationError,
 )
-from tavus_provider.facts import Use
 from tavus_provider.hooks.tavus import TavusHook
-from tavus_provider.replica import Persona, Replica, check_bool
-from tavus_provider.retention import RetentionPolicy
+from tavus_provider.models import Persona, Replica, check_bool
+from tavus_provider.retention.context import Use
+from tavus_provider.retention.engine import RetentionPolicy
 
 API = "https://tavusapi.com"
 KEY = "hook-key-8f2b6c91/+d"
@@ -147,7 +147,7 @@ def test_reads_ask_for_all_that_is_needed(hook, sandbox):
 )  # fmt: skip
 def test_what_is_not_an_id_reaches_no_server(hook, sandbox, replica_id):
     for call in (hook.get_replica, hook.delete_replica, lambda value: hook.delete_replica(value, hard=True)):
-        with pytest.raises(InvalidInput, match=r"is not a replica id: .*; nothing was sent"):
+        with pytest.raises(TavusValidationError, match=r"is not a replica id: .*; nothing was sent"):
             call(replica_id)
     assert sandbox.state()["requests"] == []
 
@@ -156,7 +156,9 @@ def test_what_is_not_an_id_reaches_no_server(hook, sandbox, replica_id):
     "hard", ["true", "false", "True", "False", 1, 0, 1.0, None, "", "{{ true }}", [], [True]]
 )
 def test_hard_is_true_or_false_itself(hook, sandbox, hard):
-    with pytest.raises(InvalidInput, match=r"^hard is .*: expected True or False itself; nothing was sent$"):
+    with pytest.raises(
+        TavusValidationError, match=r"^hard is .*: expected True or False itself; nothing was sent$"
+    ):
         hook.delete_replica(ANNA, hard=hard)
     assert sandbox.state()["requests"] == []
 
@@ -185,7 +187,7 @@ def test_a_replica_is_deleted(hook, sandbox, delete_status, hard):
 def test_an_id_that_tavus_does_not_know_is_not_found(hook, sandbox, unknown_id, vocabulary):
     sandbox.switch(unknown_id=unknown_id, vocabulary=vocabulary)
     for call, method in ((hook.delete_replica, "DELETE"), (hook.get_replica, "GET")):
-        with pytest.raises(ReplicaNotFound) as caught:
+        with pytest.raises(ReplicaNotFoundError) as caught:
             call(GONE)
         said = f"Invalid {vocabulary}_id" if "400" in unknown_id else f"{vocabulary.capitalize()} not found"
         assert str(caught.value) == f"{method} /v2/replicas/{GONE} returned {unknown_id[:3]}: {said}"
@@ -195,20 +197,20 @@ def test_an_id_that_tavus_does_not_know_is_not_found(hook, sandbox, unknown_id, 
 
 def test_410_is_gone(hook, sandbox):
     sandbox.switch(faults=[fault(status=410)])
-    with pytest.raises(ReplicaNotFound, match="returned 410: Gone"):
+    with pytest.raises(ReplicaNotFoundError, match="returned 410: Gone"):
         hook.delete_replica(ANNA)
 
 
 @pytest.mark.parametrize(
     ("status", "kind", "text"),
     [
-        (400, Refused, "returned 400: Bad Request"),
-        (401, Unauthorized, "returned 401: Unauthorized: check the API key of the Airflow connection"),
-        (402, Refused, "returned 402: Payment Required"),
-        (403, Unauthorized, "returned 403: Forbidden: check the API key of the Airflow connection"),
-        (405, Refused, "returned 405: Method Not Allowed"),
-        (409, Refused, "returned 409: Conflict"),
-        (422, Refused, "returned 422: "),
+        (400, TavusRequestRejectedError, "returned 400: Bad Request"),
+        (401, TavusAuthError, "returned 401: Unauthorized: check the API key of the Airflow connection"),
+        (402, TavusRequestRejectedError, "returned 402: Payment Required"),
+        (403, TavusAuthError, "returned 403: Forbidden: check the API key of the Airflow connection"),
+        (405, TavusRequestRejectedError, "returned 405: Method Not Allowed"),
+        (409, TavusRequestRejectedError, "returned 409: Conflict"),
+        (422, TavusRequestRejectedError, "returned 422: "),
     ],
 )
 def test_a_refusal_is_certain_and_not_repeated(hook, sandbox, status, kind, text):
@@ -217,7 +219,7 @@ def test_a_refusal_is_certain_and_not_repeated(hook, sandbox, status, kind, text
         hook.delete_replica(ANNA)
     assert type(caught.value) is kind
     assert str(caught.value).startswith(f"DELETE /v2/replicas/{ANNA} {text}")
-    assert (caught.value.outcome, caught.value.status, caught.value.attempts) == ("refused", status, 1)
+    assert (caught.value.outcome, caught.value.status, caught.value.attempts) == ("failed", status, 1)
     assert len(sandbox.state()["requests"]) == 1
 
 
@@ -232,9 +234,9 @@ def test_a_refusal_is_certain_and_not_repeated(hook, sandbox, status, kind, text
 )
 def test_any_other_400_is_no_proof_that_it_is_gone(hook, sandbox, body):
     sandbox.switch(faults=[{"status": 400, "body": body, "times": None}])
-    with pytest.raises(Refused):
+    with pytest.raises(TavusRequestRejectedError):
         hook.delete_replica(ANNA)
-    with pytest.raises(BadAnswer, match="returned 400"):
+    with pytest.raises(TavusInvalidResponseError, match="returned 400"):
         hook.get_replica(ANNA)
 
 
@@ -242,9 +244,11 @@ def test_any_other_400_is_no_proof_that_it_is_gone(hook, sandbox, body):
 def test_a_redirect_is_refused_and_not_followed(hook, sandbox, status):
     other = f"/v2/replicas/{GONE}"
     sandbox.switch(faults=[{"status": status, "headers": {"Location": other}, "times": None}])
-    with pytest.raises(Refused, match="redirects are not followed; check the connection's base URL"):
+    with pytest.raises(
+        TavusRequestRejectedError, match="redirects are not followed; check the connection's base URL"
+    ):
         hook.delete_replica(ANNA)
-    with pytest.raises(BadAnswer, match="redirects are not followed"):
+    with pytest.raises(TavusInvalidResponseError, match="redirects are not followed"):
         hook.list_replicas()
     assert [seen["path"] for seen in sandbox.state()["requests"]] == [f"/v2/replicas/{ANNA}", "/v2/replicas"]
 
@@ -287,7 +291,7 @@ class TestDoubt:
 
     def test_that_stays_is_unknown_after_exactly_three_deletes(self, hook, sandbox, more):
         sandbox.switch(faults=[fault(times=None, **more)])
-        with pytest.raises(InDoubt) as caught:
+        with pytest.raises(TavusOutcomeUnknownError) as caught:
             hook.delete_replica(ANNA)
         assert str(caught.value).endswith("; sent 3 times; it may have been applied")
         assert (caught.value.outcome, caught.value.attempts) == ("unknown", 3)
@@ -337,7 +341,7 @@ def test_a_look_that_says_nothing_clear_leaves_the_doubt(hook, sandbox, look):
             {"method": "GET", "path": "/v2/replicas", "times": None, **look},
         ]
     )
-    with pytest.raises(InDoubt, match=r"returned 503: .*; it may have been applied"):
+    with pytest.raises(TavusOutcomeUnknownError, match=r"returned 503: .*; it may have been applied"):
         hook.delete_replica(ANNA)
     assert ANNA in sandbox.replica_ids()
 
@@ -345,7 +349,7 @@ def test_a_look_that_says_nothing_clear_leaves_the_doubt(hook, sandbox, look):
 @pytest.mark.parametrize("status", [400, 401, 403, 409])
 def test_a_refusal_after_doubt_does_not_make_it_certain(hook, sandbox, status):
     sandbox.switch(faults=[fault(status=503), fault(status=status, times=None)])
-    with pytest.raises(InDoubt) as caught:
+    with pytest.raises(TavusOutcomeUnknownError) as caught:
         hook.delete_replica(ANNA)
     assert "returned 503" in str(caught.value)
     assert (caught.value.attempts, caught.value.status) == (2, status)
@@ -354,31 +358,31 @@ def test_a_refusal_after_doubt_does_not_make_it_certain(hook, sandbox, status):
 
 def test_a_rate_limit_after_doubt_does_not_make_it_certain(hook, sandbox):
     sandbox.switch(faults=[fault(status=503), fault(status=429, times=None)])
-    with pytest.raises(InDoubt, match="returned 503"):
+    with pytest.raises(TavusOutcomeUnknownError, match="returned 503"):
         hook.delete_replica(ANNA)
     assert len(deletes(sandbox)) == 3
 
 
 def test_no_connection_is_certain_and_worth_another_try(hook, sandbox):
     sandbox.__exit__()
-    with pytest.raises(TryLater) as caught:
+    with pytest.raises(TavusRetryableError) as caught:
         hook.delete_replica(ANNA)
-    assert type(caught.value) is TryLater
+    assert type(caught.value) is TavusRetryableError
     assert str(caught.value) == (
         f"DELETE /v2/replicas/{ANNA} was not sent: no connection to {sandbox.url} "
         "(ConnectionRefusedError); sent 3 times"
     )
-    assert (caught.value.outcome, caught.value.attempts) == ("refused", 3)
+    assert (caught.value.outcome, caught.value.attempts) == ("failed", 3)
 
 
 def test_the_retries_of_a_task_are_limited(hook, sandbox):
     sandbox.switch(faults=[fault(status=503, times=None)])
     ids = [one for one in sandbox.replica_ids() if one.startswith("r")][:12]
     for replica_id in ids:
-        with pytest.raises(InDoubt):
+        with pytest.raises(TavusOutcomeUnknownError):
             hook.delete_replica(replica_id)
     assert len(deletes(sandbox)) == len(ids) + 10
-    with pytest.raises(InDoubt, match="sent 1 time; it may have been applied"):
+    with pytest.raises(TavusOutcomeUnknownError, match="sent 1 time; it may have been applied"):
         hook.delete_replica(ANNA)
 
 
@@ -416,14 +420,14 @@ def test_a_rate_limit_is_waited_for(hook, sandbox, clock, header, least, most): 
 @pytest.mark.parametrize("header", ["99999999", "9" * 5000, "Fri, 31 Dec 9999 23:59:59 GMT", "86400"])
 def test_a_rate_limit_beyond_patience_ends_the_call_at_once(hook, sandbox, clock, header):
     sandbox.switch(faults=[{"status": 429, "retry_after": header, "times": None}])
-    with pytest.raises(TryLater) as caught:
+    with pytest.raises(TavusRetryableError) as caught:
         hook.delete_replica(ANNA)
     assert str(caught.value) == (
         f"DELETE /v2/replicas/{ANNA}: rate limited: told to wait "
         f"{'86400 s' if header == '86400' else 'more than a day'}; one call waits 120 s at most; sent 1 time"
     )
-    assert (caught.value.outcome, caught.value.status, caught.value.attempts) == ("refused", 429, 1)
-    with pytest.raises(TryLater, match="GET /v2/replicas: rate limited: told to wait"):
+    assert (caught.value.outcome, caught.value.status, caught.value.attempts) == ("failed", 429, 1)
+    with pytest.raises(TavusRetryableError, match="GET /v2/replicas: rate limited: told to wait"):
         hook.list_replicas()
     assert len(sandbox.state()["requests"]) == 2
     assert clock.waits == []
@@ -431,14 +435,14 @@ def test_a_rate_limit_beyond_patience_ends_the_call_at_once(hook, sandbox, clock
 
 def test_a_rate_limit_that_stays_is_refused_and_never_unknown(hook, sandbox):
     sandbox.switch(faults=[{"status": 429, "times": None}])
-    with pytest.raises(TryLater) as caught:
+    with pytest.raises(TavusRetryableError) as caught:
         hook.delete_replica(ANNA)
     assert str(caught.value) == (
         f"DELETE /v2/replicas/{ANNA} returned 429: Too Many Requests: rate limited; sent 3 times"
     )
-    assert (caught.value.outcome, len(deletes(sandbox))) == ("refused", 3)
+    assert (caught.value.outcome, len(deletes(sandbox))) == ("failed", 3)
     with pytest.raises(
-        TryLater, match="GET /v2/replicas page 1 returned 429: Too Many Requests: rate limited"
+        TavusRetryableError, match="GET /v2/replicas page 1 returned 429: Too Many Requests: rate limited"
     ):
         hook.list_replicas()
 
@@ -460,7 +464,7 @@ def test_a_replica_is_read_in_either_vocabulary(hook, sandbox, vocabulary):
 
 def test_an_answer_about_another_replica_is_no_answer(hook, sandbox):
     sandbox.switch(faults=[{"status": 200, "body": '{"replica_id": "r0other"}'}])
-    with pytest.raises(BadAnswer, match="was answered with another replica, r0other"):
+    with pytest.raises(TavusInvalidResponseError, match="was answered with another replica, r0other"):
         hook.get_replica(ANNA)
 
 
@@ -575,7 +579,7 @@ def test_videos_are_complete_whether_their_pages_count_from_0_or_from_1(mocked, 
 )
 def test_a_listing_that_cannot_be_shown_to_be_complete_is_refused(mocked, requests_mock, answers, reason):
     requests_mock.get(f"{API}/v2/replicas", answers)
-    with pytest.raises(BadAnswer) as caught:
+    with pytest.raises(TavusInvalidResponseError) as caught:
         mocked.list_replicas()
     assert reason in str(caught.value)
     assert caught.value.outcome == "not_attempted"
@@ -584,7 +588,7 @@ def test_a_listing_that_cannot_be_shown_to_be_complete_is_refused(mocked, reques
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_listing_with_a_refused_key_says_so(mocked, requests_mock, status):
     requests_mock.get(f"{API}/v2/replicas", status_code=status, json={"message": "Invalid access token"})
-    with pytest.raises(Unauthorized) as caught:
+    with pytest.raises(TavusAuthError) as caught:
         mocked.list_replicas()
     assert str(caught.value) == (
         f"GET /v2/replicas page 1 returned {status}: Invalid access token: "
@@ -614,14 +618,16 @@ def test_a_listing_without_an_end_is_given_up(mocked, requests_mock, monkeypatch
         return {"data": [row(number)], "total_count": 1_000_000}
 
     requests_mock.get(f"{API}/v2/replicas", json=answer)
-    with pytest.raises(BadAnswer, match="showed 5 rows and total_count 1000000: the listing is not complete"):
+    with pytest.raises(
+        TavusInvalidResponseError, match="showed 5 rows and total_count 1000000: the listing is not complete"
+    ):
         mocked.list_replicas()
     assert requests_mock.call_count == 5
 
 
 def test_a_listing_that_keeps_changing_is_given_up(mocked, requests_mock):
     requests_mock.get(f"{API}/v2/replicas", [page(1, total=2 + at) for at in range(30)])
-    with pytest.raises(BadAnswer, match=r"repeated rows|is not complete"):
+    with pytest.raises(TavusInvalidResponseError, match=r"repeated rows|is not complete"):
         mocked.list_replicas()
     assert requests_mock.call_count < 10
 
@@ -673,7 +679,7 @@ def test_of_conversations_that_say_the_same_the_newest_is_enough(mocked, request
 def test_a_listing_of_the_newest_is_as_complete_as_any(mocked, requests_mock):
     said = {"data": [conversation(1), conversation(2)], "total_count": 3}
     requests_mock.get(f"{API}/v2/conversations", [{"json": said}, {"json": {"data": [], "total_count": 3}}])
-    with pytest.raises(BadAnswer, match="showed 2 rows and total_count 3"):
+    with pytest.raises(TavusInvalidResponseError, match="showed 2 rows and total_count 3"):
         mocked.list_conversations(newest=True)
 
 
@@ -705,7 +711,7 @@ def test_the_newest_lead_to_the_same_decision_as_all(mocked, requests_mock, seed
 
     def decided(conversations):
         decision = policy.decide(replicas, Use(personas, conversations, ()), now=now)
-        return [(one.replica.replica_id, one.word, one.last_used_at) for one in decision.verdicts]
+        return [(one.replica.replica_id, one.reason_code, one.last_used_at) for one in decision.verdicts]
 
     assert decided(mocked.list_conversations(newest=True)) == decided(mocked.list_conversations())
 
@@ -775,7 +781,7 @@ def test_as_many_pages_are_under_way_as_the_setting_says(raw_server, connect, cl
     assert most == concurrency
 
 
-def test_a_count_that_changes_between_pages_read_side_by_side_is_read_again(raw_server, connect, clock):
+def test_a_count_that_changes_between_pages_read_parallel_is_read_again(raw_server, connect, clock):
     changed = iter([True])
 
     def ask(page: int):
@@ -802,11 +808,11 @@ def test_a_page_that_is_shorter_than_the_first_one_hides_no_row(raw_server, conn
     assert sorted(tavus.asked) == [1, 2, 3, 4, 5]
 
 
-def test_pages_read_side_by_side_that_repeat_each_other_are_no_listing(raw_server, connect, clock):
+def test_pages_read_parallel_that_repeat_each_other_are_no_listing(raw_server, connect, clock):
     tavus = Paged(
         raw_server, connect, count=50, size=10, ask=lambda page: (tavus.rows(2 if page == 4 else page), 50)
     )
-    with TavusHook() as hook, pytest.raises(BadAnswer, match="page 4 repeated rows"):
+    with TavusHook() as hook, pytest.raises(TavusInvalidResponseError, match="page 4 repeated rows"):
         hook.list_replicas()
 
 
@@ -822,7 +828,7 @@ def test_a_page_that_fails_stops_the_rest(raw_server, connect, clock):
         return None
 
     tavus = Paged(raw_server, connect, count=3000, size=10, ask=ask)
-    with TavusHook() as hook, pytest.raises(BadAnswer, match="page 2 returned 400"):
+    with TavusHook() as hook, pytest.raises(TavusInvalidResponseError, match="page 2 returned 400"):
         hook.list_replicas()
     assert len(tavus.asked) < 150
 
@@ -831,7 +837,7 @@ def test_a_page_that_fails_stops_the_rest(raw_server, connect, clock):
 def test_a_sandbox_with_a_wrong_count_is_not_believed(hook, sandbox, switch):
     sandbox.switch(total_count=switch)
     for call in (hook.list_replicas, hook.list_personas, hook.list_conversations, hook.list_videos):
-        with pytest.raises(BadAnswer, match="total_count"):
+        with pytest.raises(TavusInvalidResponseError, match="total_count"):
             call()
 
 
@@ -846,7 +852,7 @@ def test_a_connection_in_json_is_read(monkeypatch, requests_mock):
     with TavusHook() as hook:
         assert hook.delete_replica("r1").outcome == "deleted"
         assert hook.origin == API
-        assert hook.get_conn().extras == account.Extras()
+        assert hook.get_conn().extras == account.ClientOptions()
     assert requests_mock.last_request.headers["x-api-key"] == KEY
 
 
@@ -873,7 +879,7 @@ def test_a_connection_as_a_uri_is_read(monkeypatch, uri, origin, extras):
     monkeypatch.setenv("AIRFLOW__TAVUS__ALLOWED_ORIGINS", f"{API}, http://127.0.0.1:8600")
     with TavusHook() as hook:
         assert hook.origin == origin
-        assert hook.transport.extras == account.Extras(**extras)
+        assert hook.transport.extras == account.ClientOptions(**extras)
 
 
 @pytest.mark.parametrize(
@@ -896,7 +902,7 @@ def test_a_connection_that_cannot_be_used_is_refused_and_nothing_sent(
     connect(**{"host": None, "password": KEY, **fields})
     monkeypatch.setenv("AIRFLOW__TAVUS__ALLOWED_ORIGINS", API)
     for call in (TavusHook().list_replicas, lambda: TavusHook().delete_replica(ANNA)):
-        with pytest.raises(InvalidInput) as caught:
+        with pytest.raises(TavusValidationError) as caught:
             call()
         assert reason in str(caught.value)
         assert KEY not in str(caught.value)
@@ -913,7 +919,7 @@ def test_v2_may_stand_in_the_schema(connect, schema):
 def test_a_connection_that_cannot_be_read_is_named_without_its_text(monkeypatch, value):
     if value:
         monkeypatch.setenv("AIRFLOW_CONN_TAVUS_PROD", value)
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(TavusValidationError) as caught:
         TavusHook("tavus_prod").list_replicas()
     assert str(caught.value).startswith(
         "the Airflow connection 'tavus_prod' is not defined or cannot be read ("
@@ -925,7 +931,7 @@ def test_a_connection_that_cannot_be_read_is_named_without_its_text(monkeypatch,
 
 def test_only_the_deployment_admits_another_origin(connect, monkeypatch, sandbox):
     monkeypatch.delenv("AIRFLOW__TAVUS__ALLOWED_ORIGINS")
-    with pytest.raises(InvalidInput, match=f"AIRFLOW__TAVUS__ALLOWED_ORIGINS={sandbox.url}"):
+    with pytest.raises(TavusValidationError, match=f"AIRFLOW__TAVUS__ALLOWED_ORIGINS={sandbox.url}"):
         TavusHook().list_replicas()
     assert sandbox.state()["requests"] == []
 
@@ -941,9 +947,9 @@ def test_only_the_deployment_admits_another_origin(connect, monkeypatch, sandbox
             {"concurrency": 1, "requests_per_second": 0.5},
             (1, 0.5),
         ),
-        ({"requests_per_second": 10}, {"side_by_side": 4}, (8, 2.5)),
-        ({"requests_per_second": 10}, {"side_by_side": 4, "requests_per_second": 2}, (8, 0.5)),
-        ({}, {"side_by_side": 4}, (8, None)),
+        ({"requests_per_second": 10}, {"parallel_tasks": 4}, (8, 2.5)),
+        ({"requests_per_second": 10}, {"parallel_tasks": 4, "requests_per_second": 2}, (8, 0.5)),
+        ({}, {"parallel_tasks": 4}, (8, None)),
         ({}, {"concurrency": 64, "requests_per_second": 9}, (8, 9)),
     ],
 )
@@ -1010,20 +1016,22 @@ def test_a_listing_that_grows_while_it_is_read_backwards_is_begun_again(meanwhil
 
 
 def test_a_listing_that_grows_each_time_is_not_complete(meanwhile):
-    with pytest.raises(BadAnswer, match=r"^GET /v2/replicas showed .* more came while it was read"):
+    with pytest.raises(
+        TavusInvalidResponseError, match=r"^GET /v2/replicas showed .* more came while it was read"
+    ):
         meanwhile(lambda sandbox, page: sandbox.put("replicas", {"replica_id": f"new{page}", "age": "1d"}))
 
 
 @pytest.mark.parametrize("count", ["high", "missing"])
 def test_a_count_that_is_not_right_is_seen_backwards_too(meanwhile, count):
-    with pytest.raises(BadAnswer):
+    with pytest.raises(TavusInvalidResponseError):
         meanwhile(lambda sandbox, page: sandbox.switch(total_count=count))
 
 
 @pytest.mark.parametrize("asked", [{"concurrency": 0}, {"concurrency": True}, {"requests_per_second": 0}])
 def test_an_operator_may_not_ask_for_what_makes_no_sense(connect, asked):
     connect(API)
-    with pytest.raises(InvalidInput, match=f"^{next(iter(asked))} is "):
+    with pytest.raises(TavusValidationError, match=f"^{next(iter(asked))} is "):
         TavusHook(**asked).list_replicas()
 
 
@@ -1075,7 +1083,7 @@ SENTENCES = {
     "key": (False, "The API key is missing or cannot be one: enter it in the password field."),
     "extras": (False, "The extras are not valid: known are timeout, concurrency and requests_per_second."),
     "unreachable": (False, "Tavus could not be reached."),
-    "refused": (False, "Tavus refused the API key."),
+    "failed": (False, "Tavus refused the API key."),
     "limited": (False, "Tavus asked to wait: too many requests."),
     "strange": (False, "The answer was not one of Tavus: check the base URL."),
 }
@@ -1112,8 +1120,8 @@ def test_the_test_of_a_connection_that_is_not_there_does_not_raise():
 @pytest.mark.parametrize(
     ("more", "sentence"),
     [
-        ({"status": 401}, "refused"),
-        ({"status": 403}, "refused"),
+        ({"status": 401}, "failed"),
+        ({"status": 403}, "failed"),
         ({"status": 429, "retry_after": "9999"}, "limited"),
         ({"status": 200, "html": True}, "strange"),
         ({"status": 200, "body": "{}"}, "strange"),
@@ -1196,7 +1204,7 @@ def test_a_server_that_echoes_the_key_does_not_spread_it(  # noqa: PLR0917
 
 def test_an_error_of_the_hook_survives_pickling(hook, sandbox):
     sandbox.switch(faults=[fault(status=503, times=None, headers={"X-Request-Id": "q-1"})])
-    with pytest.raises(InDoubt) as caught:
+    with pytest.raises(TavusOutcomeUnknownError) as caught:
         hook.delete_replica(ANNA)
     after = pickle.loads(pickle.dumps(caught.value))
     assert (str(after), after.status, after.attempts, after.request_id) == (
@@ -1217,7 +1225,7 @@ def test_a_name_that_is_an_attack_is_data(hook):
 
 
 def test_the_form_of_older_airflows_says_what_the_description_says():
-    from tavus_provider import get_provider_info
+    from tavus_provider.get_provider_info import get_provider_info
 
     described = get_provider_info()["connection-types"][0]["ui-field-behaviour"]
     assert TavusHook.get_ui_field_behaviour() == {

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tavus_provider.exceptions import InvalidInput
+from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.links.tavus import PORTAL, ReplicaLibraryLink, TavusPageLink
 from tavus_provider.operators import tavus as operators
 
@@ -53,7 +53,9 @@ def test_the_portal_is_a_setting(monkeypatch, given, address):
 )
 def test_what_is_no_address_of_a_page_is_no_link(monkeypatch, bad):
     monkeypatch.setenv("AIRFLOW__TAVUS__PORTAL", bad)
-    with pytest.raises(InvalidInput, match=r"^\[tavus\] portal is .*: expected an address such as https://"):
+    with pytest.raises(
+        TavusValidationError, match=r"^\[tavus\] portal is .*: expected an address such as https://"
+    ):
         ReplicaLibraryLink().get_link(None, ti_key=KEY)
 
 

@@ -12,7 +12,7 @@ REPORT = {
     "items": [
         {"replica_id": "r1", "outcome": "deleted", "detail": ""},
         *({"replica_id": f"r{n}", "outcome": "unknown", "detail": ""} for n in range(2, 9)),
-        {"replica_id": "r9", "outcome": "refused", "detail": ""},
+        {"replica_id": "r9", "outcome": "failed", "detail": ""},
     ]
 }
 
@@ -108,5 +108,5 @@ def test_a_red_task_tells_in_one_sentence_and_a_green_one_is_silent(
     assert said[0].startswith(
         f"told / {task_id} failed in run {run.run_id}; {run.pull(task_id, 'summary')}; "
     )
-    assert ("r1a0c5e8f3b2 (refused)" in said[0]) == (limit == 100)
+    assert ("r1a0c5e8f3b2 (failed)" in said[0]) == (limit == 100)
     assert "sandbox-key" not in json.dumps(said)

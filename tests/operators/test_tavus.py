@@ -12,8 +12,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow.sdk import DAG
 
 from tavus_provider.digest import digest_of
-from tavus_provider.exceptions import InDoubt, InvalidInput, LedgerUnavailable, TavusError, TryLater
-from tavus_provider.ledger import differences, root, verify
+from tavus_provider.exceptions import (
+    LedgerUnavailableError,
+    TavusError,
+    TavusOutcomeUnknownError,
+    TavusRetryableError,
+    TavusValidationError,
+)
 from tavus_provider.operators import base
 from tavus_provider.operators.tavus import (
     ApplyRetentionOperator,
@@ -24,7 +29,8 @@ from tavus_provider.operators.tavus import (
     SplitRetentionOperator,
     SummarizeRetentionOperator,
 )
-from tavus_provider.retention import RetentionPolicy
+from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.storage.ledger import differences, root, verify
 
 KEY = "sandbox-key-8f2b6c91"
 OLD = "r1a0c5e8f3b2"
@@ -130,7 +136,9 @@ def test_the_approval_renders_its_plan_only_so_that_no_name_is_rendered_again():
     ],
 )
 def test_hard_is_true_or_false_itself_and_nothing_else(make, value):
-    with pytest.raises(InvalidInput, match=r"^hard is .*: expected True or False itself; nothing was sent$"):
+    with pytest.raises(
+        TavusValidationError, match=r"^hard is .*: expected True or False itself; nothing was sent$"
+    ):
         make(hard=value)
 
 
@@ -145,7 +153,7 @@ def test_hard_is_true_or_false_itself_and_nothing_else(make, value):
     ],
 )
 def test_a_switch_that_is_no_bool_is_refused_when_the_dag_is_parsed(make, name, value):
-    with pytest.raises(InvalidInput, match=f"^{name} is .*: expected True or False itself"):
+    with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected True or False itself"):
         make(**{name: value})
 
 
@@ -238,10 +246,12 @@ def test_what_a_retry_cannot_heal_fails_without_retry(sandbox, status):
 @pytest.mark.parametrize(
     ("fault", "error", "sent"),
     [
-        pytest.param({"status": 500}, InDoubt, 3, id="500"),
-        pytest.param({"close": True}, InDoubt, 3, id="hung-up"),
-        pytest.param({"status": 429}, TryLater, 3, id="429"),
-        pytest.param({"status": 429, "retry_after": "99999"}, TryLater, 1, id="told-to-wait-a-day"),
+        pytest.param({"status": 500}, TavusOutcomeUnknownError, 3, id="500"),
+        pytest.param({"close": True}, TavusOutcomeUnknownError, 3, id="hung-up"),
+        pytest.param({"status": 429}, TavusRetryableError, 3, id="429"),
+        pytest.param(
+            {"status": 429, "retry_after": "99999"}, TavusRetryableError, 1, id="told-to-wait-a-day"
+        ),
     ],
 )
 def test_what_a_retry_may_heal_is_left_to_airflow_to_retry(sandbox, fault, error, sent):
@@ -352,7 +362,7 @@ def test_an_origin_that_nobody_has_admitted_is_named_and_gets_no_key(sandbox, pl
 def test_an_unreachable_host_is_named_and_a_retry_may_heal_it(sandbox, plan, make):
     sandbox.__exit__()
     error, said = failing(make, plan)
-    assert isinstance(error, TryLater)
+    assert isinstance(error, TavusRetryableError)
     assert f"no connection to {sandbox.url}" in said
 
 
@@ -406,7 +416,7 @@ def test_html_instead_of_json_is_said_to_be_that_and_deletes_nothing(sandbox, pl
     ],
 )
 def test_a_bad_policy_fails_when_the_dag_is_parsed_and_names_what_is_wrong(policy, said):
-    with pytest.raises(InvalidInput) as caught:
+    with pytest.raises(TavusValidationError) as caught:
         plan_task(policy)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -430,7 +440,7 @@ def test_the_plan_is_the_xcom_and_the_verdicts_stand_beside_it(sandbox):
     assert {row["replica_id"] for row in plan["delete"]} == EXPIRED
     assert (plan["hard"], plan["tavus_conn_id"], plan["origin"]) == (False, "tavus_default", sandbox.url)
     assert plan["listed"] == 26 == len(ti.pushed["verdicts"])
-    assert {row["rung"] for row in ti.pushed["verdicts"][:6]} == {"expired"}
+    assert {row["status"] for row in ti.pushed["verdicts"][:6]} == {"expired"}
     assert requests(sandbox, "DELETE") == []
 
 
@@ -500,7 +510,9 @@ TEMPLATE = "{{ params.x }}"
     ],
 )
 def test_a_template_where_a_run_is_guarded_is_refused_by_its_path(path, policy):
-    with pytest.raises(InvalidInput, match=f"^policy: {path} holds a template: what guards a run is written"):
+    with pytest.raises(
+        TavusValidationError, match=f"^policy: {path} holds a template: what guards a run is written"
+    ):
         plan_task(policy)
 
 
@@ -603,9 +615,9 @@ def test_a_dry_run_of_apply_sends_nothing_and_skips_everything(sandbox, plan):
 @pytest.mark.parametrize(
     ("fault", "outcome", "error"),
     [
-        pytest.param({"status": 409}, "refused", AirflowFailException, id="refused"),
-        pytest.param({"status": 202, "times": None}, "unknown", TryLater, id="unknown"),
-        pytest.param({"status": 429, "times": None}, "refused", TryLater, id="rate-limited"),
+        pytest.param({"status": 409}, "failed", AirflowFailException, id="failed"),
+        pytest.param({"status": 202, "times": None}, "unknown", TavusRetryableError, id="unknown"),
+        pytest.param({"status": 429, "times": None}, "failed", TavusRetryableError, id="rate-limited"),
     ],
 )
 def test_a_red_outcome_fails_the_task_after_the_report_and_retries_only_what_may_heal(
@@ -623,7 +635,7 @@ def test_a_red_outcome_fails_the_task_after_the_report_and_retries_only_what_may
 def test_what_was_skipped_leaves_the_task_green(sandbox, plan):
     sandbox.put("replicas", {"replica_id": OLD, "replica_name": "another"})
     assert run(apply_task(plan))["counts"] == dict.fromkeys(
-        ("deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted", "skipped"), 0
+        ("deleted", "confirmed", "already_gone", "failed", "unknown", "not_attempted", "skipped"), 0
     ) | {"deleted": 5, "skipped": 1}
 
 
@@ -661,7 +673,7 @@ def test_an_interrupted_apply_has_pushed_a_true_report(sandbox, plan, monkeypatc
 
 def test_another_try_goes_on_from_the_ledger_and_its_report_keeps_what_the_first_has_done(sandbox, plan):
     sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None}])
-    with pytest.raises(TryLater):
+    with pytest.raises(TavusRetryableError):
         run(apply_task(plan), Ti(try_number=1))
     sandbox.switch(faults=[])
     before = len(requests(sandbox, "DELETE"))
@@ -675,7 +687,7 @@ def test_another_try_goes_on_from_the_ledger_and_its_report_keeps_what_the_first
 
 def test_a_try_that_cannot_read_the_account_keeps_what_the_first_has_done(sandbox, plan):
     sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None}])
-    with pytest.raises(TryLater):
+    with pytest.raises(TavusRetryableError):
         run(apply_task(plan), Ti(try_number=1))
     sandbox.switch(faults=[{"method": "GET", "path": "/v2/personas", "status": 400, "times": None}])
     ti = Ti(try_number=2)
@@ -731,7 +743,7 @@ def test_a_hold_that_came_after_a_try_in_doubt_does_not_say_that_nothing_was_del
         {"method": "GET", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None},
     ]
     sandbox.switch(faults=gone_in_doubt)
-    with pytest.raises(InDoubt):
+    with pytest.raises(TavusOutcomeUnknownError):
         run(delete(), Ti(try_number=1))
     sent = len(requests(sandbox, "DELETE"))
     held.write_text(f"[{OLD}]")
@@ -813,7 +825,9 @@ def test_nothing_is_deleted_without_a_record(sandbox, plan, monkeypatch, tmp_pat
     (tmp_path / "file").touch()
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "file" / "ledger"))
     for task in (apply_task(plan), delete(), delete(hard=True)):
-        with pytest.raises(LedgerUnavailable, match=r"^the ledger cannot be (written|read) at .* set ledger"):
+        with pytest.raises(
+            LedgerUnavailableError, match=r"^the ledger cannot be (written|read) at .* set ledger"
+        ):
             run(task)
     assert requests(sandbox, "DELETE") == []
 
@@ -828,7 +842,7 @@ def test_nothing_is_deleted_without_a_record(sandbox, plan, monkeypatch, tmp_pat
     ],
 )
 def test_a_speed_out_of_bounds_is_refused_when_the_dag_is_parsed(given, said):
-    with pytest.raises(InvalidInput, match=said):
+    with pytest.raises(TavusValidationError, match=said):
         apply_task({}, **given)
 
 
@@ -1082,7 +1096,7 @@ def test_only_the_unchanged_plan_is_split_and_summed_up(sandbox, plan, make, cha
 
 @pytest.mark.parametrize("value", [0, True, 1.5, None], ids=repr)
 def test_a_batch_size_that_is_none_is_refused_when_the_dag_is_parsed(value):
-    with pytest.raises(InvalidInput, match=r"^batch_size is"):
+    with pytest.raises(TavusValidationError, match=r"^batch_size is"):
         SplitRetentionOperator(task_id="split", plan={}, batch_size=value)
 
 
@@ -1108,9 +1122,9 @@ def test_a_batch_reads_as_its_part_of_the_plan(sandbox, plan):
 
 
 @pytest.mark.parametrize("value", [0, -1, True, 1.5, "4", 1_025], ids=repr)
-def test_how_many_run_side_by_side_is_a_whole_number(value):
-    with pytest.raises(InvalidInput, match=r"^side_by_side is"):
-        apply_task({}, side_by_side=value)
+def test_how_many_run_parallel_is_a_whole_number(value):
+    with pytest.raises(TavusValidationError, match=r"^parallel_tasks is"):
+        apply_task({}, parallel_tasks=value)
 
 
 # -- plans that are too large for an XCom
@@ -1118,7 +1132,7 @@ def test_how_many_run_side_by_side_is_a_whole_number(value):
 
 @pytest.fixture
 def small_xcoms(monkeypatch):
-    monkeypatch.setattr("tavus_provider.plan.MAX_BYTES", 2_000)
+    monkeypatch.setattr("tavus_provider.planning.plan.MAX_BYTES", 2_000)
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -1130,7 +1144,7 @@ def test_a_plan_that_lies_in_the_store_is_carried_out_like_any_other(sandbox, sm
     one, two = split(reference, 3)
     assert apply_batch(reference, one, **more)["counts"]["deleted"] == 3
     assert run(apply_task(reference, **more))["counts"] == dict.fromkeys(
-        ("deleted", "confirmed", "already_gone", "refused", "unknown", "not_attempted", "skipped"), 0
+        ("deleted", "confirmed", "already_gone", "failed", "unknown", "not_attempted", "skipped"), 0
     ) | {"deleted": 3, "already_gone": 3}
     assert {d["replica_id"] for d in sandbox.state()["deletes"] if d["hard"] is hard} == EXPIRED
     assert summarize(reference, [apply_batch(reference, part, **more) for part in (one, two)])
@@ -1215,7 +1229,7 @@ def answer(operator, ti, option):
 
 @pytest.mark.parametrize("fixed", ["defaults", "subject", "body", "assigned_users"])
 def test_the_dag_cannot_answer_nor_write_the_page_nor_choose_who_answers(fixed):
-    with pytest.raises(InvalidInput, match=f"^{fixed} cannot be given: the page is made of the plan"):
+    with pytest.raises(TavusValidationError, match=f"^{fixed} cannot be given: the page is made of the plan"):
         approve({}, **{fixed: "Approve"})
 
 
@@ -1366,7 +1380,7 @@ def test_a_red_apply_has_pushed_its_sentence_before_it_fails(sandbox):
     ti = Ti()
     with pytest.raises(AirflowFailException):
         run(apply_task(plan), ti)
-    assert ti.pushed["summary"] == "6 planned (soft): 6 refused"
+    assert ti.pushed["summary"] == "6 planned (soft): 6 failed"
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
-from tavus_provider.apply import OUTCOMES
+from tavus_provider.execution.executor import OUTCOMES
 from tavus_provider.operators import tavus as operators
 from tavus_provider.plugins.server import PageServer
 

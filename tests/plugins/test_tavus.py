@@ -36,4 +36,4 @@ def test_loading_the_plugin_brings_in_no_web_framework_and_nothing_else_of_ours(
     new = {name for name in done.stdout.splitlines()[-1].split() if not name.startswith("tavus_provider")}
     ours = {name for name in done.stdout.split() if name.startswith("tavus_provider.")}
     assert new == set()
-    assert ours == {f"tavus_provider.plugins{name}" for name in ("", ".tavus", ".button", ".server")}
+    assert ours == {f"tavus_provider.plugins{name}" for name in ("", ".tavus", ".connection_test", ".server")}

@@ -30,14 +30,14 @@ const OUTCOMES = {
   confirmed: ["confirmed", "--gone"],
   already_gone: ["already gone", "--kept"],
   skipped: ["skipped", "--outside"],
-  refused: ["refused", "--scheduled"],
+  failed: ["failed", "--scheduled"],
   unknown: ["unknown", "--goes"],
   not_attempted: ["not attempted", "--held"],
 };
 const AGES = [["0 to 6", 7], ["7 to 29", 30], ["30 to 89", 90], ["90 to 179", 180], ["180 to 364", 365], ["365 and more", Infinity], ["unknown", NaN]];
 
 const $ = (id) => document.getElementById(id);
-const state = { runs: [], offset: 0, more: false, shown: null, rows: [], sort: ["rung", 1], page: 0, charts: {}, turn: 0 };
+const state = { runs: [], offset: 0, more: false, shown: null, rows: [], sort: ["status", 1], page: 0, charts: {}, turn: 0 };
 
 // -- Airflow's API
 
@@ -227,9 +227,9 @@ function countsOf(plan, verdicts) {
   if (Array.isArray(verdicts)) {
     const byWord = new Map();
     for (const row of state.rows) {
-      const word = row.rung === "expired" && row.word ? `rule ${row.word}` : row.word || row.rung || "unknown";
-      const key = `${row.rung} ${word}`;
-      if (!byWord.has(key)) byWord.set(key, { rung: row.rung, word, count: 0 });
+      const word = row.status === "expired" && row.reason_code ? `rule ${row.reason_code}` : row.reason_code || row.status || "unknown";
+      const key = `${row.status} ${word}`;
+      if (!byWord.has(key)) byWord.set(key, { rung: row.status, word, count: 0 });
       byWord.get(key).count += 1;
     }
     return [...byWord.values()].sort((a, b) => b.count - a.count);
@@ -257,16 +257,16 @@ function rowsOf(plan, verdicts) {
     const clean = {
       id: plain(row.replica_id ?? ""),
       name: name === null || name === undefined ? "(no name)" : plain(name),
-      rung: row.rung,
-      verdict: rungOf(row.rung)[0],
-      order: order.indexOf(row.rung),
-      word: plain(more.rule ?? row.word ?? ""),
+      rung: row.status,
+      verdict: rungOf(row.status)[0],
+      order: order.indexOf(row.status),
+      word: plain(more.rule ?? row.reason_code ?? ""),
       reason: plain(row.reason ?? ""),
-      against: plain(row.otherwise ?? ""),
+      against: plain(row.next_reason ?? ""),
       age: typeof row.age_days === "number" ? row.age_days : more.age_days ?? null,
       due: more.due_at ?? null,
     };
-    clean.haystack = `${clean.id} ${clean.name} ${clean.reason} ${clean.against} ${clean.word}`.toLowerCase();
+    clean.haystack = `${clean.id} ${clean.name} ${clean.reason} ${clean.against} ${clean.reason_code}`.toLowerCase();
     return clean;
   });
 }
@@ -295,7 +295,7 @@ function showAbout({ run, ti, plan, report }) {
 }
 
 function showTiles(plan, counts) {
-  const sum = (...rungs) => counts.filter((one) => rungs.includes(one.rung)).reduce((all, one) => all + one.count, 0);
+  const sum = (...rungs) => counts.filter((one) => rungs.includes(one.status)).reduce((all, one) => all + one.count, 0);
   const next = [...(plan.scheduled ?? [])].sort((a, b) => (a.due_at > b.due_at ? 1 : -1))[0];
   const tiles = [
     [number(plan.listed), "replicas in the account", null],
@@ -328,10 +328,10 @@ function showDecides(counts) {
   const shown = counts.slice(0, 9);
   const rest = counts.slice(9).reduce((all, one) => all + one.count, 0);
   if (rest) shown.push({ rung: "kept", word: "others", count: rest });
-  const words = shown.map((one) => plain(one.word).replaceAll("_", " "));
+  const words = shown.map((one) => plain(one.reason_code).replaceAll("_", " "));
   chart("decides-chart", `Bars: ${shown.map((one, at) => `${words[at]} ${one.count}`).join(", ")}. The table beside has the numbers.`, {
     flat: true,
-    data: { labels: words, datasets: [{ data: shown.map((one) => one.count), backgroundColor: shown.map((one) => colour(rungOf(one.rung)[1])), label: "replicas" }] },
+    data: { labels: words, datasets: [{ data: shown.map((one) => one.count), backgroundColor: shown.map((one) => colour(rungOf(one.status)[1])), label: "replicas" }] },
   });
   $("decides-table").replaceChildren(table([["rule or guard"], ["replicas", "number"]],
     counts.map((one) => [decider(one), number(one.count)]),
@@ -341,9 +341,9 @@ function showDecides(counts) {
 function showAges(rows, complete) {
   const at = (age) => (typeof age === "number" ? AGES.findIndex(([, end]) => age < end) : AGES.length - 1);
   const kinds = ["expired", "scheduled", "held", "kept", "not_expired", "out_of_scope", "undetermined"]
-    .filter((rung) => rows.some((row) => row.rung === rung));
+    .filter((rung) => rows.some((row) => row.status === rung));
   const bars = Object.fromEntries(kinds.map((rung) => [rung, AGES.map(() => 0)]));
-  rows.forEach((row) => { if (bars[row.rung]) bars[row.rung][at(row.age)] += 1; });
+  rows.forEach((row) => { if (bars[row.status]) bars[row.status][at(row.age)] += 1; });
   const labels = AGES.map(([label]) => label);
   const totals = labels.map((_, bucket) => kinds.reduce((all, rung) => all + bars[rung][bucket], 0));
   const goes = labels.map((_, bucket) => bars.expired?.[bucket] ?? 0);
@@ -374,20 +374,20 @@ function showNext(plan) {
 }
 
 function showFilters() {
-  const seen = Object.keys(RUNGS).filter((rung) => state.rows.some((row) => row.rung === rung));
+  const seen = Object.keys(RUNGS).filter((rung) => state.rows.some((row) => row.status === rung));
   const before = $("verdict").value;
   $("verdict").replaceChildren(make("option", { value: "" }, "all"), ...seen.map((rung) => make("option", { value: rung }, RUNGS[rung][0])));
   $("verdict").value = seen.includes(before) ? before : "";
 }
 
 const COLUMNS = [["verdict", "order", ""], ["replica", "id", "id"], ["name", "name", "name"], ["age", "age", "number"],
-  ["rule or guard", "word", ""], ["why", "reason", ""], ["what speaks against", "against", ""]];
+  ["rule or guard", "reason_code", ""], ["why", "reason", ""], ["what speaks against", "against", ""]];
 
 function showRows() {
   const [key, way] = state.sort;
   const wanted = $("search").value.trim().toLowerCase();
   const rung = $("verdict").value;
-  const found = state.rows.filter((row) => (!rung || row.rung === rung) && (!wanted || row.haystack.includes(wanted)));
+  const found = state.rows.filter((row) => (!rung || row.status === rung) && (!wanted || row.haystack.includes(wanted)));
   const value = (row) => row[key] ?? -1;
   found.sort((a, b) => way * (typeof value(a) === "number" ? value(a) - value(b) : String(value(a)).localeCompare(String(value(b)))) || (b.age ?? -1) - (a.age ?? -1));
   const pages = Math.max(1, Math.ceil(found.length / ROWS));
@@ -400,8 +400,8 @@ function showRows() {
   const head = COLUMNS.map(([text, by, kind]) => make("th", { scope: "col", class: kind, "aria-sort": by === key ? (way > 0 ? "ascending" : "descending") : "none" },
     make("button", { type: "button", "data-by": by, onclick: () => sortBy(by) }, text, by === key ? (way > 0 ? " ▲" : " ▼") : "")));
   const body = rows.map((row) => make("tr", {},
-    make("td", {}, marked(row.verdict, rungOf(row.rung)[1])), make("td", { class: "id" }, row.id), make("td", { class: "name", dir: "auto" }, row.name),
-    make("td", { class: "number" }, days(row.age)), make("td", {}, row.word.replaceAll("_", " ")), make("td", {}, row.reason), make("td", {}, row.against || "–")));
+    make("td", {}, marked(row.verdict, rungOf(row.status)[1])), make("td", { class: "id" }, row.id), make("td", { class: "name", dir: "auto" }, row.name),
+    make("td", { class: "number" }, days(row.age)), make("td", {}, row.reason_code.replaceAll("_", " ")), make("td", {}, row.reason), make("td", {}, row.against || "–")));
   $("replicas").replaceChildren(rows.length
     ? make("table", {}, make("thead", {}, make("tr", {}, head)), make("tbody", {}, body))
     : make("p", { class: "empty" }, state.rows.length ? "No replica fits the search." : "This plan names no replicas."));
@@ -510,12 +510,12 @@ function showHistory() {
   showRunsChart();
   const count = (run, ...names) => number(names.reduce((all, name) => all + (run.outcomes.counts[name] ?? 0), 0));
   $("runs").replaceChildren(table(
-    [["run"], ["state"], ["planned", "number"], ["deleted", "number"], ["already gone", "number"], ["skipped", "number"], ["refused", "number"],
+    [["run"], ["state"], ["planned", "number"], ["deleted", "number"], ["already gone", "number"], ["skipped", "number"], ["failed", "number"],
       ["unknown", "number"], ["not attempted", "number"], ["time taken", "number"], ["approval"]],
     withOutcomes().map((run) => {
       const tasks = [...run.plan, ...run.apply, ...run.delete].filter((ti) => typeof ti.duration === "number");
       return [link(runPath(run), `${time(run.when)}, ${plain(run.dag_id)}`), marked(...stateOf(run)), number(run.outcomes.planned),
-        count(run, "deleted", "confirmed"), count(run, "already_gone"), count(run, "skipped"), count(run, "refused"), count(run, "unknown"),
+        count(run, "deleted", "confirmed"), count(run, "already_gone"), count(run, "skipped"), count(run, "failed"), count(run, "unknown"),
         count(run, "not_attempted"), tasks.length ? seconds(tasks.reduce((all, ti) => all + ti.duration, 0)) : "–",
         run.approve.filter((ti) => ti.state !== "skipped").slice(0, 1).map((ti) => link(`${taskPath(ti)}/required_actions`, "open"))];
     }),

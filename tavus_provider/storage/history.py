@@ -1,0 +1,104 @@
+"""
+What a decision must know that Tavus does not tell: who is held, scheduled, and soft-deleted by us.
+
+The schedule of a policy is kept in the ledger under the policy's name. Each plan writes the whole of it
+anew, so that the last one alone says since when each replica has been scheduled without a break.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from tavus_provider.retention.context import Known
+from tavus_provider.retention.engine import Decision, RetentionPolicy
+from tavus_provider.storage.ledger import Ledger, work_of
+from tavus_provider.storage.policy_files import read_holds
+
+_GONE = {"deleted", "confirmed"}
+
+
+def known_of(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known:
+    """
+    Read what is known beside the account.
+
+    :raises TavusValidationError: if the file of legal holds cannot be read or is too old
+    :raises LedgerUnavailableError: if the ledger cannot be read
+    """
+    return Known(
+        held=frozenset() if policy.legal_holds is None else read_holds(policy.legal_holds, now=now),
+        scheduled=_schedule(ledger, policy) if policy.has_grace else {},
+        soft_deleted=soft_deleted(ledger),
+    )
+
+
+def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
+    """
+    Return when this package deleted each replica softly that it has not deleted for good since.
+
+    What a try had begun to delete when it was killed, and a later one found gone, counts as well.
+    """
+    softly: dict[str, datetime] = {}
+    for_good: set[str] = set()
+    begun: defaultdict[str, set[str]] = defaultdict(set)
+    tries = [*ledger.all_attempts("plan"), *ledger.all_attempts("delete")]
+    for one in sorted(tries, key=lambda one: str(one.began.get("at"))):
+        work, outcomes = one.name.rpartition("/")[0], one.outcomes
+        gone = {replica_id for replica_id, outcome in outcomes.items() if outcome in _GONE}
+        gone |= {i for i in begun[work] if outcomes.get(i) == "already_gone"}
+        begun[work] |= {i for i in one.intended if outcomes.get(i, "unknown") == "unknown"}
+        if gone and one.began["hard"]:
+            for_good |= gone
+        elif gone:
+            # The first counts: a later try of the same task repeats what was done by an earlier one.
+            softly = dict.fromkeys(gone, datetime.fromisoformat(one.began["at"])) | softly
+    return {replica_id: at for replica_id, at in softly.items() if replica_id not in for_good}
+
+
+def reschedule(
+    ledger: Ledger,
+    policy: RetentionPolicy,
+    decision: Decision,
+    *,
+    unnarrowed: Decision,
+    known: Known,
+    now: datetime,
+    context: Mapping[str, Any],
+) -> frozenset[str]:
+    """
+    Write the schedule as it is after a decision.
+
+    What is no longer to go loses its place; what only the trigger form left out this time keeps it.
+
+    :param unnarrowed: the decision had the form said nothing
+    :param context: who decides (dag, run, task, try), for the record
+    :returns: the ids that are scheduled for the first time, or anew
+    :raises LedgerUnavailableError: if it could not be written
+    """
+    due = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
+    left_out = {verdict.replica.replica_id for verdict in unnarrowed.verdicts if verdict.due_at is not None}
+    since = {
+        replica_id: known.scheduled.get(replica_id, now)
+        for replica_id in due | (left_out & known.scheduled.keys())
+    }
+    work = work_of("schedule", policy.name)
+    entry = ledger.begin(
+        work,
+        **context,
+        earlier={one.name: one.last_digest for one in ledger.tries(work)[-1:]},
+        policy_digest=policy.digest,
+        scheduled={replica_id: at.isoformat() for replica_id, at in since.items()},
+        cancelled=sorted(known.scheduled.keys() - since.keys()),
+    )
+    entry.close()
+    return frozenset(since.keys() - known.scheduled.keys())
+
+
+def _schedule(ledger: Ledger, policy: RetentionPolicy) -> dict[str, datetime]:
+    tries = [one for one in ledger.tries(work_of("schedule", policy.name)) if one.records or one.flaws]
+    if not tries or tries[-1].flaws:
+        return {}  # of a damaged schedule nothing is believed: every grace begins again
+    scheduled = tries[-1].began.get("scheduled", {})
+    return {replica_id: datetime.fromisoformat(at) for replica_id, at in scheduled.items()}

@@ -1,0 +1,363 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tavus_provider.client.config import (
+    DEFAULT_ORIGIN,
+    Account,
+    ClientOptions,
+    check_bounds,
+    read_key,
+    read_origin,
+)
+from tavus_provider.exceptions import TavusValidationError
+
+SANDBOX = "http://127.0.0.1:8600"
+KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+
+
+# -- origin
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        None,
+        "",
+        "tavusapi.com",
+        "TAVUSAPI.COM",
+        "https://tavusapi.com",
+        "HTTPS://TavusAPI.com",
+        "https://tavusapi.com/",
+        "https://tavusapi.com/v2",
+        "https://tavusapi.com/v2/",
+        "tavusapi.com/v2",
+        "tavusapi.com:443",
+    ],
+)
+def test_tavus_itself_is_admitted_however_it_is_written(host):
+    assert read_origin(host) == DEFAULT_ORIGIN == "https://tavusapi.com"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "http://tavusapi.com",
+        "tavusapi.com.evil.test",
+        "https://tavusapi.com@evil.test",
+        "https://tavusapi.com:443@evil.test/",
+        "https://user:hidden-word@tavusapi.com",
+        "https://evil.test\\@tavusapi.com",
+        "https://tavusapi.com\\@evil.test",
+        "https://evil.test#@tavusapi.com",
+        "https://evil.test?@tavusapi.com",
+        "https://tavusapi.com%2eevil.test",
+        "https://tavus\u0430pi.com",
+        "https://tavusapi\u3002com",
+        "tavusapi.com.",
+        "tavusapi.com:8443",
+        "tavusapi.com:0",
+        "tavusapi.com:99999",
+        "tavusapi.com:",
+        "tavusapi.com/v2/../../x",
+        "tavusapi.com/v1",
+        "tavusapi.com//v2",
+        "tavusapi.com/?a=",
+        "tavusapi.com/#",
+        "//evil.test",
+        "//tavusapi.com",
+        "https:///evil.test",
+        "https:tavusapi.com",
+        "tavusapi.com\n",
+        "tavus\tapi.com",
+        " tavusapi.com",
+        "https://tavusapi.com/v2\r\nX-Evil: 1",
+        "https://[::1]",
+        "https://127.1",
+        "https://127.0.0.1",
+        "https://127.0.0.01",
+        "https://0x7f000001",
+        "https://2130706433",
+        "https://169.254.169.254/latest",
+        "https://localhost",
+        "file:///etc/passwd",
+        "ftp://tavusapi.com",
+        "javascript:alert(1)",
+        " ",
+        "-tavusapi.com",
+        pytest.param("a" * 100_000, id="100,000 letters"),
+        b"tavusapi.com",
+        443,
+        ["tavusapi.com"],
+    ],
+)
+def test_no_other_base_url_is_admitted(host):
+    with pytest.raises(
+        TavusValidationError, match=r"base URL.*(cannot be read|is not among the allowed origins)"
+    ) as caught:
+        read_origin(host)
+    assert "hidden-word" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("port", "schema"),
+    [
+        (None, None),
+        (0, ""),
+        ("", "v2"),
+        (443, "/v2"),
+    ],
+)
+def test_port_and_schema_may_say_nothing_new(port, schema):
+    assert read_origin("tavusapi.com", port, schema) == DEFAULT_ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("port", "schema"),
+    [
+        (80, None),
+        (8443, None),
+        (-1, None),
+        (65536, None),
+        (True, None),
+        (443.5, None),
+        ("abc", None),
+        ("443 ", None),
+        ("\u0664\u0664\u0663", None),
+        (None, "http"),
+        (None, "https"),
+        (None, "v1"),
+        (None, "v2/../x"),
+        (None, 2),
+    ],
+)
+def test_a_port_or_schema_that_says_something_else_is_refused(port, schema):
+    with pytest.raises(TavusValidationError, match=r"the connection's base URL"):
+        read_origin("tavusapi.com", port, schema)
+
+
+def test_two_ports_are_refused():
+    assert read_origin("http://127.0.0.1:8600", 8600, allowed=[SANDBOX]) == SANDBOX
+    with pytest.raises(TavusValidationError, match="cannot be read"):
+        read_origin("http://127.0.0.1:8600", 8601, allowed=[SANDBOX, "http://127.0.0.1:8601"])
+
+
+def test_only_the_deployment_admits_another_origin_and_the_refusal_says_how():
+    with pytest.raises(TavusValidationError) as caught:
+        read_origin(SANDBOX)
+    assert str(caught.value) == (
+        "the connection's base URL http://127.0.0.1:8600 is not among the allowed origins: whoever runs this "
+        "deployment can admit it with allowed_origins in section [tavus] of the configuration, or "
+        "AIRFLOW__TAVUS__ALLOWED_ORIGINS=http://127.0.0.1:8600"
+    )
+    assert read_origin(SANDBOX, allowed=[DEFAULT_ORIGIN, f" {SANDBOX}/v2 ", ""]) == SANDBOX
+    assert read_origin("127.0.0.1", 8600, allowed=["https://127.0.0.1:8600"]) == "https://127.0.0.1:8600"
+
+
+def test_what_the_deployment_admits_replaces_the_default():
+    with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
+        read_origin(DEFAULT_ORIGIN, allowed=[SANDBOX])
+    with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
+        read_origin(DEFAULT_ORIGIN, allowed=[])
+
+
+def test_admitting_a_host_does_not_admit_its_other_ports_or_schemes():
+    for host in ("https://127.0.0.1:8600", "http://127.0.0.1", "http://127.0.0.1:8601"):
+        with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
+            read_origin(host, allowed=[SANDBOX])
+
+
+@pytest.mark.parametrize(
+    "allowed", ["*", "https://*", "https://tavusapi.com https://evil.test", "https://evil.test/x"]
+)
+def test_an_unreadable_list_of_origins_admits_nothing(allowed):
+    with pytest.raises(TavusValidationError, match=r"\[tavus\] allowed_origins cannot be read"):
+        read_origin(None, allowed=[DEFAULT_ORIGIN, allowed])
+
+
+@pytest.mark.parametrize("host", [KEY, f"A{KEY}".upper(), f"https://a{KEY}:443"])
+def test_a_key_that_was_typed_as_the_host_is_not_repeated(host):
+    with pytest.raises(TavusValidationError, match="the connection's base URL") as caught:
+        read_origin(host)
+    assert KEY not in str(caught.value).lower()
+
+
+# -- key
+
+
+@pytest.mark.parametrize("password", [KEY, f"{KEY}\n", f" {KEY}", f"\t{KEY}\r\n"])
+def test_a_key_is_read_without_the_blanks_around_it(password):
+    assert read_key(password) == KEY
+
+
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [
+        pytest.param("", "has no API key", id="empty"),
+        pytest.param("  ", "has no API key", id="blank"),
+        pytest.param(None, "has no API key", id="none"),
+        pytest.param(b"kkkk-secret", "has no API key", id="bytes"),
+        pytest.param(12345678, "has no API key", id="int"),
+        pytest.param("***", "mask of a form", id="mask"),
+        pytest.param("**********", "mask of a form", id="long mask"),
+        pytest.param("kkkk-secret\r\nX-Evil: 1", "cannot be one", id="header injection"),
+        pytest.param("kkkk-secret kkkk", "cannot be one", id="blank inside"),
+        pytest.param("kkkk-secret\u20ac", "cannot be one", id="euro"),
+        pytest.param("kkkk-secret\x00", "cannot be one", id="nul"),
+        pytest.param("kkkk-secret" * 1000, "cannot be one", id="10 kB"),
+        pytest.param("k" * 513, "cannot be one", id="513"),
+    ],
+)
+def test_what_cannot_be_a_key_is_refused_without_repeating_it(password, reason):
+    with pytest.raises(TavusValidationError, match=reason) as caught:
+        read_key(password)
+    assert "kkkk" not in f"{caught.value!r}{caught.value.args}"
+    assert caught.value.__context__ is None
+
+
+def test_512_characters_are_a_key():
+    assert read_key("k" * 512) == "k" * 512
+
+
+def test_a_key_in_the_login_is_hinted_at_and_not_repeated():
+    with pytest.raises(TavusValidationError) as caught:
+        read_key(None, login=KEY)
+    assert str(caught.value) == (
+        "the connection has no API key: put it in the password (login holds a value: it is not read)"
+    )
+
+
+def test_an_account_does_not_show_its_key():
+    account = Account("https://tavusapi.com", KEY)
+    assert KEY not in repr(account)
+    assert KEY not in f"{account}"
+    assert repr(account) == (
+        "Account(origin='https://tavusapi.com', "
+        "extras=ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None))"
+    )
+
+
+# -- extras
+
+
+@pytest.mark.parametrize(
+    "text", [None, "", "{}", '{"timeout": null, "concurrency": null, "requests_per_second": null}']
+)
+def test_no_extras_are_the_defaults(text):
+    assert ClientOptions.read(text) == ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None)
+
+
+def test_extras_that_are_given_are_used():
+    text = '{"timeout": 0.5, "concurrency": 64, "requests_per_second": 2}'
+    assert ClientOptions.read(text) == ClientOptions(timeout=0.5, concurrency=64, requests_per_second=2)
+
+
+@pytest.mark.parametrize(
+    ("extra", "name"),
+    [
+        ({"headers": {"a": "s3cret"}}, "'headers'"),
+        ({"x-api-key": "s3cret"}, "'x-api-key'"),
+        ({"api_key": "s3cret"}, "'api_key'"),
+        ({"Host": "s3cret"}, "'Host'"),
+        ({"X-HTTP-Method-Override": "s3cret"}, "'X-HTTP-Method-Override'"),
+        ({"Transfer-Encoding": "s3cret"}, "'Transfer-Encoding'"),
+        ({"proxies": {"https": "s3cret"}}, "'proxies'"),
+        ({"proxy": "s3cret"}, "'proxy'"),
+        ({"verify": False}, "'verify'"),
+        ({"verify": "false"}, "'verify'"),
+        ({"verify": 0}, "'verify'"),
+        ({"verify": ""}, "'verify'"),
+        ({"verify": "/etc/passwd"}, "'verify'"),
+        ({"cert": "s3cret"}, "'cert'"),
+        ({"trust_env": True}, "'trust_env'"),
+        ({"allow_redirects": True}, "'allow_redirects'"),
+        ({"base_url": "s3cret"}, "'base_url'"),
+        ({"allowed_origins": "s3cret"}, "'allowed_origins'"),
+        ({"hard": True}, "'hard'"),
+        ({"max_deletions": 1000000}, "'max_deletions'"),
+        ({"Timeout": 5}, "'Timeout'"),
+        ({"extra__tavus__timeout": 5}, "'extra__tavus__timeout'"),
+        ({"verify": None}, "'verify'"),
+    ],
+)
+def test_an_unknown_extra_is_refused_by_name_and_its_value_is_not_shown(extra, name):
+    with pytest.raises(TavusValidationError) as caught:
+        ClientOptions.read(json.dumps(extra))
+    text = str(caught.value)
+    assert text.startswith(
+        f"the connection has unknown extras {name}: known are concurrency, requests_per_second"
+    )
+    assert "the API key belongs in the password" in text
+    assert "s3cret" not in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '"timeout"',
+        "5",
+        "null",
+        "true",
+        "{",
+        "{'timeout': 5}",
+        "not json s3cret",
+        pytest.param('{"timeout": ' + "1" * 10_000_000 + "}", id="10 MB"),
+        pytest.param("[" * 1000 + "]" * 1000, id="depth 1,000"),
+        pytest.param('{"timeout":' + "[" * 30_000, id="depth 30,000"),
+        pytest.param('{"timeout": ' + "1" * 5000 + "}", id="5,000 digits"),
+        {"timeout": 5},
+        b"{}",
+    ],
+)
+def test_what_is_no_json_object_is_refused(text):
+    with pytest.raises(TavusValidationError, match="is not a JSON object of at most 64 KiB") as caught:
+        ClientOptions.read(text)
+    assert "s3cret" not in str(caught.value)
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("timeout", value)
+            for value in (0, -1, "5", True, 1e12, 600.1, float("nan"), float("inf"), [5], {})
+        ),
+        *(("concurrency", value) for value in (0, 65, -1, 1.0, 8.5, "8", True, False, float("nan"), [1])),
+        *(("requests_per_second", value) for value in (0, -1, "2", True, 1000.5, float("inf"), float("nan"))),
+    ],
+)
+def test_a_value_out_of_bounds_is_refused_by_name(name, value):
+    with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
+        ClientOptions.read(json.dumps({name: value}))
+    with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
+        check_bounds(name, value)
+
+
+def test_the_refusal_says_what_was_expected():
+    with pytest.raises(TavusValidationError) as caught:
+        check_bounds("timeout", -1)
+    assert str(caught.value) == "timeout is -1: expected seconds above 0 up to 600"
+
+
+def test_a_key_that_was_typed_as_an_extra_is_not_repeated():
+    with pytest.raises(TavusValidationError) as caught:
+        ClientOptions.read(json.dumps({"timeout": KEY}))
+    assert str(caught.value) == "timeout is of type str: expected seconds above 0 up to 600"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("timeout", 600),
+        ("timeout", 0.001),
+        ("concurrency", 1),
+        ("concurrency", 64),
+        ("requests_per_second", 1000),
+    ],
+)
+def test_the_bounds_themselves_are_admitted(name, value):
+    assert getattr(ClientOptions.read(json.dumps({name: value})), name) == value

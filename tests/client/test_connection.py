@@ -1,0 +1,546 @@
+"""One test for each way in which ``requests`` alone would be unfit, on sockets that say what they like."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import gc
+import http.client
+import io
+import itertools
+import multiprocessing
+import os
+import socket
+import time
+from types import SimpleNamespace
+
+import pytest
+import urllib3
+
+from tavus_provider import __version__
+from tavus_provider.client import connection as wire
+from tavus_provider.client.config import Account, ClientOptions
+from tavus_provider.client.transport import Gate, NoResponseError, RequestNotSentError, Transport
+from tavus_provider.exceptions import (
+    TavusOutcomeUnknownError,
+    TavusRequestRejectedError,
+    TavusValidationError,
+)
+
+CLOSE = None
+KEY = "wire-key-5d1c/9a+7e"
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
+R1, R2 = "/v2/replicas/r1", "/v2/replicas/r2"
+
+
+@pytest.fixture
+def transport():
+    """Make transports on a server: ``transport(server.url, timeout=..)``."""
+    made = []
+
+    def make(url: str, *, timeout: float = 10.0, concurrency: int = 2, **options: object) -> Transport:
+        made.append(Transport(Account(url, KEY, ClientOptions(timeout, concurrency)), gate=Gate(), **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+class Drip:
+    """Says something for ever, and is the clock: each drip takes a second."""
+
+    def __init__(self, first: bytes, part: bytes) -> None:
+        self.first, self.part, self.drips = first, part, 0
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.drips
+
+    def __call__(self, *_: object):
+        yield self.first
+        for _ in range(5_000):  # a client without a deadline shall fail, not hang
+            time.sleep(0.001)
+            self.drips += 1
+            yield self.part
+        yield CLOSE
+
+
+@pytest.fixture
+def dripping(raw_server, monkeypatch):
+    """Start a server that drips, on whose clock the client lives: ``dripping(first, part)``."""
+
+    def start(first: bytes, part: bytes):
+        said = Drip(first, part)
+        monkeypatch.setattr(wire, "time", said)
+        return raw_server(said)
+
+    return start
+
+
+# -- deadline and size
+
+
+@pytest.mark.parametrize(
+    ("first", "part"),
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n", id="headers"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", id="one header"),
+        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="100 Continue"),
+    ],
+)
+def test_a_drip_before_the_answer_does_not_stretch_the_deadline(dripping, transport, first, part):
+    server = dripping(first, part)
+    with pytest.raises(
+        NoResponseError, match=r"DELETE .* was sent and got no final answer \(\w+\)"
+    ) as caught:
+        transport(server.url, timeout=30).send("DELETE", R1)
+    assert caught.value.begun
+    assert server.hung_up.wait(10)
+    assert len(server.heads) == 1
+
+
+def test_a_drip_in_the_body_does_not_stretch_the_deadline(dripping, transport):
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
+    server = dripping(head, b" ")
+    answer = transport(server.url, timeout=30).send("DELETE", R1)
+    assert (answer.status, answer.flaw) == (200, "the body did not end in time")
+    assert server.hung_up.wait(10)
+
+
+def test_silence_ends_with_the_deadline_and_is_doubt(raw_server, transport):
+    server = raw_server(lambda *_: [])
+    with pytest.raises(NoResponseError, match="got no final answer") as caught:
+        transport(server.url, timeout=0.5).send("DELETE", R1)
+    assert not caught.value.begun
+
+
+@pytest.mark.parametrize(("method", "path", "limit"), [("GET", "/v2/replicas", 8192), ("DELETE", R1, 64)])
+def test_no_more_than_the_limit_is_read_of_a_body(raw_server, transport, method, path, limit):
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    server = raw_server(
+        lambda *_: itertools.chain(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"], itertools.repeat(chunk)
+        )
+    )
+    answer = transport(server.url).send(method, path)
+    assert answer.flaw == f"the body is larger than {limit} KiB"
+    assert len(answer.body) == limit * 1024 + 1
+    assert server.hung_up.wait(10)
+
+
+def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_server, transport):
+    sent = itertools.count()
+    server = raw_server(
+        lambda *_: itertools.chain(
+            [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n-1\r\n"],
+            (b"x" * 0x10000 for _ in sent),
+        )
+    )
+    answer = transport(server.url, timeout=5).send("DELETE", R1)
+    assert (answer.body, answer.flaw) == (b"", "the body was cut (ValueError)")
+    assert server.hung_up.wait(10)
+
+
+def test_a_body_of_exactly_the_limit_is_whole(raw_server, transport):
+    size = 64 * 1024
+    server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    answer = transport(server.url).send("DELETE", R1)
+    assert (len(answer.body), answer.flaw) == (size, None)
+
+
+def test_a_compressed_body_is_not_unpacked(raw_server, transport):
+    packed = b"\x1f\x8b not to be looked into"
+    server = raw_server(
+        lambda *_: (
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+        )
+    )
+    answer = transport(server.url).send("GET", R1)
+    assert answer.flaw == "the body is compressed (gzip) although that was not asked for"
+    assert answer.body == packed
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(
+            [b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 70_000], id="too large"
+        ),
+        pytest.param(b"HTTP/1.1 102 Processing\r\n\r\n", id="no final status"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx", CLOSE], id="cut"),
+        pytest.param([b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nx", CLOSE], id="two lengths"),
+        pytest.param(
+            b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx", id="compressed"
+        ),
+        pytest.param(CLOSE, id="nothing"),
+    ],
+)
+def test_an_answer_that_cannot_be_used_does_not_cost_a_place_in_the_pool(raw_server, transport, said):
+    server = raw_server(lambda _, number: said if number < 3 else OK)
+    one = transport(server.url, concurrency=1)
+
+    def thrice() -> int:
+        for _ in range(2):
+            with contextlib.suppress(TavusOutcomeUnknownError):
+                assert one.send("DELETE", R1).flaw
+        return one.send("DELETE", R1).status
+
+    pool = concurrent.futures.ThreadPoolExecutor(1)
+    try:
+        assert pool.submit(thrice).result(timeout=20) == 200
+    finally:
+        pool.shutdown(wait=False)
+
+
+# -- whose answer is it
+
+
+@pytest.mark.parametrize("status", ["101 Switching", "102 Processing", "103 Early Hints", "199 x", "999 x"])
+def test_a_status_that_is_not_final_is_doubt(raw_server, transport, status):
+    server = raw_server(lambda *_: f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
+    with pytest.raises(NoResponseError, match=r"was sent and got no final answer \(BadStatusLine\)"):
+        transport(server.url).send("DELETE", R1)
+    assert len(server.heads) == 1
+
+
+def test_the_late_answer_to_one_delete_is_not_taken_for_that_to_the_next(raw_server, transport):
+    first: list[str] = []
+
+    def talk(head, _):
+        if R1 in head:
+            first.append("open")
+            return b"HTTP/1.1 102 Processing\r\n\r\n"
+        # On the connection of r1 its late 200 would come first; on another one there is only the 403.
+        return (OK if server.connections == 1 else b"") + FORBIDDEN
+
+    server = raw_server(talk)
+    one = transport(server.url)
+    with pytest.raises(NoResponseError, match=R1):
+        one.send("DELETE", R1)
+    assert one.send("DELETE", R2).status == 403
+    assert server.connections == 2
+
+
+def test_bytes_after_an_answer_close_its_connection(raw_server, transport):
+    server = raw_server(lambda head, _: FORBIDDEN + OK if R1 in head else FORBIDDEN)
+    one = transport(server.url)
+    assert [one.send("DELETE", R1).status, one.send("DELETE", R2).status] == [403, 403]
+    assert server.connections == 2
+
+
+def test_bytes_that_tls_holds_back_are_not_taken_for_the_next_answer(raw_server, transport, certificates):
+    # The first answer fills the reader's buffer to its end; the rest is decrypted and on no socket any more.
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8000\r\nX-Fill: "
+    first = head + b"x" * (io.DEFAULT_BUFFER_SIZE - 8000 - len(head) - 4) + b"\r\n\r\n" + b"x" * 8000
+    server = raw_server(lambda got, _: first + OK if R1 in got else FORBIDDEN, certificates.server("good"))
+    one = transport(server.url, ca_bundle=certificates.trusted)
+    assert [one.send("DELETE", R1).status, one.send("DELETE", R2).status] == [403, 403]
+    assert server.connections == 2
+
+
+def test_a_connection_is_used_again_after_a_clean_answer(raw_server, transport):
+    server = raw_server(lambda *_: OK)
+    one = transport(server.url)
+    assert [one.send("DELETE", R1).flaw, one.send("DELETE", R2).flaw] == [None, None]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n", id="close"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", id="until the end"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="HTTP/1.0"),
+    ],
+)
+def test_a_long_answer_on_a_connection_that_ends_with_it_is_whole(raw_server, transport, head):
+    server = raw_server(lambda *_: [head, b"x" * 200_000, CLOSE])
+    answer = transport(server.url).send("GET", R1)
+    assert (answer.flaw, len(answer.body)) == (None, 200_000)
+
+
+def test_a_hang_up_without_an_answer_costs_exactly_one_delete_per_send(raw_server, transport):
+    server = raw_server(lambda *_: CLOSE)
+    one = transport(server.url)
+    for sends in (1, 2, 3):
+        with pytest.raises(
+            NoResponseError, match=r"DELETE /v2/replicas/r1\?hard=true was sent and got no final"
+        ):
+            one.send("DELETE", R1, {"hard": "true"})
+        assert [head.splitlines()[0] for head in server.heads] == [
+            "DELETE /v2/replicas/r1?hard=true HTTP/1.1"
+        ] * sends
+
+
+def test_a_hang_up_on_a_connection_in_use_costs_exactly_one_delete(raw_server, transport):
+    server = raw_server(lambda head, _: CLOSE if head.startswith("DELETE") else OK)
+    one = transport(server.url)
+    assert one.send("GET", R1).status == 200
+    with pytest.raises(NoResponseError):
+        one.send("DELETE", R1)
+    assert [head.split()[0] for head in server.heads] == ["GET", "DELETE"]
+    assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param([b"\x16\x03\x01 garbage\r\n\r\n", CLOSE], id="garbage"),
+        pytest.param([b"HTTP/1.1 abc\r\n\r\n", CLOSE], id="status abc"),
+        pytest.param([b"HTTP/1.1 42 x\r\n\r\n", CLOSE], id="status 42"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n", id="long header"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200 + b"\r\n", id="many headers"),
+    ],
+)
+def test_a_head_that_cannot_be_read_is_doubt_and_nothing_else_escapes(raw_server, transport, said):
+    server = raw_server(lambda *_: said)
+    with pytest.raises(NoResponseError, match="was sent and got no final answer") as caught:
+        transport(server.url).send("DELETE", R1)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize("length", [b"-5", b"abc", b"1"])
+def test_a_wrong_content_length_costs_the_connection_not_the_status(raw_server, transport, length):
+    server = raw_server(lambda *_: [b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n{}", CLOSE])
+    one = transport(server.url)
+    assert [one.send("DELETE", R1).status, one.send("DELETE", R2).status] == [200, 200]
+    assert server.connections == 2
+
+
+# -- sessions
+
+
+def test_many_threads_share_a_few_connections(raw_server, transport):
+    server = raw_server(lambda *_: OK)
+    one = transport(server.url, concurrency=4)
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda number: one.send("GET", f"/v2/replicas/r{number}0"), range(1, 201)))
+    assert {answer.status for answer in answers} == {200}
+    assert server.connections <= 4
+    assert len(server.heads) == 200
+
+
+def test_what_is_closed_leaves_no_socket_behind(raw_server, transport):
+    server = raw_server(lambda *_: OK)
+
+    def connected(one: object) -> bool:
+        if not issubclass(type(one), socket.socket) or one.fileno() < 0:
+            return False
+        with contextlib.suppress(OSError):
+            peer = one.getpeername()
+            return isinstance(peer, tuple) and peer[1] == server.port
+        return False
+
+    one = transport(server.url)
+    for _ in range(3):  # closed, it can be used again
+        for number in range(20):
+            one.send("GET", f"/v2/replicas/r{number}0")
+        assert sum(map(connected, gc.get_objects())) == 1
+        one.close()
+        assert sum(map(connected, gc.get_objects())) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_fork_does_not_talk_on_its_parents_connection(raw_server, transport):
+    server = raw_server(lambda head, _: says(head))
+
+    def says(head):
+        name = head.split()[1].rsplit("/", 1)[1]
+        return f"HTTP/1.1 200 OK\r\nX-Request-Id: {name}\r\nContent-Length: 0\r\n\r\n".encode()
+
+    one = transport(server.url)
+    assert one.send("GET", R1).request_id == "r1"
+    reader, writer = multiprocessing.Pipe()
+
+    def child() -> None:
+        writer.send(one.send("GET", R2).request_id)
+
+    process = multiprocessing.get_context("fork").Process(target=child)
+    process.start()
+    assert reader.recv() == "r2"
+    process.join()
+    assert one.send("GET", R1).request_id == "r1"
+    assert server.connections == 2  # the child has its own
+
+
+# -- what does not steer
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("where", ["absolute", "//host", "relative"])
+def test_no_redirect_is_followed(raw_server, transport, status, where):
+    other = raw_server(lambda *_: OK)
+    location = {
+        "absolute": f"{other.url}/v2/x",
+        "//host": f"//127.0.0.1:{other.port}/",
+        "relative": "/v2/personas/p1",
+    }
+    server = raw_server(
+        lambda *_: f"HTTP/1.1 {status} x\r\nLocation: {location[where]}\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    assert transport(server.url).send("DELETE", R1).status == status
+    assert (len(server.heads), len(other.heads), other.connections) == (1, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        None,
+        "http://[",
+        "javascript:alert(1)",
+        "https://\xe4\xff/",
+        "http://evil.test:99999999/",
+        "x" * 60_000,
+        "",
+    ],
+    ids=lambda location: ascii(location)[:20],
+)
+def test_no_redirect_is_even_looked_into(raw_server, transport, location):
+    line = f"Location: {location}\r\n" if location is not None else ""
+    head = f"HTTP/1.1 302 Found\r\n{line}".encode("latin-1")
+    server = raw_server(lambda *_: head + b"Content-Length: 2\r\n\r\n{}")
+    answer = transport(server.url).send("DELETE", R1)
+    assert (answer.status, answer.flaw) == (302, None)
+    assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize("cookie", ["id=1; Path=/", "x=2", "id=1; Domain=.com", "id=1; Domain=127.0.0.1"])
+def test_cookies_are_not_sent_back(raw_server, transport, cookie):
+    server = raw_server(
+        lambda *_: f"HTTP/1.1 200 OK\r\nSet-Cookie: {cookie}\r\nContent-Length: 0\r\n\r\n".encode()
+    )
+    one = transport(server.url)
+    one.send("GET", R1)
+    one.send("DELETE", R1)
+    assert len(server.heads) == 2
+    assert "cookie" not in server.heads[1].lower()
+
+
+def test_a_cookie_of_a_megabyte_is_no_head_that_can_be_read(raw_server, transport):
+    server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 2**20 + b"\r\n\r\n")
+    with pytest.raises(NoResponseError, match="was sent and got no final answer"):
+        transport(server.url).send("DELETE", R1)
+
+
+def test_the_environment_does_not_steer(raw_server, transport, monkeypatch, tmp_path):
+    proxy = raw_server(lambda *_: OK)
+    server = raw_server(lambda *_: OK)
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login eve password pw\ndefault login eve password pw\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.setenv(name, proxy.url)
+        monkeypatch.setenv(name.upper(), proxy.url)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.setenv(name, "/nonexistent")
+    monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
+    assert transport(server.url).send("DELETE", R1).status == 200
+    assert proxy.connections == 0
+    assert server.heads == [
+        f"DELETE /v2/replicas/r1 HTTP/1.1\nHost: 127.0.0.1:{server.port}\nAccept: application/json\n"
+        f"Accept-Encoding: identity\nUser-Agent: airflow-provider-tavus/{__version__}\n"
+        f"x-api-key: {KEY}\nContent-Length: 0"
+    ]
+
+
+def test_the_debug_output_of_the_standard_library_stays_off(
+    raw_server, transport, certificates, monkeypatch, capfd
+):
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    server, secure = raw_server(lambda *_: OK), raw_server(lambda *_: OK, certificates.server("good"))
+    assert transport(server.url).send("GET", R1).status == 200
+    assert transport(secure.url, ca_bundle=certificates.trusted).send("GET", R1).status == 200
+    shown = capfd.readouterr()
+    assert KEY not in shown.out + shown.err
+    assert "send:" not in shown.out
+
+
+# -- TLS and proxy
+
+
+def test_a_server_whose_certificate_is_trusted_is_talked_to(raw_server, transport, certificates):
+    server = raw_server(lambda *_: OK, certificates.server("good"))
+    one = transport(server.url, ca_bundle=certificates.trusted)
+    assert [one.send("DELETE", R1).status, one.send("GET", R1).status] == [200, 200]
+    assert (server.connections, len(server.heads)) == (1, 2)
+    assert f"x-api-key: {KEY}" in server.heads[0]
+
+
+@pytest.mark.parametrize("which", ["self-signed", "wrong name", "expired"])
+def test_a_wrong_certificate_is_refused_and_the_key_not_sent(raw_server, transport, certificates, which):
+    server = raw_server(lambda *_: OK, certificates.server(which))
+    with pytest.raises(TavusRequestRejectedError) as caught:
+        transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
+    assert str(caught.value).startswith(
+        f"DELETE /v2/replicas/r1 was not sent: {server.url} did not prove its identity ("
+    )
+    assert caught.value.outcome == "failed"
+    assert caught.value.__cause__ is caught.value.__context__ is None
+    assert server.heads == []
+
+
+def test_the_secrets_of_tls_are_not_written_down(raw_server, transport, certificates, monkeypatch, tmp_path):
+    monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
+    server = raw_server(lambda *_: OK, certificates.server("good"))
+    assert transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1).status == 200
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_handshake_has_what_connecting_has_left_of_the_time(
+    raw_server, transport, certificates, monkeypatch
+):
+    server = raw_server(lambda *_: OK, certificates.server("good"))
+    now, left = [1000.0], []
+    connect, shake_hands = urllib3.util.connection.create_connection, urllib3.connection.ssl_wrap_socket
+
+    def slow(*args, **kwargs):
+        now[0] += 28  # of 30
+        return connect(*args, **kwargs)
+
+    def watched(sock, **kwargs):
+        left.append(sock.gettimeout())
+        return shake_hands(sock=sock, **kwargs)
+
+    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(urllib3.util.connection, "create_connection", slow)
+    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", watched)
+    one = transport(server.url, ca_bundle=certificates.trusted, timeout=30)
+    assert one.send("DELETE", R1).status == 200
+    assert left == [2.0]
+
+
+def test_a_hang_up_after_the_handshake_is_doubt(raw_server, transport, certificates):
+    server = raw_server(lambda *_: CLOSE, certificates.server("good"))
+    with pytest.raises(NoResponseError, match="got no final answer"):
+        transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
+    assert len(server.heads) == 1
+
+
+def test_a_bundle_of_certificates_that_is_not_there_is_named(tmp_path, transport):
+    with pytest.raises(TavusValidationError, match=r"\[tavus\] ca_bundle '.*missing.pem' does not exist"):
+        transport("https://tavusapi.com", ca_bundle=str(tmp_path / "missing.pem"))
+
+
+def test_a_proxy_that_opens_no_tunnel_leaves_no_doubt_and_does_not_learn_the_key(raw_server, transport):
+    proxy = raw_server(lambda *_: [b"HTTP/1.1 503 no\r\nContent-Length: 0\r\n\r\n", CLOSE])
+    with pytest.raises(RequestNotSentError, match=r"was not sent: no connection to https://tavusapi\.com"):
+        transport("https://tavusapi.com", proxy=proxy.url).send("DELETE", R1)
+    (head,) = proxy.heads
+    assert head.startswith("CONNECT tavusapi.com:443 HTTP/1.")
+    assert KEY not in head
+
+
+def test_no_connection_is_certainly_not_sent(raw_server, transport):
+    server = raw_server(lambda *_: OK)
+    server.close()
+    with pytest.raises(RequestNotSentError) as caught:
+        transport(server.url).send("DELETE", R1)
+    assert str(caught.value) == (
+        f"DELETE /v2/replicas/r1 was not sent: no connection to {server.url} (ConnectionRefusedError)"
+    )
+    assert (caught.value.outcome, caught.value.__context__) == ("failed", None)

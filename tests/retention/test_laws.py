@@ -1,0 +1,560 @@
+"""What holds for every policy and every listing, looked for by hypothesis."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import product
+from types import SimpleNamespace
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusValidationError
+from tavus_provider.execution.executor import Application, read_account
+from tavus_provider.models import Activity, Persona, Replica
+from tavus_provider.planning.plan import make_plan
+from tavus_provider.retention.context import Known, Use
+from tavus_provider.retention.engine import Decision, RetentionPolicy
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+IDS = [f"r{n}" for n in range(7)]
+WORDS = {
+    "out_of_scope": {"not_user", "out_of_scope"},
+    "held": {"held"},
+    "undetermined": {"undetermined"},
+    "kept": {
+        *("protected", "in_use", "training", "failed_recently", "keep_within", "keep_last"),
+        *("soft_deleted", "too_young"),
+    },
+    "scheduled": {"scheduled"},
+    "expired": {"expired", "hard_delete_after"},
+    "not_expired": {"not_expired"},
+}
+
+law = settings(deadline=None, max_examples=120, derandomize=True, database=None)
+wide_law = settings(law, max_examples=60)  # where whole worlds are drawn
+
+# Whole replicas, uses and rules are drawn from tables of few names and dates: then they meet, and one draw
+# for each keeps this file fast. Dates lie on a limit, a second off it, or ahead of now.
+SPANS = [timedelta(days=d, seconds=s) for d in (200, 90, 30, 3, 1, 0) for s in (0, 1, -1)]
+MOMENTS = [NOW - span for span in SPANS]
+DURATIONS = ["1d", "72h", "30d", "90d"]
+
+SOUND = [
+    {
+        "replica_name": name,
+        "status": status,
+        "replica_type": "user",
+        "model_name": model,
+        "created_at": created_at,
+        "updated_at": updated_at,
+    }
+    for name, status, model, created_at, updated_at in product(
+        ["a_1", "a_2", "b_1", "vip_1", "plain"],
+        ["completed", "error", "started"],
+        ["phoenix-3", "phoenix-4"],
+        [NOW - timedelta(days=400), *MOMENTS],
+        [None, NOW - timedelta(days=100), NOW - timedelta(hours=72), NOW - timedelta(hours=71)],
+    )
+]
+ODD = [
+    {**SOUND[0], **facts}
+    for facts in (
+        *({"replica_type": word} for word in ("system", "user'", None)),
+        *({"status": word} for word in ("ready", "x\n::y::\u202e", None)),
+        *({"replica_name": word} for word in ("x\n::y::\u202e", "", None)),
+        {"created_at": None},
+        {"created_at": NOW + timedelta(seconds=1)},
+        {"status": "error", "updated_at": NOW + timedelta(days=1)},
+        *(
+            {"doubts": {key: f"{key} is\nodd"}, "status": "error"}
+            for key in ("created_at", "updated_at", "status", "replica_name", "replica_type", "model_name")
+        ),
+    )
+]
+# One in four is odd in some way; the others could go, so that what keeps them is the policy.
+sound, odd = st.sampled_from(SOUND), st.sampled_from(ODD)
+rows_of_facts = st.sampled_from([sound, sound, sound, odd]).flatmap(lambda table: table)
+listings = st.lists(rows_of_facts, max_size=7).map(
+    lambda rows: [Replica(replica_id, **facts) for replica_id, facts in zip(IDS, rows, strict=False)]
+)
+
+
+def activities(states: list[str | None]) -> st.SearchStrategy[list[Activity]]:
+    moments = [NOW - timedelta(days=100), NOW - timedelta(days=90), NOW, NOW + timedelta(seconds=1), None]
+    table = [Activity(*row) for row in product(["k1", "k\n2"], IDS, ["p1", None], states, moments)]
+    return st.lists(st.sampled_from(table), max_size=2)
+
+
+uses = st.builds(
+    Use,
+    personas=st.sampled_from(
+        [[], [Persona("p1", None)], [Persona("p1", "r1")], [Persona("p2", "r2"), Persona("p1", "r2")]]
+    ),
+    conversations=activities(["ended", "ended", "active", None]),
+    videos=activities(["ready", "deleted", "error", "generating", "new word"]),
+)
+RULES = [
+    {key: value for key, value in zip(("older_than", "unused_for", "status"), row, strict=True) if value}
+    for row in product(
+        [*DURATIONS, None], [None, None, *DURATIONS], [None, None, ["error"], ["started", "completed"]]
+    )
+    if row[0] or row[1]
+]
+SCOPES = [
+    {},
+    {},
+    {"include": ["*"]},
+    {"include": ["a_*", "b_*"]},
+    {"exclude": ["vip_*"]},
+    {"include": ["?_1"], "exclude": ["a_*"]},
+]
+KEEPS = [
+    {**guards, **last}
+    for guards in (
+        {},
+        {"in_use": []},
+        {"in_use": ["conversation"]},
+        {"protected_ids": ["r0", "r2"]},
+        {"keep_within": "72h"},
+    )
+    for last in ({}, {}, {"keep_last": 1}, {"keep_last": 2, "group_by": "^(?P<group>[^_]+)_"})
+]
+policies = st.fixed_dictionaries(
+    {
+        "expire": st.lists(st.sampled_from(RULES), min_size=1, max_size=2),
+        "scope": st.sampled_from(SCOPES),
+        "narrow": st.sampled_from(SCOPES),
+        "keep": st.sampled_from(KEEPS),
+        "limits": st.builds(
+            lambda most, percent: {"max_deletions": most, "max_deletion_percent": percent},
+            st.sampled_from([0, 1, 2, 10]),
+            st.sampled_from([0, 25, 50, 100]),
+        ),
+    }
+)
+
+
+def decide(policy: dict[str, Any], listing: list[Replica], use: Use, now: datetime = NOW) -> Decision:
+    return RetentionPolicy.read(policy).decide(listing, use, now=now)
+
+
+def deleted(decision: Decision) -> set[str]:
+    return {verdict.replica.replica_id for verdict in decision.delete}
+
+
+def changed(policy: dict[str, Any], part: str, **keys: Any) -> dict[str, Any]:
+    return {**policy, part: {**policy[part], **keys}}
+
+
+@law
+@given(policies, listings, uses)
+def test_every_replica_has_one_verdict_with_a_reason_on_one_line(
+    policy: dict[str, Any], listing: list[Replica], use: Use
+) -> None:
+    decision = decide(policy, listing, use)
+    assert sorted(v.replica.replica_id for v in decision.verdicts) == sorted(r.replica_id for r in listing)
+    for verdict in decision.verdicts:
+        assert verdict.reason_code in WORDS[verdict.status]
+        assert verdict.reason.strip()
+        assert verdict.reason.isprintable()
+        assert (verdict.rule is not None) == (verdict.status == "expired")
+    counted = len(decision.delete) + len(decision.undetermined) + sum(decision.keep.values())
+    assert counted == decision.listed == len(listing)
+
+
+@law
+@given(policies, listings, uses)
+def test_nothing_that_is_guarded_or_in_doubt_is_deleted(
+    policy: dict[str, Any], listing: list[Replica], use: Use
+) -> None:
+    read = RetentionPolicy.read(policy)
+    guards = read.keep.in_use
+    used = {p.replica_id for p in use.personas if "persona" in guards}
+    used |= {c.replica_id for c in use.conversations if "conversation" in guards and c.status != "ended"}
+    used |= {
+        v.replica_id
+        for v in use.videos
+        if "video" in guards and v.status not in {"ready", "deleted", "error"}
+    }
+    trainable = any("started" in rule.status for rule in read.expire)
+    for verdict in read.decide(listing, use, now=NOW).delete:
+        replica = verdict.replica
+        assert replica.replica_id not in {*used, *read.keep.protected_ids}
+        assert replica.replica_type == "user"
+        assert replica.created_at is not None
+        assert replica.created_at <= NOW
+        assert replica.status in {"completed", "error"} or (trainable and replica.status == "started")
+        assert not {"replica_type", "created_at", "status", "replica_name"} & set(replica.doubts)
+        if replica.status == "error":
+            assert NOW - max(replica.created_at, replica.updated_at or replica.created_at) >= timedelta(
+                hours=72
+            )
+
+
+@law
+@given(policies, listings, uses)
+def test_a_limit_is_passed_exactly_when_the_sum_says_so(
+    policy: dict[str, Any], listing: list[Replica], use: Use
+) -> None:
+    decision = decide(policy, listing, use)
+    limits = RetentionPolicy.read(policy).limits
+    few = len(decision.delete) <= limits.max_deletions
+    share = 100 * len(decision.delete) <= limits.max_deletion_percent * len(listing)
+    assert (decision.breach is None) == (few and share)
+
+
+@law
+@given(policies, listings, uses, st.randoms(use_true_random=False))
+def test_the_order_of_listing_changes_nothing(
+    policy: dict[str, Any], listing: list[Replica], use: Use, random: Any
+) -> None:
+    def mixed(items: Any) -> list[Any]:
+        return random.sample(list(items), len(items))
+
+    again = Use(mixed(use.personas), mixed(use.conversations), mixed(use.videos))
+    assert decide(policy, mixed(listing), again) == decide(policy, listing, use)
+
+
+@law
+@given(policies, listings, uses)
+def test_deciding_again_over_the_survivors_deletes_nothing(
+    policy: dict[str, Any], listing: list[Replica], use: Use
+) -> None:
+    gone = deleted(decide(policy, listing, use))
+    assert not deleted(decide(policy, [r for r in listing if r.replica_id not in gone], use))
+
+
+@law
+@given(
+    policies.filter(lambda policy: "keep_last" not in policy["keep"]), listings, uses, st.sampled_from(SPANS)
+)
+def test_what_has_expired_stays_expired_as_time_goes_by(
+    policy: dict[str, Any], listing: list[Replica], use: Use, span: timedelta
+) -> None:
+    assert deleted(decide(policy, listing, use)) <= deleted(decide(policy, listing, use, NOW + abs(span)))
+
+
+@law
+@given(policies, listings, uses, st.data())
+def test_a_stricter_policy_never_deletes_more(
+    policy: dict[str, Any], listing: list[Replica], use: Use, data: st.DataObject
+) -> None:
+    keep = policy["keep"]
+    rule = policy["expire"][0]
+    stricter = data.draw(
+        st.sampled_from(
+            [
+                {
+                    **policy,
+                    "expire": [
+                        {**r, **{k: "120d" for k in ("older_than",) if k in r}} for r in policy["expire"]
+                    ],
+                },
+                {**policy, "expire": [{**rule, "older_than": "90d"}, *policy["expire"][1:]]},
+                changed(policy, "keep", protected_ids=[*keep.get("protected_ids", []), "r3", "r4"]),
+                changed(policy, "keep", in_use=["persona", "conversation", "video"]),
+                changed(policy, "keep", keep_within="90d"),
+                changed(policy, "keep", keep_last=keep.get("keep_last", 1) + 1),
+                changed(policy, "scope", model_names=["phoenix-3"]),
+                changed(policy, "scope", exclude=[*policy["scope"].get("exclude", []), "b_*"]),
+                changed(policy, "narrow", exclude=[*policy["narrow"].get("exclude", []), "a_1"]),
+                changed(policy, "narrow", include=["a_*"]) if not policy["narrow"].get("include") else policy,
+            ]
+        )
+    )
+    assert deleted(decide(stricter, listing, use)) <= deleted(decide(policy, listing, use))
+
+
+@law
+@given(policies)
+def test_every_policy_survives_its_own_json(policy: dict[str, Any]) -> None:
+    read = RetentionPolicy.read(policy)
+    assert RetentionPolicy.read(read.as_json()) == read
+
+
+@law
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.sampled_from(["90d", "None"]),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["expire", "older_than", "scope", "include", "keep", "group_by", "limits", "rule"]
+                )
+                | st.text(max_size=5),
+                inner,
+                max_size=3,
+            )
+        ),
+        max_leaves=8,
+    )
+)
+def test_whatever_is_read_is_a_policy_or_one_line_of_refusal(value: Any) -> None:
+    if isinstance(value, dict):
+        value = {"expire": [{"older_than": "90d"}], **value}
+    refused = None
+    try:
+        RetentionPolicy.read(value)
+    except TavusValidationError as error:
+        refused = str(error)
+    assert refused is None or (refused.startswith("policy: ") and refused.isprintable())
+
+
+# -- grace, holds, sentinels, and what was soft-deleted
+
+
+@dataclass(frozen=True)
+class World:
+    """An account, a policy, and what is known beside both."""
+
+    policy: dict[str, Any]
+    listing: list[Replica]
+    use: Use
+    known: Known
+    hard: bool
+
+    def decide(self, now: datetime = NOW) -> Decision:
+        policy = RetentionPolicy.read(self.policy)
+        return policy.decide(self.listing, self.use, now=now, hard=self.hard, known=self.known)
+
+
+SINCE = [NOW - timedelta(days=days, seconds=s) for days in (0, 14, 30, 100) for s in (0, 1, -1)]
+
+
+@st.composite
+def worlds(draw: Any) -> World:
+    listing, hard = draw(listings), draw(st.booleans())
+    policy = dict(draw(policies))
+    graces = [None, None, "1d", "14d", "30d"]
+    policy["name"] = "law"
+    policy["expire"] = [
+        {**rule, **({"grace": grace} if (grace := draw(st.sampled_from(graces))) else {})}
+        for rule in policy["expire"]
+    ]
+    if draw(st.booleans()):
+        policy["hard_delete_after"] = draw(st.sampled_from(["1d", "30d"]))
+    if draw(st.booleans()):
+        policy["narrow"] = {**policy["narrow"], "older_than": draw(st.sampled_from(DURATIONS))}
+    if listing and draw(st.booleans()):
+        some = st.lists(st.sampled_from([r.replica_id for r in listing]), max_size=2, unique=True)
+        policy["account"] = {"expect_present": draw(some)}
+    dates = st.dictionaries(st.sampled_from([*IDS, "gone1", "gone2"]), st.sampled_from(SINCE), max_size=4)
+    held = draw(st.sets(st.sampled_from([*IDS, "gone1"]), max_size=2))
+    known = Known(frozenset(held), draw(dates), draw(dates))
+    return World(policy, listing, draw(uses), known, hard)
+
+
+@wide_law
+@given(worlds())
+def test_each_replica_stands_on_one_rung_and_explain_says_the_same_as_decide(world: World) -> None:
+    decision = world.decide()
+    by_id = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
+    assert len(by_id) == len(decision.verdicts)
+    assert {i for i, verdict in by_id.items() if verdict.listed} == {r.replica_id for r in world.listing}
+    policy = RetentionPolicy.read(world.policy)
+    for replica_id, verdict in by_id.items():
+        assert verdict.reason_code in WORDS[verdict.status]
+        assert verdict.reason.isprintable()
+        assert (verdict.rule is not None) == (verdict.status in ("expired", "scheduled"))
+        asked = policy.explain(
+            replica_id, world.listing, world.use, now=NOW, hard=world.hard, known=world.known
+        )
+        if not verdict.listed:
+            assert asked == []
+            continue
+        first = next(answer for answer in asked if answer.reason is not None)
+        assert (first.status, first.reason_code, first.reason) == (
+            verdict.status,
+            verdict.reason_code,
+            verdict.reason,
+        )
+    apart = len(decision.delete) + len(decision.scheduled) + len(decision.undetermined)
+    assert apart + sum(decision.keep.values()) == len(by_id)
+
+
+@wide_law
+@given(worlds())
+def test_nothing_held_protected_or_in_use_goes_nor_a_sentinel_nor_within_its_grace(world: World) -> None:
+    policy = RetentionPolicy.read(world.policy)
+    known, guards = world.known, policy.keep.in_use
+    used = {p.replica_id for p in world.use.personas if "persona" in guards}
+    used |= {
+        c.replica_id for c in world.use.conversations if "conversation" in guards and c.status != "ended"
+    }
+    rules = {rule.rule: rule for rule in policy.expire}
+    sentinels = policy.account.expect_present if policy.account else ()
+    for verdict in world.decide().delete:
+        replica_id = verdict.replica.replica_id
+        assert replica_id not in {*known.held, *policy.keep.protected_ids, *sentinels, *used}
+        if verdict.reason_code == "hard_delete_after":
+            assert world.hard
+            assert policy.hard_delete_after is not None
+            assert NOW - known.soft_deleted[replica_id] >= policy.hard_delete_after.delta
+            assert not verdict.listed or verdict.replica.replica_type == "user"
+            continue
+        assert verdict.listed
+        assert verdict.replica.replica_type == "user"
+        assert verdict.replica.created_at is not None
+        assert verdict.replica.created_at <= NOW
+        assert world.hard or replica_id not in known.soft_deleted
+        if (grace := rules[verdict.rule or ""].grace) is not None:
+            assert NOW - known.scheduled[replica_id] >= grace.delta
+
+
+@wide_law
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_order_of_listing_changes_nothing_of_all_this(world: World, random: Any) -> None:
+    def mixed(items: Any) -> list[Any]:
+        return random.sample(list(items), len(items))
+
+    use = Use(mixed(world.use.personas), mixed(world.use.conversations), mixed(world.use.videos))
+    assert replace(world, listing=mixed(world.listing), use=use).decide() == world.decide()
+
+
+@wide_law
+@given(worlds().filter(lambda world: "keep_last" not in world.policy["keep"]), st.sampled_from(SPANS))
+def test_time_alone_only_moves_replicas_towards_deletion(world: World, span: timedelta) -> None:
+    assert deleted(world.decide()) <= deleted(world.decide(NOW + abs(span)))
+
+
+@wide_law
+@given(worlds(), st.data())
+def test_more_grace_a_hold_a_sentinel_or_less_of_the_record_never_deletes_more(
+    world: World, data: st.DataObject
+) -> None:
+    policy, known = world.policy, world.known
+    longer = [{**rule, "grace": "60d"} for rule in policy["expire"]]
+    first = [{**policy["expire"][0], "grace": "60d"}, *policy["expire"][1:]]
+    listed = [r.replica_id for r in world.listing]
+    stricter = [
+        replace(world, policy={**policy, "expire": longer}),
+        replace(world, known=replace(known, held=known.held | {"r0", "r1", "gone1"})),
+        replace(world, known=replace(known, scheduled={})),
+        replace(world, policy={**policy, "account": {"expect_present": listed}}),
+        replace(world, policy={k: v for k, v in policy.items() if k != "hard_delete_after"})
+        if not known.soft_deleted.keys() & set(listed)  # without it such a one is a replica as any other
+        else world,
+        replace(world, policy={**policy, "narrow": {**policy["narrow"], "older_than": "200d"}}),
+        replace(world, policy={**policy, "keep": {**policy["keep"], "protected_ids": IDS}}),
+    ]
+    if len(policy["expire"]) == 1:
+        stricter.append(replace(world, policy={**policy, "expire": first}))
+    assert deleted(data.draw(st.sampled_from(stricter)).decide()) <= deleted(world.decide())
+
+
+class Memory:
+    """A Tavus in memory, as far as a plan is carried out on it."""
+
+    clock_skew = None
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.there = {replica.replica_id: replica for replica in world.listing}
+        self.asked: list[str] = []
+
+    def list_replicas(self, *, shrinking: bool = False) -> list[Replica]:
+        return list(self.there.values())
+
+    def list_personas(self) -> list[Persona]:
+        return list(self.world.use.personas)
+
+    def list_conversations(self, *, newest: bool = False) -> list[Activity]:
+        return list(self.world.use.conversations)
+
+    def list_videos(self, *, newest: bool = False) -> list[Activity]:
+        return list(self.world.use.videos)
+
+    def get_replica(self, replica_id: str) -> Replica:
+        if replica_id not in self.there:
+            raise ReplicaNotFoundError("GET: not found")
+        return self.there[replica_id]
+
+    def delete_replica(self, replica_id: str, *, hard: bool = False) -> Any:
+        self.asked.append(replica_id)
+        if self.there.pop(replica_id, None) is None:
+            raise ReplicaNotFoundError("DELETE: not found")
+        return SimpleNamespace(outcome="deleted", detail="DELETE: done")
+
+
+class Unwritten:
+    """A record that nobody reads."""
+
+    name = "nowhere"
+
+    def write(self, kind: str, **fields: Any) -> None:
+        pass
+
+    def close(self, **fields: Any) -> None:
+        pass
+
+
+def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Known) -> dict[str, str]:
+    application = Application(
+        plan,
+        tavus,
+        concurrency=1,
+        now=lambda: NOW,
+        log=lambda line: None,
+        begin=lambda **fields: Unwritten(),
+        known=lambda now: known,
+    )
+    with contextlib.suppress(PlanRejectedError):
+        application.run()
+    return {item["replica_id"]: item["outcome"] for item in application.report()["items"]}
+
+
+@wide_law
+@given(worlds(), st.data())
+def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
+    world: World, data: st.DataObject
+) -> None:
+    tavus, policy = Memory(world), RetentionPolicy.read(world.policy)
+
+    def planned(known: Known) -> dict[str, Any]:
+        account = read_account(tavus, policy, now=lambda: NOW, known=lambda now: known)
+        return make_plan(
+            account.decide(policy, hard=world.hard),
+            policy,
+            now=NOW,
+            hard=world.hard,
+            tavus_conn_id="c",
+            origin="https://tavusapi.com",
+        )
+
+    plan = planned(world.known)
+    named = {row["replica_id"] for row in plan["delete"]}
+    for replica_id in data.draw(st.sets(st.sampled_from(sorted(named)), max_size=2)) if named else ():
+        gone_or_other = tavus.there.pop(replica_id, None)
+        if gone_or_other is not None and data.draw(st.booleans()):
+            tavus.there[replica_id] = replace(gone_or_other, replica_name="another")
+    more = world.known.held | data.draw(st.sets(st.sampled_from(IDS), max_size=1))
+    known = replace(world.known, held=more)
+    there = set(tavus.there)
+    expected = set(RetentionPolicy.read(world.policy).account.expect_present if policy.account else ())
+    if expected - there:
+        return  # the wrong account: what comes of it is told elsewhere
+    outcomes = carried_out(world, tavus, plan, known)
+    asked = set(tavus.asked)
+    assert set(outcomes) == named
+    assert asked <= named
+    assert not asked & more
+    assert len(tavus.asked) == len(asked)
+    limits = policy.limits
+    assert len(asked) <= limits.max_deletions
+    assert 100 * len(asked) <= limits.max_deletion_percent * len(there)
+    assert there - set(tavus.there) == {i for i, outcome in outcomes.items() if outcome == "deleted"}
+    if not {"not_attempted", "skipped"} & set(outcomes.values()):
+        done = {i for i, outcome in outcomes.items() if outcome == "deleted"}
+        left = {i: at for i, at in known.soft_deleted.items() if i not in done | asked}
+        again = planned(replace(known, soft_deleted=left))
+        assert not {row["replica_id"] for row in again["delete"]} & named

@@ -1,0 +1,249 @@
+"""What would go when: the same as deciding every day, found with fewer decisions."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from xml.etree import ElementTree
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tavus_provider.models import Activity, Persona, Replica
+from tavus_provider.rendering.chart import picture
+from tavus_provider.retention.context import Known, Use
+from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.simulation import simulate
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+UNUSED = Use((), (), ())
+ALL = {"max_deletions": 100, "max_deletion_percent": 100}
+
+
+def replica(replica_id: str, days: float, **facts) -> Replica:
+    facts = {"replica_name": replica_id, "status": "completed", "replica_type": "user"} | facts
+    return Replica(replica_id, created_at=NOW - timedelta(days=days), **facts)
+
+
+def forecast(policy, *replicas, days=30, use=UNUSED, **more):
+    return simulate(RetentionPolicy.read(policy), replicas, use, now=NOW, days=days, **more)
+
+
+def gone(found) -> list[tuple[int, str]]:
+    return [(departure.day, departure.verdict.replica.replica_id) for departure in found.gone]
+
+
+def every_day(policy, replicas, use, *, days, hard, known):
+    """The plain way to the same: decide on each day, let go what goes, write the schedule anew."""
+    found, stopped = [], []
+    listing = list(replicas)
+    for day in range(days + 1):
+        at = NOW + day * DAY
+        decision = policy.decide(listing, use, now=at, hard=hard, known=known)
+        scheduled = {
+            v.replica.replica_id: known.scheduled.get(v.replica.replica_id, at)
+            for v in decision.verdicts
+            if v.due_at is not None
+        }
+        soft_deleted = dict(known.soft_deleted)
+        if decision.breach:
+            stopped.append(day)
+        else:
+            found += [(day, v.replica.replica_id, v.reason) for v in decision.delete]
+            ids = {v.replica.replica_id for v in decision.delete}
+            listing = [one for one in listing if one.replica_id not in ids]
+            soft_deleted = {i: when for i, when in soft_deleted.items() if i not in ids}
+        known = Known(known.held, scheduled, soft_deleted)
+    return found, stopped
+
+
+def test_a_date_that_no_calendar_can_add_to_is_in_doubt_and_stops_no_forecast():
+    last = datetime.max.replace(tzinfo=UTC)
+    odd = Replica("r1", "r1", "completed", "user", created_at=last, updated_at=last)
+    use = Use((), (Activity("c1", "r2", None, "ended", last),), ())
+    policy = {
+        "name": "n",
+        "expire": [{"older_than": "90d", "unused_for": "1d", "grace": "2d"}],
+        "limits": ALL,
+    }
+    found = forecast(policy, odd, replica("r3", 100), use=use)
+    assert gone(found) == [(2, "r3")]
+
+
+IDS = ["a_1", "a_2", "a_3", "b_1", "b_2", "c_1"]
+moments = st.sampled_from(
+    [NOW + timedelta(days=days, seconds=s) for days in (-40, -12, -5, -3, -1, 0, 2, 6) for s in (-1, 0, 1)]
+)
+rows = st.tuples(moments, st.sampled_from(["completed", "completed", "error", "started", "x"]), moments)
+listings = st.lists(st.one_of(rows, rows, st.none()), min_size=2, max_size=6).map(
+    lambda found: [
+        Replica(
+            replica_id,
+            replica_name=replica_id,
+            replica_type="user",
+            status=row[1] if row else "completed",
+            created_at=row[0] if row else None,
+            updated_at=row[2] if row else None,
+        )
+        for replica_id, row in zip(IDS, found, strict=False)
+    ]
+)
+uses = st.lists(
+    st.builds(Activity, st.just("k"), st.sampled_from([*IDS, None]), st.none(), st.just("ended"), moments),
+    max_size=3,
+).map(lambda found: Use([Persona("p", "b_2")], found, []))
+rules = st.sampled_from(
+    [
+        {"older_than": "7d"},
+        {"older_than": "7d", "grace": "3d"},
+        {"unused_for": "5d", "status": ["completed"]},
+        {"older_than": "4d", "unused_for": "6d", "grace": "30h"},
+        {"older_than": "1d", "status": ["error", "started"], "grace": "2d"},
+    ]
+)
+policies = st.fixed_dictionaries(
+    {
+        "name": st.just("x"),
+        "expire": st.lists(rules, min_size=1, max_size=2),
+        "narrow": st.sampled_from([{}, {}, {"older_than": "9d"}]),
+        "keep": st.sampled_from(
+            [{}, {"keep_within": "8d"}, {"keep_last": 1, "group_by": "^(?P<group>.)"}, {"keep_last": 2}]
+        ),
+        "limits": st.sampled_from(
+            [
+                ALL,
+                {"max_deletions": 1, "max_deletion_percent": 100},
+                {**ALL, "max_undetermined_percent": 20},
+                {},
+            ]
+        ),
+        "hard_delete_after": st.sampled_from(["4d", "10d"]),
+    }
+)
+knowns = st.builds(
+    lambda held, scheduled, soft: Known(frozenset(held), scheduled, soft),
+    st.lists(st.sampled_from(IDS), max_size=1),
+    st.dictionaries(st.sampled_from(IDS), st.sampled_from([NOW - DAY, NOW - 2.5 * DAY]), max_size=2),
+    st.dictionaries(st.sampled_from([*IDS, "gone"]), st.sampled_from([NOW, NOW - 6.5 * DAY]), max_size=2),
+)
+
+
+@settings(deadline=None, max_examples=150, derandomize=True, database=None)
+@given(policies, listings, uses, knowns, st.booleans())
+def test_days_that_are_passed_over_would_have_changed_nothing(policy, listing, use, known, hard):
+    read = RetentionPolicy.read(policy)
+    if read.narrow.older_than is not None:  # that the form keeps a place is shown below
+        known = Known(known.held, {}, known.soft_deleted)
+    found = simulate(read, listing, use, now=NOW, days=14, hard=hard, known=known)
+    expected, stopped = every_day(read, listing, use, days=14, hard=hard, known=known)
+    assert [(d.day, d.verdict.replica.replica_id, d.verdict.reason) for d in found.gone] == expected
+    assert [day for stop in found.stops for day in range(stop.first, stop.last + 1)] == stopped
+
+
+def test_each_replica_goes_on_the_day_it_expires():
+    found = forecast(
+        {"expire": [{"older_than": "90d"}], "limits": ALL},
+        *(replica("r12", 95), replica("r13", 80.5), replica("r14", 59), replica("r15", 20)),
+    )
+    assert gone(found) == [(0, "r12"), (10, "r13")]
+    assert found.gone[1].verdict.reason == "90 days old, limit is 90d"
+    assert [one.replica.replica_id for one in found.end.verdicts] == ["r14", "r15"]
+
+
+def test_grace_is_announced_first_and_what_is_scheduled_already_keeps_its_place():
+    policy = {"name": "x", "expire": [{"older_than": "90d", "grace": "14d"}], "limits": ALL}
+    found = forecast(
+        policy,
+        *(replica("r12", 95), replica("r13", 95)),
+        known=Known(scheduled={"r13": NOW - 10 * DAY}),
+    )
+    assert gone(found) == [(4, "r13"), (14, "r12")]
+    assert [departure.announced for departure in found.gone] == [NOW - 10 * DAY, NOW]
+
+
+def test_what_only_a_form_leaves_out_keeps_its_place_in_the_schedule():
+    policy = {
+        "name": "x",
+        "expire": [{"older_than": "90d", "grace": "14d"}],
+        "narrow": {"older_than": "100d"},
+        "limits": ALL,
+    }
+    known = Known(scheduled={"r12": NOW - 10 * DAY})
+    assert gone(forecast(policy, replica("r12", 95), known=known)) == [(5, "r12")]
+
+
+def test_a_run_that_stops_deletes_nothing_and_neither_do_those_after_it():
+    policy = {"expire": [{"older_than": "90d"}], "limits": {**ALL, "max_deletions": 1}}
+    found = forecast(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85))
+    assert gone(found) == [(0, "r12")]
+    (stop,) = found.stops
+    assert (stop.first, stop.last) == (5, 30)
+    assert stop.reason.startswith("2 of 2 replicas would be deleted, max_deletions is 1")
+    lifted = forecast(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85), limits=False)
+    assert gone(lifted) == [(0, "r12"), (5, "r13"), (5, "r14")]
+    assert lifted.stops == ()
+
+
+def test_a_stop_because_of_doubt_ends_with_the_doubt():
+    policy = {"expire": [{"older_than": "90d"}], "limits": {**ALL, "max_undetermined_percent": 10}}
+    found = forecast(policy, replica("r12", 95), replica("r13", -7))
+    assert [(stop.first, stop.last) for stop in found.stops] == [(0, 6)]
+    assert gone(found) == [(7, "r12")]
+
+
+def test_use_stays_as_it_is():
+    policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
+    use = Use([], [Activity("c12", "r12", None, "active", NOW)], [])
+    found = forecast(policy, replica("r12", 95), days=3650, use=use)
+    assert gone(found) == []
+    assert found.end.verdicts[0].reason == "is in active conversation c12"
+
+
+def test_what_was_deleted_softly_goes_for_good_in_a_simulation_of_permanent_deletes():
+    policy = {"expire": [{"older_than": "90d"}], "limits": ALL, "hard_delete_after": "30d"}
+    known = Known(soft_deleted={"r99": NOW - 20 * DAY})
+    assert gone(forecast(policy, replica("r12", 1), known=known, hard=True)) == [(10, "r99")]
+    assert gone(forecast(policy, replica("r12", 1), known=known)) == []
+
+
+def test_a_failed_training_goes_when_its_refund_can_no_longer_be_lost():
+    policy = {"expire": [{"older_than": "14d"}], "limits": ALL}
+    failed = replica("r12", 50, status="error", updated_at=NOW - timedelta(hours=30))
+    assert gone(forecast(policy, failed)) == [(2, "r12")]
+
+
+def test_what_is_used_no_longer_goes_when_its_last_use_is_long_enough_ago():
+    policy = {"expire": [{"unused_for": "10d"}], "limits": ALL}
+    use = Use([], [Activity("c12", "r12", None, "ended", NOW - 5.5 * DAY)], [])
+    assert gone(forecast(policy, replica("r12", 50), use=use)) == [(5, "r12")]
+
+
+def test_few_decisions_are_needed_where_little_happens(monkeypatch):
+    decide, asked = RetentionPolicy.decide, []
+    monkeypatch.setattr(
+        RetentionPolicy, "decide", lambda self, *a, **k: asked.append(k["now"]) or decide(self, *a, **k)
+    )
+    found = forecast({"expire": [{"older_than": "90d"}], "limits": ALL}, replica("r12", 50), days=3650)
+    assert gone(found) == [(40, "r12")]
+    assert len(asked) < 10
+
+
+def test_a_forecast_is_told_by_day_week_or_month_without_gaps():
+    policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
+    short, middle, year = (forecast(policy, replica("r12", 81), days=days) for days in (10, 90, 365))
+    assert [count for _, count in short.periods()] == [0] * 9 + [1, 0]
+    assert short.periods()[9][0] == "2026-09-10"
+    assert middle.periods()[1] == ("week of 2026-09-07", 1)
+    assert [period for period, _ in year.periods()] == [f"2026-{m:02}" for m in range(9, 13)] + [
+        f"2027-{m:02}" for m in range(1, 10)
+    ]
+
+
+def test_the_picture_has_a_bar_for_each_period_in_which_something_goes_and_a_shade_for_each_stop():
+    policy = {"name": "<b>&", "expire": [{"older_than": "90d"}], "limits": {**ALL, "max_deletions": 1}}
+    found = forecast(policy, replica("r12", 95), replica("r13", 86), replica("r14", 80), replica("r15", 80))
+    drawn = ElementTree.fromstring(picture(found))
+    titles = [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
+    assert titles == [found.stops[0].reason, "2026-09-01: 1", "2026-09-05: 1"]
+    assert "Policy '<b>&' over 4 replicas" in drawn.get("aria-label")
+    assert any("2 go, 2 are left; a run would stop at a limit on 21 days" in t for t in drawn.itertext())

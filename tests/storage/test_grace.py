@@ -1,0 +1,523 @@
+"""Grace and ``hard_delete_after`` from end to end: the operators, the ledger and a sandbox, days apart."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from tavus_provider.exceptions import TavusRetryableError, TavusValidationError
+from tavus_provider.operators import base
+from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
+from tavus_provider.storage.ledger import differences, root, verify
+
+WORLD = {
+    "replicas": [
+        {"replica_id": "old1", "replica_name": "Ada of old", "age": "200d"},
+        {"replica_id": "old2", "replica_name": "Bob of old", "age": "300d"},
+        *({"replica_id": f"new{n}", "replica_name": f"Eve {n}", "age": "1d"} for n in range(5)),
+    ]
+}
+RULE = {"rule": "stale", "older_than": "90d", "unused_for": "30d"}
+
+LIMITS = {"limits": {"max_deletions": 20, "max_deletion_percent": 100}}
+GRACE = {"name": "stale", "expire": [RULE | {"grace": "14d"}], **LIMITS}
+PLAIN = {"name": "plain", "expire": [RULE], **LIMITS}
+PURGE = {"name": "purge", "expire": [{"older_than": "3000d"}], "hard_delete_after": "30d", **LIMITS}
+
+
+class World:
+    """A sandbox, the days that have passed, and the tasks run on them."""
+
+    def __init__(self, sandbox, run_task, monkeypatch) -> None:
+        self.sandbox = sandbox
+        self.run_task = run_task
+        self.days = 0.0
+        monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(days=self.days))
+
+    def plan(self, policy=GRACE, **more):
+        ti = self.run_task(PlanRetentionOperator(task_id="plan", policy=policy, **more))
+        if ti.error:
+            raise ti.error
+        return ti
+
+    def apply(self, plan, *, hard=False, **of):
+        operator = ApplyRetentionOperator(
+            task_id="apply", plan=plan, hard=hard, approved_digest=plan["digest"] if hard else None
+        )
+        ti = self.run_task(operator, **of)
+        report = ti.pushed["return_value"]
+        assert report["ledger"] is None or differences(verify(root())[0], report) == []
+        return {item["replica_id"]: (item["outcome"], item["detail"]) for item in report["items"]}, ti.error
+
+    def both(self, policy=GRACE, *, hard=False, **more):
+        """Plan and apply; the ids that went."""
+        plan = self.plan(policy, hard=hard, **more).pushed["return_value"]
+        items, error = self.apply(plan, hard=hard, run_id=f"day {self.days}")
+        if error:
+            raise error
+        return {replica_id for replica_id, (outcome, _) in items.items() if outcome == "deleted"}
+
+    @property
+    def gone(self):
+        return {(row["replica_id"], row["hard"]) for row in self.sandbox.state()["deletes"]}
+
+    def use(self, replica_id):
+        row = {"conversation_id": f"c{self.days}", "replica_id": replica_id, "status": "ended", "age": "0s"}
+        self.sandbox.put("conversations", row)
+
+
+@pytest.fixture
+def world(serve, clock, run_task, monkeypatch):
+    return World(serve(WORLD), run_task, monkeypatch)
+
+
+@pytest.fixture
+def log(capsys):
+    def text():
+        said = capsys.readouterr()
+        return said.out + said.err
+
+    return text
+
+
+def ids(rows):
+    return {row["replica_id"] for row in rows}
+
+
+# -- grace
+
+
+def test_what_has_expired_is_first_scheduled_and_announced_and_not_deleted(world, log):
+    ti = world.plan()
+    plan = ti.pushed["return_value"]
+    assert (plan["delete"], ids(plan["scheduled"])) == ([], {"old1", "old2"})
+    (row,) = (row for row in plan["scheduled"] if row["replica_id"] == "old1")
+    due = datetime.fromisoformat(row["due_at"])
+    assert timedelta(days=13.9) < due - datetime.now(UTC) < timedelta(days=14)
+    assert row["reason"] == (
+        "200 days old, limit is 90d; never used since it was created 200 days ago, limit is 30d; "
+        f"grace of 14d ends on {due:%Y-%m-%d at %H:%M} UTC"
+    )
+    said = log()
+    assert "Scheduled now, to be deleted when their grace is over: old1, old2" in said
+    assert row["reason"] in said
+    assert ti.events == [
+        {
+            "asset": "tavus_replicas_scheduled",
+            "replica_ids": ["old1", "old2"],
+            "count": 2,
+            "policy": "stale",
+        }
+    ]
+    (schedule,) = verify(root())[0]
+    assert set(schedule.began["scheduled"]) == {"old1", "old2"}
+    assert world.apply(plan) == ({}, None)
+    assert world.gone == set()
+
+
+def test_it_goes_when_its_grace_is_over_and_not_before_and_is_announced_once(world, log):
+    world.both()
+    log()
+    world.days = 13.9
+    ti = world.plan()
+    assert ti.pushed["return_value"]["delete"] == ti.events == []
+    assert "Scheduled now" not in log()
+    world.days = 14.1
+    assert world.both() == {"old1", "old2"}
+    assert world.gone == {("old1", False), ("old2", False)}
+
+
+CANCELS = [
+    pytest.param(
+        lambda world: GRACE | {"keep": {"protected_ids": ["old1"]}}, lambda world: GRACE, id="protected"
+    ),
+    pytest.param(lambda world: world.use("old1") or GRACE, lambda world: GRACE, id="used"),
+    pytest.param(
+        lambda world: (
+            world.sandbox.put("personas", {"persona_id": "p", "default_replica_id": "old1", "age": "1d"})
+            or GRACE
+        ),
+        lambda world: world.sandbox.put("personas", {"persona_id": "p", "default_replica_id": None}) or GRACE,
+        id="in-use",
+    ),
+    pytest.param(
+        lambda world: world.sandbox.put("replicas", {"replica_id": "old1", "status": "odd"}) or GRACE,
+        lambda world: world.sandbox.put("replicas", {"replica_id": "old1", "status": "completed"}) or GRACE,
+        id="in-doubt",
+    ),
+    pytest.param(
+        lambda world: GRACE | {"scope": {"exclude": ["Ada*"]}}, lambda world: GRACE, id="out-of-scope"
+    ),
+    pytest.param(
+        lambda world: GRACE | {"account": {"expect_present": ["old1"]}}, lambda world: GRACE, id="a-sentinel"
+    ),
+]
+
+
+@pytest.mark.parametrize(("cancel", "resume"), CANCELS)
+def test_what_keeps_it_cancels_and_a_new_grace_begins_later(world, cancel, resume):
+    world.both()
+    world.days = 10
+    policy = cancel(world)
+    assert "old1" not in ids(world.plan(policy).pushed["return_value"]["scheduled"])
+    world.days = 50  # also by the rule it has not been used for 30 days again
+    policy = resume(world)
+    ti = world.plan(policy)
+    assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1"}
+    assert ids(ti.pushed["return_value"]["delete"]) == {"old2"}
+    assert ti.events[0]["replica_ids"] == ["old1"]
+    world.days = 63
+    assert "old1" not in ids(world.plan(policy).pushed["return_value"]["delete"])
+    world.days = 65
+    assert "old1" in ids(world.plan(policy).pushed["return_value"]["delete"])
+
+
+def test_a_hold_cancels_too_and_counts_between_plan_and_apply(world, tmp_path):
+    held = tmp_path / "holds.yaml"
+    policy = GRACE | {"legal_holds": {"file": str(held), "max_age": "2d"}}
+
+    def hold(*replica_ids):
+        moment = datetime.now(UTC) + timedelta(days=world.days)
+        held.write_text(f"replica_ids: [{', '.join(replica_ids)}]\nas_of: {moment.isoformat()}")
+
+    hold()
+    world.both(policy)
+    world.days = 15
+    hold()
+    plan = world.plan(policy).pushed["return_value"]
+    assert ids(plan["delete"]) == {"old1", "old2"}
+    hold("old1")
+    items, error = world.apply(plan)
+    assert error is None
+    assert items["old1"] == ("skipped", "no longer to go: is under legal hold")
+    assert items["old2"][0] == "deleted"
+    world.plan(policy)
+    hold()
+    assert ids(world.plan(policy).pushed["return_value"]["scheduled"]) == {"old1"}
+
+
+@pytest.mark.parametrize("damage", ["missing", "stale", "odd"])
+def test_holds_that_cannot_be_read_stop_the_plan_and_the_apply_before_the_first_delete(
+    world, tmp_path, damage
+):
+    held = tmp_path / "holds.yaml"
+    policy = PLAIN | {"legal_holds": {"file": str(held), "max_age": "2d"}}
+    held.write_text("[]")
+    plan = world.plan(policy).pushed["return_value"]
+    if damage == "missing":
+        held.unlink()
+    elif damage == "stale":
+        held.write_text("replica_ids: []\nas_of: 2026-01-01T00:00:00Z")
+    else:
+        held.write_text("[old1, '']")
+    with pytest.raises(AirflowFailException, match="it is not known who is held, nothing may be deleted"):
+        world.plan(policy)
+    items, error = world.apply(plan)
+    assert "it is not known who is held" in str(error)
+    assert {outcome for outcome, _ in items.values()} == {"not_attempted"}
+    assert world.gone == set()
+
+
+def test_what_is_protected_or_used_after_the_plan_is_not_deleted_by_it(world):
+    world.both()
+    world.days = 15
+    plan = world.plan().pushed["return_value"]
+    world.use("old1")
+    items, error = world.apply(plan)
+    assert error is None
+    assert items["old1"][0] == "skipped"
+    assert items["old1"][1].startswith("no longer to go: ")
+    assert world.gone == {("old2", False)}
+
+
+def test_a_dry_run_schedules_nothing(world):
+    ti = world.plan(dry_run=True)
+    assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1", "old2"}
+    assert (ti.events, verify(root())[0]) == ([], [])
+    world.days = 15
+    assert world.both() == set()
+
+
+def test_what_a_form_leaves_out_is_neither_cancelled_nor_announced(world):
+    first = world.plan(narrow={"include": ["Ada*"]})
+    assert first.events[0]["replica_ids"] == ["old1"]
+    world.days = 5
+    second = world.plan(narrow={"include": ["Bob*"]})
+    assert second.events[0]["replica_ids"] == ["old2"]
+    world.days = 14.1
+    assert ids(world.plan().pushed["return_value"]["delete"]) == {"old1"}
+    assert world.both(narrow={"include": ["Bob*"]}) == set()
+    world.days = 19.1
+    assert world.both() == {"old1", "old2"}
+
+
+def test_a_damaged_schedule_begins_every_grace_anew(world):
+    world.both()
+    (schedule,) = verify(root())[0]
+    path = root() / schedule.name / "000001.json"
+    path.write_bytes(path.read_bytes().replace(b'"old1"', b'"old9"'))
+    world.days = 15
+    ti = world.plan()
+    assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1", "old2"}
+    assert ti.events[0]["count"] == 2
+    assert verify(root())[1] != []
+
+
+def test_a_schedule_damaged_between_plan_and_apply_deletes_nothing(world):
+    world.both()
+    world.days = 15
+    plan = world.plan().pushed["return_value"]
+    last = root() / verify(root())[0][-1].name / "000001.json"
+    last.write_bytes(b"{}")
+    items, error = world.apply(plan)
+    assert error is None
+    assert {outcome for outcome, _ in items.values()} == {"skipped"}
+    assert world.gone == set()
+
+
+def test_a_schedule_that_cannot_be_written_fails_the_plan(world, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "file" / "ledger"))
+    with pytest.raises(Exception, match="the ledger cannot be"):
+        world.plan()
+
+
+def test_a_policy_with_grace_needs_a_name():
+    with pytest.raises(
+        TavusValidationError, match=r"^policy: name is missing: the schedule of a policy with grace"
+    ):
+        PlanRetentionOperator(task_id="plan", policy={"expire": [RULE | {"grace": "14d"}]})
+
+
+@pytest.mark.parametrize(
+    ("policy", "hard", "what"),
+    [(GRACE, False, "grace"), (PURGE, True, "a permanent"), (PLAIN, True, "a per")],
+)
+def test_what_would_be_forgotten_on_another_machine_is_refused_before_anything_is_read(
+    world, monkeypatch, policy, hard, what
+):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    with pytest.raises(AirflowFailException, match=f"^{what}.* needs a ledger that all workers share"):
+        world.plan(policy, hard=hard)
+    assert world.sandbox.state()["requests"] == []
+
+
+def test_a_permanent_apply_with_a_local_ledger_is_refused_where_workers_are_elsewhere(world, monkeypatch):
+    plan = world.plan(PLAIN, hard=True).pushed["return_value"]
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")
+    ti = world.run_task(
+        ApplyRetentionOperator(task_id="apply", plan=plan, hard=True, approved_digest=plan["digest"])
+    )
+    assert "a permanent delete needs a ledger that all workers share" in str(ti.error)
+    assert world.gone == set()
+
+
+# -- guards of the account
+
+
+def test_a_sentinel_that_is_not_listed_stops_plan_and_apply(world):
+    policy = PLAIN | {"account": {"expect_present": ["new0", "new1"]}}
+    plan = world.plan(policy).pushed["return_value"]
+    world.sandbox.put("replicas", {"replica_id": "new1", "deleted": "hard"})
+    said = "account.expect_present names new1, not listed here: it is the wrong account"
+    with pytest.raises(Exception, match=said):
+        world.plan(policy)
+    items, error = world.apply(plan)
+    assert said in str(error)
+    assert {outcome for outcome, _ in items.values()} == {"not_attempted"}
+    assert world.gone == set()
+
+
+@pytest.mark.parametrize(("percent", "stops"), [(0, True), (14, True), (15, False), (None, False)])
+def test_too_much_doubt_stops_plan_and_apply(world, percent, stops):
+    limits = LIMITS["limits"] | ({} if percent is None else {"max_undetermined_percent": percent})
+    policy = PLAIN | {"limits": limits}
+    plan = world.plan(policy).pushed["return_value"]
+    world.sandbox.put("replicas", {"replica_id": "new1", "status": "odd"})  # 1 of 7 is 14.3 %
+    if not stops:
+        assert world.both(policy) == {"old1", "old2"}
+        return
+    said = f"^1 of 7 replicas are in doubt, max_undetermined_percent is {percent}: "
+    with pytest.raises(AirflowFailException, match=said):
+        world.plan(policy)
+    _, error = world.apply(plan)
+    assert "1 of 7 replicas are in doubt" in str(error)
+    assert world.gone == set()
+
+
+@pytest.mark.parametrize("ahead", [-400, 400])
+def test_clocks_that_differ_stop_the_plan(world, ahead):
+    moment = datetime.now(UTC) + timedelta(seconds=ahead)
+    fault = {
+        "path": "/v2/videos",
+        "status": 200,
+        "body": '{"data": [], "total_count": 0}',
+        "headers": {"Date": f"{moment:%a, %d %b %Y %H:%M:%S} GMT"},
+    }
+    world.sandbox.switch(faults=[fault])
+    with pytest.raises(AirflowFailException, match="clock and this worker's differ by"):
+        world.plan(PLAIN)
+
+
+# -- what was deleted softly goes for good
+
+
+@pytest.mark.parametrize("listed", ["hidden", "listed"])
+def test_what_we_soft_deleted_comes_into_a_permanent_plan_when_its_time_is_up(world, listed):
+    world.sandbox.switch(soft_deleted=listed, soft_then_hard="works")
+    world.both(PLAIN)
+    world.days = 29.9
+    assert world.plan(PURGE, hard=True).pushed["return_value"]["delete"] == []
+    world.days = 30.1
+    plan = world.plan(PURGE, hard=True).pushed["return_value"]
+    assert {(row["replica_id"], row["rule"]) for row in plan["delete"]} == {
+        ("old1", "hard_delete_after"),
+        ("old2", "hard_delete_after"),
+    }
+    more = "; no longer listed" if listed == "hidden" else ""
+    assert {row["reason"] for row in plan["delete"]} == {
+        f"soft-deleted by this package 30 days ago, hard_delete_after is 30d{more}"
+    }
+    ti = world.run_task(ApplyRetentionOperator(task_id="apply", plan=plan, hard=True))
+    assert "a permanent delete needs the digest that a person approved" in str(ti.error)
+    assert ("old1", True) not in world.gone
+    items, error = world.apply(plan, hard=True)
+    assert (error, {outcome for outcome, _ in items.values()}) == (None, {"deleted"})
+    assert world.gone == {(i, hard) for i in ("old1", "old2") for hard in (False, True)}
+    assert world.plan(PURGE, hard=True).pushed["return_value"]["delete"] == []
+
+
+@pytest.mark.parametrize("listed", ["hidden", "listed"])
+def test_what_tavus_no_longer_knows_is_unknown_and_says_so_and_never_already_gone(world, listed):
+    world.sandbox.switch(soft_deleted=listed)  # and a permanent delete of it is refused
+    world.both(PLAIN)
+    world.days = 31
+    plan = world.plan(PURGE, hard=True).pushed["return_value"]
+    items, error = world.apply(plan, hard=True)
+    assert isinstance(error, AirflowFailException)
+    assert {outcome for outcome, _ in items.values()} == {"unknown"}
+    for replica_id, (_, detail) in items.items():
+        assert detail.startswith(
+            f"DELETE /v2/replicas/{replica_id}?hard=true returned 400: Invalid replica_id; Tavus no longer "
+            "knows the id, so that its footage is gone too could not be seen"
+        )
+
+
+def test_many_that_tavus_no_longer_knows_do_not_stop_the_rest(serve, world):
+    rows = [{"replica_id": f"old{n}", "replica_name": f"O{n}", "age": "200d"} for n in range(9)]
+    rows += [{"replica_id": f"new{n}", "replica_name": f"N{n}", "age": "1d"} for n in range(9)]
+    world.sandbox = serve({"replicas": rows})
+    assert len(world.both(PLAIN)) == 9
+    world.sandbox.put("replicas", {"replica_id": "older", "replica_name": "x", "age": "3000d"})
+    world.days = 31
+    plan = world.plan(PURGE, hard=True).pushed["return_value"]
+    assert len(plan["delete"]) == 10
+    items, _ = world.apply(plan, hard=True)
+    assert items["older"][0] == "deleted"
+    assert [outcome for outcome, _ in items.values()].count("unknown") == 9
+
+
+@pytest.mark.parametrize("listed", ["hidden", "listed"])
+@pytest.mark.parametrize("by", ["held", "protected", "in-use"])
+def test_what_is_held_or_protected_or_in_use_stays_although_its_time_is_up(world, tmp_path, listed, by):
+    world.sandbox.switch(soft_deleted=listed, soft_then_hard="works")
+    world.both(PLAIN)
+    world.days = 31
+    moment = datetime.now(UTC) + timedelta(days=world.days)
+    (tmp_path / "holds").write_text(f"replica_ids: [old1]\nas_of: {moment.isoformat()}")
+    policy = {
+        "held": PURGE | {"legal_holds": {"file": str(tmp_path / "holds"), "max_age": "2d"}},
+        "protected": PURGE | {"keep": {"protected_ids": ["old1"]}},
+        "in-use": PURGE,
+    }[by]
+    if by == "in-use":
+        row = {"persona_id": "p1", "default_replica_id": "old1", "age": "1d"}
+        world.sandbox.put("personas", row)
+    assert world.both(policy, hard=True) == {"old2"}
+    assert ("old1", True) not in world.gone
+
+
+def test_without_hard_delete_after_or_in_a_soft_plan_nothing_is_taken_from_the_record(world):
+    world.both(PLAIN)
+    world.days = 31
+    assert world.plan(PLAIN | {"name": "x"}, hard=True).pushed["return_value"]["delete"] == []
+    assert world.plan(PURGE).pushed["return_value"]["delete"] == []
+
+
+def test_a_form_that_narrows_takes_nothing_from_the_record_that_is_no_longer_listed(world):
+    world.both(PLAIN)
+    world.days = 31
+    narrowed = world.plan(PURGE, hard=True, narrow={"include": ["*"], "exclude": ["x"]})
+    assert narrowed.pushed["return_value"]["delete"] == []
+
+
+def test_what_our_record_shows_as_soft_deleted_is_not_planned_softly_again(world):
+    world.sandbox.switch(soft_deleted="listed")
+    world.both(PLAIN)
+    ti = world.plan(PLAIN)
+    assert ti.pushed["return_value"]["delete"] == []
+    reasons = {row["replica_id"]: row["reason"] for row in ti.pushed["verdicts"]}
+    assert reasons["old1"] == f"soft-deleted on {datetime.now(UTC):%Y-%m-%d}, still listed"
+    assert ti.pushed["return_value"]["keep"]["soft_deleted"] == 2
+
+
+def test_what_is_soft_deleted_and_listed_still_takes_no_place_of_keep_last(world):
+    world.sandbox.switch(soft_deleted="listed")
+    rows = [{"replica_id": f"mid{n}", "replica_name": f"mid {n}", "age": f"{100 + n}d"} for n in range(2)]
+    gone = [{"replica_id": f"new{n}", "deleted": "hard"} for n in range(5)]
+    world.sandbox.put("replicas", *rows, *gone)
+    assert world.both(PLAIN | {"scope": {"include": ["mid *"]}}) == {"mid0", "mid1"}
+    kept = world.plan(PLAIN | {"keep": {"keep_last": 2}}).pushed
+    assert kept["return_value"]["delete"] == []
+    assert {row["reason_code"] for row in kept["verdicts"]} == {"soft_deleted", "keep_last"}
+    assert ids(world.plan(PLAIN).pushed["return_value"]["delete"]) == {"old1", "old2"}
+
+
+def test_the_age_of_a_form_holds_for_what_is_soft_deleted_and_listed_still(world):
+    world.sandbox.switch(soft_deleted="listed", soft_then_hard="works")
+    world.both(PLAIN)
+    world.days = 31
+    for age, planned in (("365d", set()), ("230d", {"old1", "old2"})):
+        ti = world.plan(PURGE, hard=True, narrow={"older_than": age})
+        assert ids(ti.pushed["return_value"]["delete"]) == planned
+        words = {row["replica_id"]: row["reason_code"] for row in ti.pushed["verdicts"]}
+        assert words["old1"] == ("hard_delete_after" if planned else "too_young")
+
+
+def test_a_permanent_delete_in_doubt_of_what_is_no_longer_listed_is_not_confirmed_by_its_absence(world):
+    world.sandbox.switch(soft_then_hard="works")
+    world.both(PLAIN)
+    world.days = 31
+    plan = world.plan(PURGE, hard=True).pushed["return_value"]
+    world.sandbox.switch(
+        faults=[{"method": "DELETE", "path": "/v2/replicas/old1", "status": 202, "times": None}]
+    )
+    items, error = world.apply(plan, hard=True)
+    assert isinstance(error, TavusRetryableError)
+    assert items["old1"][0] == "unknown"
+    assert items["old2"][0] == "deleted"
+    assert ("old1", True) not in world.gone
+    world.sandbox.switch(faults=[])
+    items, error = world.apply(plan, hard=True, try_number=2)
+    assert (error, items["old1"][0]) == (None, "deleted")
+
+
+# -- the record
+
+
+def test_no_name_is_in_the_ledger(world, tmp_path):
+    world.sandbox.switch(soft_then_hard="works")
+    world.both()
+    world.days = 15
+    world.both()
+    world.days = 50
+    world.sandbox.put("replicas", {"replica_id": "older", "replica_name": "Zoe of old", "age": "4000d"})
+    assert world.both(PURGE, hard=True) == {"old1", "old2", "older"}
+    written = b"".join(path.read_bytes() for path in (tmp_path / "ledger").rglob("*.json"))
+    assert b'"older"' in written
+    for row in world.sandbox.state()["replicas"]:
+        name = row["replica_name"].encode()
+        assert name not in written
+        assert name.split()[0] not in written

@@ -1,0 +1,309 @@
+from __future__ import annotations
+
+import json
+import os
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.policy import LegalHolds
+from tavus_provider.storage.policy_files import check_policy, read_holds, read_policy
+
+NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
+POLICY = {
+    "name": "stale \N{GRINNING FACE}",
+    "expire": [{"rule": "old", "older_than": "90d", "grace": "14d"}],
+    "scope": {"exclude": ["\N{GRINNING FACE}*"]},
+    "legal_holds": {"file": "/holds.yaml", "max_age": "2d"},
+    "account": {"expect_present": ["r1"]},
+    "hard_delete_after": "30d",
+}
+YAML = """
+# what may go
+name: "stale \N{GRINNING FACE}"
+expire:
+  - {rule: old, older_than: 90d, grace: 14d}
+scope: {exclude: ["\N{GRINNING FACE}*"]}
+legal_holds: {file: /holds.yaml, max_age: 2d}
+account:
+  expect_present: [r1]
+hard_delete_after: 30d
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write a file and return where it is: ``file(content)``."""
+
+    def write(content, name="a policy.yaml"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return str(path)
+
+    return write
+
+
+def refusal(act, *arguments, **more):
+    with pytest.raises(TavusValidationError) as caught:
+        act(*arguments, **more)
+    said = str(caught.value)
+    assert "\n" not in said
+    assert said.isprintable()
+    return said
+
+
+# -- a policy
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(YAML, id="yaml"),
+        pytest.param(YAML.replace("\n", "\r\n"), id="yaml-of-windows"),
+        pytest.param("\ufeff" + YAML, id="with-a-byte-order-mark"),
+        pytest.param(json.dumps(POLICY), id="json-in-ascii"),
+        pytest.param(json.dumps(POLICY, ensure_ascii=False, indent=2), id="json"),
+        pytest.param(json.dumps(POLICY, indent="\t"), id="json-with-tabs"),
+    ],
+)
+@pytest.mark.parametrize("name", ["p.yaml", "p.json", "no ending"])
+def test_a_policy_is_read_from_yaml_and_json_alike(file, content, name):
+    assert read_policy(file(content, name)) == RetentionPolicy.read(POLICY)
+
+
+def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
+    assert read_policy(f"file://{file(YAML)}") == RetentionPolicy.read(POLICY)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(b"", "None is not a mapping with keys of: name, expire", id="empty"),
+        pytest.param("# nothing\n", "None is not a mapping", id="comment-only"),
+        pytest.param("just text", "'just text' is not a mapping", id="text"),
+        pytest.param("- a\n- b", "a list is not a mapping", id="list"),
+        pytest.param("{}", "expire: is missing", id="no-rule"),
+        pytest.param("expire: []", "expire: is empty, name at least one rule", id="no-rules"),
+        pytest.param(
+            "expire: [{older_than: 90}]", "expire.0.older_than: 90 has no unit, write 90d", id="unit"
+        ),
+        pytest.param("expire: [{older_than: }]", "expire.0.older_than: None is not a duration", id="blank"),
+        pytest.param(
+            "expire: [{older_than: ''}]", "expire.0.older_than: '' is not a duration", id="empty-text"
+        ),
+        pytest.param(
+            "expire: [{older_than: soon}]", "expire.0.older_than: 'soon' is not a duration", id="soon"
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d}]\nkepe: {}", "unknown key 'kepe'; known: name", id="unknown"
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d}]\nkeep: {protected: [r1]}", "keep: unknown key 'protected'", id="deep"
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d}]\nkeep: {protected_ids: [123456]}",
+            "keep.protected_ids.0: 123456 is not a replica id",
+            id="a-number-for-an-id",
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d}]\nlimits: {max_deletions: -1}", "limits.max_deletions: -1", id="limit"
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d, grace: 14d}]",
+            "name is missing: the schedule of a policy",
+            id="no-name",
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d}]\nkeep: {}\nkeep: {protected_ids: [r1]}",
+            "line 3, column 1: the key 'keep' stands twice",
+            id="key-twice",
+        ),
+        pytest.param(
+            '{"expire": [{"older_than": "90d"}], "keep": {}, "keep": {}}',
+            "the key 'keep' stands twice",
+            id="key-twice-in-json",
+        ),
+        pytest.param("a: b: c", "line 1, column 5: mapping values are not allowed here", id="no-yaml"),
+        pytest.param("expire: [", "line 1, column 10: expected the node content", id="cut"),
+        pytest.param('{"expire": [', "line 1, column 13: expected the node content", id="json-cut"),
+        pytest.param("a: !!python/object/apply:os.system [x]", "could not determine a constructor", id="tag"),
+        pytest.param("a: 1\n---\nb: 2", "line 2, column 1: but found another document", id="two-documents"),
+        pytest.param("? [a, b]\n: c", "line 1, column 3: found unhashable key", id="a-list-as-key"),
+        pytest.param("? {a: b}\n: c", "line 1, column 3: found unhashable key", id="a-mapping-as-key"),
+        pytest.param("at: 2026-13-45", "is not YAML or JSON", id="no-such-day"),
+        pytest.param("[" * 100_000, "is not YAML or JSON", id="nested"),
+        *(
+            pytest.param(text, "is not YAML or JSON", id=text)
+            for text in ("a: !!int ''", "a: !!float ''", "a: !!bool x", "a: !!timestamp x", "!!map [a, b]")
+        ),
+        pytest.param('{"a": NaN}', "unknown key 'a'", id="no-number"),
+        pytest.param(b"name: \xff", "is not text in UTF-8", id="latin-1"),
+        pytest.param(YAML.encode("utf-16"), "is not text in UTF-8", id="utf-16"),
+        pytest.param("a: \x00", "is not YAML", id="nul"),
+        pytest.param(b"#" * (2**20 + 1), "is larger than 1 MiB", id="large"),
+        pytest.param(
+            "expire: [{rule: a, older_than: 90d}, {rule: b, older_than: 180d}]",
+            "expire.1: rule 'b' can never decide, for whatever it matches is matched by rule 'a' before it",
+            id="a-rule-behind-another",
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d}]\nscope: {include: ['a*'], exclude: ['a*']}",
+            "scope: excludes all that it includes, so no rule can ever match",
+            id="nothing-in-scope",
+        ),
+        pytest.param(
+            "expire: [{older_than: 90d, status: [errror]}]",
+            "expire.0.status: 'errror' is not one of",
+            id="reason_code",
+        ),
+    ],
+)
+def test_what_is_no_policy_is_refused_in_one_line_that_names_the_file_and_the_place_in_it(
+    file, content, said
+):
+    location = file(content)
+    found = refusal(read_policy, location)
+    assert found.startswith(f"policy {location}: ")
+    assert said in found
+    assert len(found) < len(location) + 400
+
+
+@pytest.mark.parametrize(
+    ("location", "said"),
+    [
+        ("/no/such/file.yaml", "cannot be read (No such file or directory)"),
+        ("", "cannot be read ("),
+        ("odd://bucket/policy.yaml", "cannot be read (ValueError)"),
+        ("a\nb.yaml", "cannot be read (No such file or directory)"),
+        ("\x00", "cannot be read ("),
+    ],
+)
+def test_a_policy_that_is_not_there_is_named(location, said):
+    found = refusal(read_policy, location)
+    assert found.startswith("policy ")
+    assert said in found
+
+
+def test_a_folder_is_no_policy(tmp_path):
+    assert refusal(read_policy, str(tmp_path)) == f"policy {tmp_path}: cannot be read (Is a directory)"
+
+
+def test_an_alias_in_yaml_may_be_used_and_one_that_holds_itself_is_refused(file):
+    read = read_policy(file("expire: [&r {rule: a, older_than: 90d}, {<<: *r, rule: b, older_than: 9d}]"))
+    assert [(rule.rule, str(rule.older_than)) for rule in read.expire] == [("a", "90d"), ("b", "9d")]
+    assert "expire.0" in refusal(read_policy, file("expire: &a [*a]"))
+
+
+# -- legal holds
+
+
+def holds(location, max_age="2d"):
+    return LegalHolds(file=location, max_age=max_age)
+
+
+def dated(content, file, age=timedelta(0)):
+    location = file(content, "holds")
+    moment = (NOW - age).timestamp()
+    os.utime(location, (moment, moment))
+    return location
+
+
+@pytest.mark.parametrize(
+    ("content", "held"),
+    [
+        pytest.param("[r1, r2]", {"r1", "r2"}, id="list"),
+        pytest.param("- r1\n- r2\n- r1\n", {"r1", "r2"}, id="lines"),
+        pytest.param('["r1"]', {"r1"}, id="json"),
+        pytest.param("[]", set(), id="nobody"),
+        pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T11:00:00Z", {"r1"}, id="as-of"),
+        pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T13:00:00+02:00", {"r1"}, id="as-of-elsewhere"),
+        pytest.param('{"replica_ids": ["r1"], "as_of": "2026-08-31T11:00:00Z"}', {"r1"}, id="as-of-text"),
+        pytest.param("replica_ids: [r1]", {"r1"}, id="mapping"),
+        pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T12:04:59Z", {"r1"}, id="a-clock-ahead"),
+    ],
+)
+def test_who_is_held_is_read_from_a_list_or_a_mapping(file, content, held):
+    assert read_holds(holds(dated(content, file)), now=NOW) == held
+
+
+AS_OF = "replica_ids: [r1]\nas_of: "
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        pytest.param(
+            AS_OF + "2026-08-30T11:59:59Z", "as of 2026-08-30 11:59 UTC, 2 days ago, max_age is 2d", id="1"
+        ),
+        pytest.param(
+            AS_OF + "2026-09-01T12:05:01Z", "as of 2026-09-01 12:05 UTC, which lies ahead", id="ahead"
+        ),
+        pytest.param(AS_OF + "2026-09-01T11:00:00", "write a date with a time zone such as", id="no-zone"),
+        pytest.param(AS_OF + "2026-09-01", "write a date with a time zone such as", id="a-day"),
+        pytest.param(AS_OF + "yesterday", "write a date with a time zone such as", id="a-word"),
+        pytest.param(AS_OF, "write a date with a time zone such as", id="blank"),
+        pytest.param(AS_OF + "0001-01-01T00:00:00+14:00", "is not a readable date: write", id="year-0"),
+        pytest.param(AS_OF + "1788264000", "write a date with a time zone such as", id="a-number"),
+        pytest.param("", "is neither a list of ids nor a mapping with replica_ids", id="empty"),
+        pytest.param("replica_ids:", "is neither a list of ids nor a mapping with replica_ids", id="nothing"),
+        pytest.param("replica_ids: r1", "is neither a list of ids nor a mapping with replica_ids", id="text"),
+        pytest.param(
+            "{r1: held}", "is neither a list of ids nor a mapping with replica_ids", id="ids-as-keys"
+        ),
+        pytest.param("r1", "is neither a list of ids nor a mapping with replica_ids", id="one-word"),
+        pytest.param(
+            "replica_ids: [r1]\nuntil: 2027", "unknown key 'until'; known: replica_ids, as_of", id="key"
+        ),
+        pytest.param("[r1, 'r 2']", "replica_id 'r 2' ", id="no-id"),
+        pytest.param("[r1, 12345]", "replica_id ", id="a-number-for-an-id"),
+        pytest.param("[r1, none]", "replica_id ", id="none"),
+        pytest.param("[r1, [r2]]", "replica_id ", id="a-list-for-an-id"),
+        pytest.param("[r1, ", "line 1, column 6", id="cut"),
+        pytest.param(b"- r1\n- \xe4", "is not text in UTF-8", id="latin-1"),
+    ],
+)
+def test_where_it_is_not_known_who_is_held_nothing_may_be_deleted(file, content, said):
+    location = dated(content, file)
+    found = refusal(read_holds, holds(location), now=NOW)
+    assert found.startswith(f"legal_holds {location}: ")
+    assert said in found
+    assert found.endswith("; it is not known who is held, nothing may be deleted")
+
+
+@pytest.mark.parametrize(("age", "good"), [(0, True), (2, True), (2.001, False), (-1, False)])
+def test_without_as_of_the_time_of_the_file_counts(file, age, good):
+    location = dated("[r1]", file, timedelta(days=age))
+    if good:
+        assert read_holds(holds(location), now=NOW) == {"r1"}
+    else:
+        assert " UTC, " in refusal(read_holds, holds(location), now=NOW)
+
+
+def test_a_list_that_is_not_there_is_no_empty_list(tmp_path):
+    said = refusal(read_holds, holds(str(tmp_path / "none")), now=NOW)
+    assert "cannot be read (No such file or directory); it is not known who is held" in said
+    assert "Is a directory" in refusal(read_holds, holds(str(tmp_path)), now=NOW)
+
+
+def test_a_storage_that_keeps_no_times_needs_as_of():
+    import fsspec
+    from airflow.sdk.io import attach
+
+    fs = fsspec.filesystem("memory")
+    attach("memory", fs=fs)
+    fs.pipe_file("/holds/list", b"[r1]")
+    fs.pipe_file("/holds/dated", b"{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
+    said = refusal(read_holds, holds("memory://holds/list"), now=NOW)
+    assert "its storage does not say when it was written: add as_of to it" in said
+    assert read_holds(holds("memory://holds/dated"), now=NOW) == {"r1"}
+
+
+def test_a_key_in_the_location_of_a_file_is_not_shown():
+    location = "s3://AKIAXXX:hunter2-word@bucket/policy.yaml"
+    for said in (refusal(read_policy, location), refusal(check_policy, location)):
+        assert "hunter2-word" not in said
+        assert "//***@bucket/policy.yaml" in said
+    said = refusal(read_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
+    assert "hunter2-word" not in said
