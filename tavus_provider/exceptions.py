@@ -20,12 +20,14 @@ request carries the API key.
 
 from __future__ import annotations
 
+from tavus_provider.outcomes import Outcome
+
 
 class TavusError(Exception):
     """
     Base of all errors raised by this package.
 
-    ``outcome`` is what the error means for the id that was to be deleted, in the words of a report.
+    ``outcome`` is what the error means for the id that was to be deleted.
 
     :param message: what was tried, what came back, what to do next; never the API key
     :param status: HTTP status of the answer, if there was one
@@ -33,7 +35,7 @@ class TavusError(Exception):
     :param request_id: the id which the server gave its answer, if any
     """
 
-    outcome = "not_attempted"
+    outcome: Outcome = Outcome.NOT_ATTEMPTED
 
     def __init__(
         self,
@@ -64,13 +66,13 @@ class LedgerUnavailableError(TavusError):
 class ReplicaNotFoundError(TavusError):
     """Tavus does not know this replica: it never existed, is gone, or belongs to another account."""
 
-    outcome = "already_gone"
+    outcome = Outcome.ALREADY_GONE
 
 
 class TavusRequestRejectedError(TavusError):
     """Tavus refused the request; it was not applied and repeating it cannot help."""
 
-    outcome = "failed"
+    outcome = Outcome.FAILED
 
 
 class TavusAuthError(TavusRequestRejectedError):
@@ -80,13 +82,13 @@ class TavusAuthError(TavusRequestRejectedError):
 class TavusRetryableError(TavusError):
     """The request was certainly not applied, and a later try may succeed."""
 
-    outcome = "failed"
+    outcome = Outcome.FAILED
 
 
 class TavusOutcomeUnknownError(TavusError):
     """The request left, and no trustworthy answer came back: it may have been applied."""
 
-    outcome = "unknown"
+    outcome = Outcome.UNKNOWN
 
 
 class TavusInvalidResponseError(TavusError):
