@@ -66,6 +66,7 @@ import http
 import ipaddress
 import json
 import re
+import select
 import signal
 import socket
 import sys
@@ -656,6 +657,8 @@ class Sandbox:
         self._lock = threading.RLock()
         self._place = (host, port)
         self._server: _Server | None = None
+        # Across resets, unlike the numbers of requests: hence identities of log entries.
+        self._pending: set[int] = set()
         self.url = ""
         self.reset()
 
@@ -703,6 +706,16 @@ class Sandbox:
             self._seen = 0
             self._open: set[int] = set()
             self._started = time.monotonic()
+
+    def wait_until_idle(self, timeout: float = 60.0) -> None:
+        """Wait until no request that a client has sent can still change the world.
+
+        For a test that stopped its client: what the client sent before may not be read yet.
+
+        :param timeout: seconds after which TimeoutError is raised
+        """
+        if self._server is not None:
+            self._server.wait_until_idle(lambda: not self._pending, timeout)
 
     def replica_ids(self) -> list[str]:
         """The ids that are not deleted, stock replicas among them."""
@@ -815,6 +828,7 @@ class Sandbox:
                     return
                 if fault.when == "after":
                     await answer(keep)
+                    self._pending.discard(id(entry))
                 await asyncio.sleep(fault.delay)
                 if fault.close:
                     await _hang_up(receive, send)
@@ -826,6 +840,7 @@ class Sandbox:
                     await tell(message)
             finally:
                 self._open.discard(entry["n"])
+                self._pending.discard(id(entry))
 
         return gate
 
@@ -849,6 +864,7 @@ class Sandbox:
             "effect": None,
         }
         self._requests.append(entry)
+        self._pending.add(id(entry))
         return entry
 
 
@@ -869,6 +885,7 @@ class _Server(uvicorn.Server):
             proxy_headers=False, server_header=False, date_header=False, timeout_keep_alive=75,
         )  # fmt: skip
         super().__init__(config)
+        self._listener = listener
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
         self._halt = asyncio.Event()
         self._thread = threading.Thread(target=self._run, args=(listener,), daemon=True, name="tavus-sandbox")
@@ -886,6 +903,27 @@ class _Server(uvicorn.Server):
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._halt.set)
         self._thread.join()
+
+    def wait_until_idle(self, nothing_pending: Callable[[], bool], timeout: float) -> None:
+        asyncio.run_coroutine_threadsafe(
+            asyncio.wait_for(self._until_idle(nothing_pending), timeout), self._loop
+        ).result()
+
+    async def _until_idle(self, nothing_pending: Callable[[], bool]) -> None:
+        # An accepted connection, and then its request, needs a few passes of the loop to become visible.
+        quiet = 0
+        while quiet < 10:
+            await asyncio.sleep(0 if quiet else 0.001)
+            quiet = quiet + 1 if nothing_pending() and not self._unread() else 0
+
+    def _unread(self) -> bool:
+        """Whether a connection waits to be accepted, or one has bytes or its end waiting to be read."""
+        connections = [getattr(one, "transport") for one in self.server_state.connections]  # noqa: B009
+        poll = select.poll()
+        for listed in (self._listener, *(one.get_extra_info("socket") for one in connections)):
+            if listed is not None and listed.fileno() >= 0:
+                poll.register(listed, select.POLLIN)
+        return bool(poll.poll(0))
 
     async def main_loop(self) -> None:
         self._ready.set_result(asyncio.get_running_loop())

@@ -855,3 +855,34 @@ def test_it_answers_as_the_vendors_document_says(tavus: Sandbox) -> None:
                 bounded(hypothesis.given(cases)(check))()
     assert len(seen) == 14
     assert all(statuses & {200, 204} and 401 in statuses for statuses in seen.values()), seen
+
+
+def test_wait_until_idle_covers_requests_whose_client_is_gone(tavus):
+    tavus.switch(latency=0.05)
+    first, *others = tavus.replica_ids()[:20]
+    for replica_id in (first, *others):
+        with socket.create_connection(("127.0.0.1", int(tavus.url.rpartition(":")[2]))) as client:
+            request = (
+                f"DELETE /v2/replicas/{replica_id} HTTP/1.1\r\nHost: x\r\nx-api-key: {tavus.key}\r\n\r\n"
+            )
+            client.sendall(request.encode())
+    tavus.wait_until_idle()
+    assert {row["replica_id"] for row in tavus.state()["deletes"]} == {first, *others}
+
+
+def test_wait_until_idle_does_not_wait_for_a_response_that_follows_its_effect(tavus):
+    tavus.switch(faults=[{"method": "DELETE", "delay": 300, "when": "after"}])
+    replica_id = tavus.replica_ids()[0]
+    with socket.create_connection(("127.0.0.1", int(tavus.url.rpartition(":")[2]))) as client:
+        request = f"DELETE /v2/replicas/{replica_id} HTTP/1.1\r\nHost: x\r\nx-api-key: {tavus.key}\r\n\r\n"
+        client.sendall(request.encode())
+        tavus.wait_until_idle()
+        assert [row["replica_id"] for row in tavus.state()["deletes"]] == [replica_id]
+
+
+def test_wait_until_idle_raises_where_a_request_is_not_answered_in_time(tavus):
+    tavus.switch(latency=300)
+    with socket.create_connection(("127.0.0.1", int(tavus.url.rpartition(":")[2]))) as client:
+        client.sendall(b"GET /v2/replicas HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            tavus.wait_until_idle(timeout=0.05)
