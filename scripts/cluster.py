@@ -298,12 +298,13 @@ class Api:
 
 def half_done(api: Api, tavus: str) -> str | None:
     """The worker of a batch of which some and not all deletes have reached the sandbox, if there is one."""
-    from tavus_provider.storage.ledger import root, verify
+    from tavus_provider.storage.ledger import ledger_root
+    from tavus_provider.storage.ledger_verify import verify
 
     gone = {row["replica_id"] for row in state(tavus)["deletes"]}
     under_way = {
-        one.began["map_index"]
-        for one in verify(root())[0]
+        one.begin_record["map_index"]
+        for one in verify(ledger_root())[0]
         if not one.closed and 10 <= len(one.intended & gone) <= BATCH_SIZE // 2
     }
     for instance in api.instances():
@@ -314,7 +315,8 @@ def half_done(api: Api, tavus: str) -> str | None:
 
 def judge(api: Api, tavus: str, expired: set[str], young: set[str], killed: str) -> None:
     """Compare what the sandbox saw with what was to go, and with what the reports and the ledger say."""
-    from tavus_provider.storage.ledger import differences, root, verify
+    from tavus_provider.storage.ledger import ledger_root
+    from tavus_provider.storage.ledger_verify import compare_report, verify
 
     seen = state(tavus)
     often = Counter(row["replica_id"] for row in seen["deletes"])
@@ -350,11 +352,11 @@ def judge(api: Api, tavus: str, expired: set[str], young: set[str], killed: str)
     by = ", ".join(f"{host} {n}" for host, n in sorted(done.items()))
     say(f"Batches done: {by}; {again} had to be tried again.")
 
-    tries, findings = verify(root())
+    tries, findings = verify(ledger_root())
     # The record that was being written when the power went is torn, as it would be on any disk.
     torn = [finding for finding in findings if "not written whole" in finding]
     check(len(torn) <= 2 and torn == findings, f"the ledger says: {findings[:3]}")
-    differ = differences(tries, summary)
+    differ = compare_report(tries, summary)
     check(not differ, f"summary and ledger differ: {differ[:3]}")
     say(f"The ledger holds {len(tries)} tries, and agrees with the summary.")
 

@@ -26,7 +26,7 @@ import pytest
 import requests
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.storage.ledger import differences, verify
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 ROOT = Path(__file__).parents[1]
 PATIENCE = 420
@@ -204,8 +204,8 @@ def test_a_rejected_purge_deletes_nothing_and_an_approved_one_exactly_what_was_s
 
     tries, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
     assert findings == []
-    assert differences(tries, report) == []
-    begun = [one.began for one in tries if one.began.get("plan_digest") == plan["digest"]]
+    assert compare_report(tries, report) == []
+    begun = [one.begin_record for one in tries if one.begin_record.get("plan_digest") == plan["digest"]]
     assert [began["task_id"] for began in begun] == ["approve", "apply"]
     assert (begun[0]["approved_by"], begun[1]["approved_digest"]) == ("admin", plan["digest"])
 
@@ -587,11 +587,11 @@ def finished_after_the_kill(airflow: Airflow, run: str, planned: set[str]) -> di
     report = airflow.xcom(run, "apply")
     assert {item["replica_id"] for item in report["items"]} == planned
     tries, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
-    assert differences(tries, report) == []
+    assert compare_report(tries, report) == []
     killed, last = (
-        one for one in tries if one.began.get("plan_digest") == report["plan_digest"] and one.intended
+        one for one in tries if one.begin_record.get("plan_digest") == report["plan_digest"] and one.intended
     )
-    assert (killed.began["try_number"], last.began["try_number"]) == (1, 2)
+    assert (killed.begin_record["try_number"], last.begin_record["try_number"]) == (1, 2)
     assert (killed.closed, last.closed) == (False, True)
     assert not [finding for finding in findings if killed.name not in finding]
     return {item["replica_id"]: item for item in report["items"]}

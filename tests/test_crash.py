@@ -19,8 +19,9 @@ from tavus_provider.exceptions import PlanRejectedError, TavusError
 from tavus_provider.execution.executor import MANY, OUTCOMES, RED, Application, read_account
 from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.engine import RetentionPolicy
-from tavus_provider.storage.history import known_of
-from tavus_provider.storage.ledger import Ledger, differences, verify, work_of
+from tavus_provider.storage.history import read_history
+from tavus_provider.storage.ledger import Ledger, job_name
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 POLICY = RetentionPolicy.read(
     {
@@ -220,22 +221,22 @@ class AnyOrder(RuleBasedStateMachine):
         return {replica.replica_id for replica in self.hook.list_replicas()}
 
     def known(self, at):
-        return known_of(POLICY, self.ledger, now=at)
+        return read_history(POLICY, self.ledger, now=at)
 
     def try_once(self, run, fuse=None, torn=False):
         run.tries += 1
-        work = work_of("plan", self.plan["digest"])
-        tries = [one for one in self.ledger.tries(work) if "intent" in one.began]
+        work = job_name("plan", self.plan["digest"])
+        tries = [one for one in self.ledger.attempts(work) if "intent" in one.begin_record]
         earlier: dict[str, str | None] = {}
         for one in tries:
-            if one.began["run_id"] == run.name:
+            if one.begin_record["run_id"] == run.name:
                 earlier |= dict.fromkeys(one.intended - earlier.keys()) | one.outcomes
         fuse = fuse or Fuse(-1)
 
         def begin(**fields):
             named = {one.name: one.last_digest for one in tries}
-            more = {"run_id": run.name, "hard": self.hard, "earlier": named, **fields}
-            return Crashing(fuse.step(lambda: self.ledger.begin(work, **more)), fuse)
+            more = {"run_id": run.name, "hard": self.hard, "prior_attempts": named, **fields}
+            return Crashing(fuse.step(lambda: self.ledger.begin_attempt(work, **more)), fuse)
 
         def step(name):
             real = getattr(self.hook, name)
@@ -267,7 +268,7 @@ class AnyOrder(RuleBasedStateMachine):
             except Killed:
                 return error, report
             if report["ledger"]:
-                assert differences(verify(self.folder)[0], report) == []
+                assert compare_report(verify(self.folder)[0], report) == []
         elif torn and application.record is not None:
             tear(application.record.entry)
         return error, report

@@ -21,7 +21,8 @@ import pytest
 
 from tavus_provider.execution.executor import OUTCOMES
 from tavus_provider.operators.tavus import PlanRetentionOperator
-from tavus_provider.storage.ledger import differences, root, verify
+from tavus_provider.storage.ledger import ledger_root
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 MANY = 12
 POLICY = {
@@ -68,7 +69,7 @@ def run(job):
 
 def warm_up():  # so that no fork has to import again what is imported late
     try:
-        ledger.Ledger("x", "x").begin("x").close()
+        ledger.Ledger("x", "x").begin_attempt("x").close()
         job = {"env": {}, "plan": {"hard": False, "digest": ""}, "concurrency": 1, "run_id": "x",
                "signal_in_the_reading": 0}
         run(job | {"try_number": 1, "report": "x"})
@@ -191,7 +192,7 @@ class Batch:
                 assert item["replica_id"] not in deleted
             if item["outcome"] == "already_gone":  # nobody else was at work
                 assert "gone, perhaps by an earlier try of this task" in item["detail"]
-        assert differences(verify(root())[0], report) == []
+        assert compare_report(verify(ledger_root())[0], report) == []
 
 
 def until(condition):
@@ -240,7 +241,7 @@ def test_a_run_killed_at_any_request_is_finished_by_the_next_and_nothing_is_lost
     assert set(running.deletes()) == running.planned
     assert {i for i, outcome in running.outcomes.items() if outcome == "deleted"} >= running.planned - before
     assert set(running.outcomes.values()) <= {"deleted", "confirmed", "already_gone"}
-    tries, findings = verify(root())
+    tries, findings = verify(ledger_root())
     assert tries[-1].closed
     assert all("record" in finding and tries[-1].name not in finding for finding in findings)
     count = running.seen
@@ -255,10 +256,12 @@ def test_what_was_recorded_before_the_kill_is_said_to_be_our_own_and_the_rest_pe
     late = {"method": "DELETE", "path": "/v2/replicas/old03", "delay": 1.1}
     never = {"method": "DELETE", "path": "/v2/replicas/old07", "delay": 50, "when": "after"}
     running.sandbox.switch(faults=[late, never])
-    code = running.run(concurrency=1, stop_after=4 + 8, when=lambda: "old03" in verify(root())[0][0].outcomes)
+    code = running.run(
+        concurrency=1, stop_after=4 + 8, when=lambda: "old03" in verify(ledger_root())[0][0].outcomes
+    )
     assert code == -signal.SIGKILL
     until(lambda: set(running.deletes()) == running.planned)
-    (killed,) = verify(root())[0]
+    (killed,) = verify(ledger_root())[0]
     recorded = set(killed.outcomes)
     assert running.run(concurrency=1) == 0
     running.check_truth()
@@ -300,7 +303,7 @@ def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_
         if outcome in ("deleted", "confirmed")
     )
     assert claims == Counter(running.planned)
-    assert verify(root())[1] == []
+    assert verify(ledger_root())[1] == []
 
 
 # -- stopped politely
@@ -329,7 +332,7 @@ def test_a_task_that_is_stopped_starts_no_further_delete_and_pushes_a_true_repor
     assert counts["not_attempted"] >= 60 - 30 - concurrency
     assert counts["deleted"] + counts["unknown"] + counts["not_attempted"] == 60
     assert set(running.deletes()) == {i for i, o in running.outcomes.items() if o != "not_attempted"}
-    assert verify(root())[1] == []
+    assert verify(ledger_root())[1] == []
     running.sandbox.switch(faults=[])
     assert running.run(concurrency=concurrency) == 0
     running.check_truth()

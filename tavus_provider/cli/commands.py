@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from tavus_provider.storage.policy_files import check_policy
+    from tavus_provider.storage.policy_files import find_policy_problems
 
-    findings = check_policy(arguments.policy)
+    findings = find_policy_problems(arguments.policy)
     for finding in findings:
         _say(f"{arguments.policy}: {finding}")
     if not findings:
@@ -159,13 +159,14 @@ def _simulate(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from tavus_provider.storage.ledger import differences, root, verify
+    from tavus_provider.storage.ledger import ledger_root
+    from tavus_provider.storage.ledger_verify import compare_report, verify
 
     report = None if arguments.report is None else _report(arguments.report)
-    place = root()
+    place = ledger_root()
     tries, findings = verify(place)
     if report is not None:
-        findings += differences(tries, report)
+        findings += compare_report(tries, report)
     if arguments.output == "table":
         for finding in findings:
             _say(escape_line(finding, 1_000))
@@ -185,7 +186,7 @@ def _read(arguments: argparse.Namespace) -> tuple[RetentionPolicy, Account]:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from tavus_provider.execution.executor import read_account
     from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.storage.history import known_of
+    from tavus_provider.storage.history import read_history
     from tavus_provider.storage.ledger import Ledger
     from tavus_provider.storage.policy_files import read_policy
 
@@ -198,7 +199,7 @@ def _read(arguments: argparse.Namespace) -> tuple[RetentionPolicy, Account]:
 
         def known(now: datetime) -> Known:
             try:
-                return known_of(policy, ledger, now=now)
+                return read_history(policy, ledger, now=now)
             except TavusValidationError as error:
                 fault = str(error)
             raise PlanRejectedError(fault)

@@ -169,45 +169,47 @@ class ApplyRetentionOperator(TavusOperator):
     ) -> Application:
         from tavus_provider.execution.executor import Application
         from tavus_provider.retention.engine import RetentionPolicy
-        from tavus_provider.storage.history import known_of
-        from tavus_provider.storage.ledger import work_of
+        from tavus_provider.storage.history import read_history
+        from tavus_provider.storage.ledger import job_name
 
         ledger, who, policy = self.ledger, task_identity(context), RetentionPolicy.read(plan["policy"])
         if self.hard:
-            ledger.demand_shared("a permanent delete")
-        work = work_of("plan", plan["digest"])
-        tries = ledger.tries(work)
+            ledger.require_shared("a permanent delete")
+        work = job_name("plan", plan["digest"])
+        tries = ledger.attempts(work)
         ids = {row["replica_id"] for row in rows}
         own = ("dag_id", "run_id", "task_id", "map_index")
         part = {} if batch is None else {"batch": batch.as_json()}
         # Those of other batches go on while this one runs, so they are not what came before it.
         before = [
-            one for one in tries if "intent" in one.began and one.began.get("batch") == part.get("batch")
+            one
+            for one in tries
+            if "intent" in one.begin_record and one.begin_record.get("batch") == part.get("batch")
         ]
-        earlier = _left_by(one for one in before if all(one.began[key] == who[key] for key in own))
+        earlier = _left_by(one for one in before if all(one.begin_record[key] == who[key] for key in own))
         return Application(
             plan,
             self.hook,
             concurrency=self.hook.transport.extras.concurrency,
             now=base.now,
             log=lambda line: self.log.info("%s", line),
-            begin=lambda **fields: ledger.begin(
+            begin=lambda **fields: ledger.begin_attempt(
                 work,
                 **who,
                 hard=self.hard,
                 plan_digest=plan["digest"],
                 policy_digest=plan["policy_digest"],
                 approved_digest=self.approved_digest,
-                earlier={one.name: one.last_digest for one in before},
+                prior_attempts={one.name: one.last_digest for one in before},
                 **part,
                 **fields,
             ),
-            known=lambda now: known_of(policy, ledger, now=now),
+            known=lambda now: read_history(policy, ledger, now=now),
             earlier=earlier,
             earlier_tries=try_number(context) > 1,
             begun_before=any(not ids.isdisjoint(one.intended) for one in tries),
             rows=rows,
-            carried=lambda: _left_by(ledger.tries(work)),
+            carried=lambda: _left_by(ledger.attempts(work)),
         )
 
 
@@ -278,17 +280,17 @@ class SummarizeRetentionOperator(BaseOperator):
     def execute(self, context: Context) -> Report:
         """Return the report."""
         from tavus_provider.planning.batches import summarize
-        from tavus_provider.storage.ledger import Ledger, work_of
+        from tavus_provider.storage.ledger import Ledger, job_name
 
         with final_errors_do_not_retry():
             plan = unchanged(opened(self.plan))
             ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
-            work = work_of("plan", plan["digest"])
+            work = job_name("plan", plan["digest"])
             report = summarize(
                 plan,
                 self.reports or (),
-                recorded=_left_by(ledger.tries(work)),
-                ledger=f"{ledger.place}/{work}",
+                recorded=_left_by(ledger.attempts(work)),
+                ledger=f"{ledger.account_folder}/{work}",
             )
             report = _say(self.log, context, report, plan)
             push(context, "return_value", report)

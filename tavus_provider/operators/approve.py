@@ -89,11 +89,11 @@ class ApproveRetentionOperator(ApprovalOperator):
         return answer
 
     def _record(self, context: Context, event: Mapping[str, Any]) -> None:
-        from tavus_provider.storage.ledger import Ledger, work_of
+        from tavus_provider.storage.ledger import Ledger, job_name
 
         by = event.get("responded_by_user") or {}
-        entry = Ledger(self.plan["origin"], self.plan["tavus_conn_id"]).begin(
-            work_of("plan", self.plan["digest"]),
+        entry = Ledger(self.plan["origin"], self.plan["tavus_conn_id"]).begin_attempt(
+            job_name("plan", self.plan["digest"]),
             **task_identity(context),
             hard=True,
             plan_digest=self.plan["digest"],

@@ -131,24 +131,24 @@ class DeleteReplicaOperator(TavusOperator):
     @contextlib.contextmanager
     def _recorded(self, context: Context, replica_id: str) -> Iterator[tuple[dict[str, str], bool]]:
         """Record the intent before and the outcome after; tell if an earlier try may have sent its delete."""
-        from tavus_provider.storage.ledger import work_of
+        from tavus_provider.storage.ledger import job_name
 
         ledger, who = self.ledger, task_identity(context)
         if self.hard:
-            ledger.demand_shared("a permanent delete")
-        work = work_of("delete", who["dag_id"], who["run_id"], who["task_id"], who["map_index"])
-        tries = ledger.tries(work)
+            ledger.require_shared("a permanent delete")
+        work = job_name("delete", who["dag_id"], who["run_id"], who["task_id"], who["map_index"])
+        tries = ledger.attempts(work)
         begun_before = any(
             replica_id in one.intended
             and one.outcomes.get(replica_id, "unknown") not in ("failed", "already_gone", "not_attempted")
             for one in tries
         )
-        entry = ledger.begin(
+        entry = ledger.begin_attempt(
             work,
             **who,
             hard=self.hard,
             intent=[replica_id],
-            earlier={one.name: one.last_digest for one in tries},
+            prior_attempts={one.name: one.last_digest for one in tries},
         )
         outcomes = {replica_id: "unknown"}
         try:
@@ -210,8 +210,8 @@ def _refuse_if_held(replica_id: str) -> None:
     location = conf.get("tavus", "policy", fallback="")
     if not location:
         return
-    from tavus_provider.storage.policy_files import read_holds, read_policy
+    from tavus_provider.storage.policy_files import read_legal_holds, read_policy
 
     holds = read_policy(location).legal_holds
-    if holds is not None and replica_id in read_holds(holds, now=base.now()):
+    if holds is not None and replica_id in read_legal_holds(holds, now=base.now()):
         raise PlanRejectedError(f"replica {replica_id} is under legal hold; nothing was deleted")

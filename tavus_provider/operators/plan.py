@@ -91,8 +91,8 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.execution.executor import read_account
         from tavus_provider.planning.plan import make_plan, verdict_rows
         from tavus_provider.rendering.tables import decision_sentence, decision_table
-        from tavus_provider.storage.history import known_of
-        from tavus_provider.storage.plan_store import as_xcom
+        from tavus_provider.storage.history import read_history
+        from tavus_provider.storage.plan_store import to_xcom
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.tavus_conn_id }}"
@@ -105,9 +105,9 @@ class PlanRetentionOperator(TavusOperator):
                 ("hard_delete_after", policy.hard_delete_after is not None),
             ):
                 if asked:
-                    ledger.demand_shared(what)
+                    ledger.require_shared(what)
             account = read_account(
-                self.hook, policy, now=base.now, known=lambda now: known_of(policy, ledger, now=now)
+                self.hook, policy, now=base.now, known=lambda now: read_history(policy, ledger, now=now)
             )
             decision = account.decide(policy, hard=self.hard)
             for line in decision_table(decision, now=account.now):
@@ -126,7 +126,7 @@ class PlanRetentionOperator(TavusOperator):
             if policy.has_grace and not dry_run:
                 self._reschedule(context, policy, account, decision)
             push(context, "verdicts", verdict_rows(decision))
-            pushed = as_xcom(plan)
+            pushed = to_xcom(plan)
             if pushed is not plan:
                 self.log.info("The plan is too large for an XCom, it lies at %s", pushed["plan_at"])
             if decision.breach and not dry_run:
@@ -148,10 +148,10 @@ class PlanRetentionOperator(TavusOperator):
         self, context: Context, policy: RetentionPolicy, account: Account, decision: Decision
     ) -> None:
         from tavus_provider.retention.policy import Narrow
-        from tavus_provider.storage.history import reschedule
+        from tavus_provider.storage.history import record_schedule
 
         unnarrowed = policy.model_copy(update={"narrow": Narrow()})
-        new = reschedule(
+        new = record_schedule(
             self.ledger,
             policy,
             decision,

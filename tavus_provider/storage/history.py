@@ -14,13 +14,13 @@ from typing import Any
 
 from tavus_provider.retention.context import Known
 from tavus_provider.retention.engine import Decision, RetentionPolicy
-from tavus_provider.storage.ledger import Ledger, work_of
-from tavus_provider.storage.policy_files import read_holds
+from tavus_provider.storage.ledger import Ledger, job_name
+from tavus_provider.storage.policy_files import read_legal_holds
 
 _GONE = {"deleted", "confirmed"}
 
 
-def known_of(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known:
+def read_history(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known:
     """
     Read what is known beside the account.
 
@@ -28,7 +28,7 @@ def known_of(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
     return Known(
-        held=frozenset() if policy.legal_holds is None else read_holds(policy.legal_holds, now=now),
+        held=frozenset() if policy.legal_holds is None else read_legal_holds(policy.legal_holds, now=now),
         scheduled=_schedule(ledger, policy) if policy.has_grace else {},
         soft_deleted=soft_deleted(ledger),
     )
@@ -43,21 +43,21 @@ def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
     softly: dict[str, datetime] = {}
     for_good: set[str] = set()
     begun: defaultdict[str, set[str]] = defaultdict(set)
-    tries = [*ledger.all_attempts("plan"), *ledger.all_attempts("delete")]
-    for one in sorted(tries, key=lambda one: str(one.began.get("at"))):
+    tries = [*ledger.attempts_of_kind("plan"), *ledger.attempts_of_kind("delete")]
+    for one in sorted(tries, key=lambda one: str(one.begin_record.get("at"))):
         work, outcomes = one.name.rpartition("/")[0], one.outcomes
         gone = {replica_id for replica_id, outcome in outcomes.items() if outcome in _GONE}
         gone |= {i for i in begun[work] if outcomes.get(i) == "already_gone"}
         begun[work] |= {i for i in one.intended if outcomes.get(i, "unknown") == "unknown"}
-        if gone and one.began["hard"]:
+        if gone and one.begin_record["hard"]:
             for_good |= gone
         elif gone:
             # The first counts: a later try of the same task repeats what was done by an earlier one.
-            softly = dict.fromkeys(gone, datetime.fromisoformat(one.began["at"])) | softly
+            softly = dict.fromkeys(gone, datetime.fromisoformat(one.begin_record["at"])) | softly
     return {replica_id: at for replica_id, at in softly.items() if replica_id not in for_good}
 
 
-def reschedule(
+def record_schedule(
     ledger: Ledger,
     policy: RetentionPolicy,
     decision: Decision,
@@ -83,11 +83,11 @@ def reschedule(
         replica_id: known.scheduled.get(replica_id, now)
         for replica_id in due | (left_out & known.scheduled.keys())
     }
-    work = work_of("schedule", policy.name)
-    entry = ledger.begin(
+    work = job_name("schedule", policy.name)
+    entry = ledger.begin_attempt(
         work,
         **context,
-        earlier={one.name: one.last_digest for one in ledger.tries(work)[-1:]},
+        prior_attempts={one.name: one.last_digest for one in ledger.attempts(work)[-1:]},
         policy_digest=policy.digest,
         scheduled={replica_id: at.isoformat() for replica_id, at in since.items()},
         cancelled=sorted(known.scheduled.keys() - since.keys()),
@@ -97,8 +97,8 @@ def reschedule(
 
 
 def _schedule(ledger: Ledger, policy: RetentionPolicy) -> dict[str, datetime]:
-    tries = [one for one in ledger.tries(work_of("schedule", policy.name)) if one.records or one.flaws]
+    tries = [one for one in ledger.attempts(job_name("schedule", policy.name)) if one.records or one.flaws]
     if not tries or tries[-1].flaws:
         return {}  # of a damaged schedule nothing is believed: every grace begins again
-    scheduled = tries[-1].began.get("scheduled", {})
+    scheduled = tries[-1].begin_record.get("scheduled", {})
     return {replica_id: datetime.fromisoformat(at) for replica_id, at in scheduled.items()}

@@ -28,7 +28,7 @@ from typing import Any
 from airflow.configuration import AIRFLOW_HOME, conf
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_digest, canonical_json, digest_of, seal
+from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
 
 _LOCAL = {"", "file", "local"}
@@ -36,7 +36,6 @@ PLANS = "_plans"
 """Folder below the root that is no host's."""
 
 _LOCAL_EXECUTORS = {"LocalExecutor", "SequentialExecutor"}
-_NOT_CLOSED = "is not closed: it is still running, was stopped, or its last records were removed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Attempt:
     flaws: tuple[str, ...] = ()
 
     @property
-    def began(self) -> Mapping[str, Any]:
+    def begin_record(self) -> Mapping[str, Any]:
         """The first record: who did what, and what was intended; empty if there is none."""
         return self.records[0] if self.records else {}
 
@@ -71,7 +70,7 @@ class Attempt:
     @property
     def intended(self) -> frozenset[str]:
         """The ids whose delete was about to be sent."""
-        return frozenset(self.began.get("intent", ()))
+        return frozenset(self.begin_record.get("intent", ()))
 
     @property
     def outcomes(self) -> dict[str, str]:
@@ -127,7 +126,7 @@ class AttemptWriter:
         self.write("end", records=self._count + 1, **fields)
 
 
-def root() -> ObjectStoragePath:
+def ledger_root() -> ObjectStoragePath:
     """Return the root of the ledger: ``[tavus] ledger``, or a folder under ``AIRFLOW_HOME``."""
     return ObjectStoragePath(conf.get("tavus", "ledger", fallback="") or f"{AIRFLOW_HOME}/tavus-ledger")
 
@@ -143,34 +142,34 @@ class Ledger:
 
     origin: str
     tavus_conn_id: str
-    root: ObjectStoragePath = field(default_factory=root)
+    root: ObjectStoragePath = field(default_factory=ledger_root)
 
-    def begin(self, work: str, **fields: Any) -> AttemptWriter:
+    def begin_attempt(self, work: str, **fields: Any) -> AttemptWriter:
         """
         Open a try of its own and write its first record.
 
-        :param work: see :func:`work_of`
+        :param work: see :func:`job_name`
         :raises LedgerUnavailableError: if it could not be written
         """
-        name = f"{self.place}/{work}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        name = f"{self.account_folder}/{work}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
         entry = AttemptWriter(self.root / name, name)
         entry.write("begin", origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
         return entry
 
-    def tries(self, work: str) -> list[Attempt]:
+    def attempts(self, work: str) -> list[Attempt]:
         """
         Return the tries of one work, in the order in which they began.
 
         :raises LedgerUnavailableError: if they could not be read
         """
-        return read_attempts(self.root, [f"{self.place}/{work}"])
+        return read_attempts(self.root, [f"{self.account_folder}/{work}"])
 
-    def all_attempts(self, kind: str) -> list[Attempt]:
+    def attempts_of_kind(self, kind: str) -> list[Attempt]:
         """Return the tries of all works of one kind (``plan``, ``delete``), in the order they began."""
-        works = [name for name in _names(self.root / self.place) if name.startswith(f"{kind}-")]
-        return read_attempts(self.root, [f"{self.place}/{work}" for work in works])
+        works = [name for name in list_names(self.root / self.account_folder) if name.startswith(f"{kind}-")]
+        return read_attempts(self.root, [f"{self.account_folder}/{work}" for work in works])
 
-    def demand_shared(self, what: str) -> None:
+    def require_shared(self, what: str) -> None:
         """
         Refuse what would be forgotten: a task on another machine would not find a local record.
 
@@ -188,12 +187,12 @@ class Ledger:
             )
 
     @property
-    def place(self) -> str:
+    def account_folder(self) -> str:
         """The folder of this account, below the root."""
         return f"{_safe(self.origin.split('://', 1)[-1])}/{_safe(self.tavus_conn_id)}"
 
 
-def work_of(kind: str, *parts: object) -> str:
+def job_name(kind: str, *parts: object) -> str:
     """
     Return the name under which tries of one work are kept.
 
@@ -210,71 +209,14 @@ def read_attempts(root: ObjectStoragePath, works: Iterable[str]) -> list[Attempt
     :param works: folders below the root
     :raises LedgerUnavailableError: if they could not be read
     """
-    names = [f"{work}/{name}" for work in works for name in _names(root / work)]
+    names = [f"{work}/{name}" for work in works for name in list_names(root / work)]
     with ThreadPoolExecutor(16) as pool:
         found = list(pool.map(lambda name: _read_try(root, name), names))
     return sorted(found, key=lambda one: one.name.rsplit("/", 1)[-1])
 
 
-def verify(root: ObjectStoragePath) -> tuple[list[Attempt], list[str]]:
-    """
-    Read the whole ledger.
-
-    :returns: all tries, and one sentence for each sign that a record is missing or is not as it was written
-    :raises LedgerUnavailableError: if it could not be read
-    """
-    hosts = [name for name in _names(root) if name != PLANS]
-    accounts = [f"{host}/{account}" for host in hosts for account in _names(root / host)]
-    works = [f"{account}/{work}" for account in accounts for work in _names(root / account)]
-    tries = read_attempts(root, works)
-    named = {pair for one in tries for pair in one.began.get("earlier", {}).items()}
-    # A try that was under way when a later one read it has gone on since, so any of its digests will do.
-    has = {one.name: {None, *(record["digest"] for record in one.records)} for one in tries}
-    findings = [f"{one.name} {flaw}" for one in tries for flaw in one.flaws]
-    findings += [
-        f"{one.name} {_NOT_CLOSED}"
-        for one in tries
-        if not one.closed and (one.name, one.last_digest) not in named
-    ]
-    for name, digest in sorted(named, key=str):
-        if name not in has:
-            findings.append(f"{name} is missing, a later try names it")
-        elif digest not in has[name]:
-            findings.append(f"{name} does not end as it did when a later try read it")
-    return tries, findings
-
-
-def differences(tries: Iterable[Attempt], report: Mapping[str, Any]) -> list[str]:
-    """
-    Hold a report against the try that it names, or the report of all batches against the tries of its work.
-
-    :param tries: in the order in which they began
-    :param report: the XCom ``return_value`` of an apply or a summary task
-    :returns: one sentence for each id of which the two say different things, or one if it is not the report
-        that was recorded
-    """
-    name = report.get("ledger")
-    named = [one for one in tries if name and f"{one.name}/".startswith(f"{name}/")]
-    if not named:
-        return [f"the try {name!r} which the report names is not in the ledger"]
-    reported = {item["replica_id"]: item["outcome"] for item in report["items"]}
-    recorded = {replica_id: outcome for one in named for replica_id, outcome in one.outcomes.items()}
-    if report.get("items_left_out"):
-        recorded = {replica_id: recorded[replica_id] for replica_id in recorded.keys() & reported.keys()}
-    found = [
-        f"{replica_id}: the report says {reported.get(replica_id, 'nothing')}, "
-        f"the ledger {recorded.get(replica_id, 'nothing')}"
-        for replica_id in sorted(reported.keys() | recorded.keys())
-        if reported.get(replica_id) != recorded.get(replica_id)
-    ]
-    of_one = [one for one in named if one.name == name and one.closed]
-    if not found and any(one.records[-1].get("report_digest") != canonical_digest(report) for one in of_one):
-        found = ["the report is not the one that was recorded when its try ended"]
-    return found
-
-
 def _read_try(root: ObjectStoragePath, name: str) -> Attempt:
-    names = _names(root / name)
+    names = list_names(root / name)
     files = [file for file in names if re.fullmatch(r"[0-9]{6,}\.json", file)]
     flaws = [f"holds {ascii(file)[:40]}, which is no record" for file in names if file not in files]
     records: list[Mapping[str, Any]] = []
@@ -306,7 +248,7 @@ def _read_try(root: ObjectStoragePath, name: str) -> Attempt:
     return Attempt(name, tuple(records), (*([flaw] if flaw else []), *flaws))
 
 
-def _names(folder: ObjectStoragePath) -> list[str]:
+def list_names(folder: ObjectStoragePath) -> list[str]:
     try:
         # Not iterdir: in a bucket, where folders come with their first object, it says "not a directory".
         fs, inside = folder.fs, folder.path.rstrip("/") + "/"

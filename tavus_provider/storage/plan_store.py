@@ -17,10 +17,10 @@ from airflow.sdk import ObjectStoragePath
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
 from tavus_provider.planning.plan import Plan, fits_xcom, reference_to
-from tavus_provider.storage.ledger import PLANS, kind_of, root, shown
+from tavus_provider.storage.ledger import PLANS, kind_of, ledger_root, shown
 
 
-def as_xcom(plan: Plan) -> dict[str, Any]:
+def to_xcom(plan: Plan) -> dict[str, Any]:
     """
     Return a plan as it travels: itself, or where it is too large, stored and in its place a reference.
 
@@ -76,7 +76,7 @@ def from_xcom(value: object) -> object:
 
 
 def _place_of(digest: str) -> ObjectStoragePath:
-    return root() / PLANS / f"{digest}.json"
+    return ledger_root() / PLANS / f"{digest}.json"
 
 
 def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailableError:

@@ -44,7 +44,7 @@ def read_policy(location: str) -> RetentionPolicy:
     return policy
 
 
-def check_policy(location: str) -> list[str]:
+def find_policy_problems(location: str) -> list[str]:
     """
     Return all that is wrong with the policy in a file, or without effect in it, one sentence each.
 
@@ -62,7 +62,7 @@ def check_policy(location: str) -> list[str]:
     raise TavusValidationError(f"policy {escape_line(shown(location), 200)}: {fault}")
 
 
-def read_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
+def read_legal_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
     """
     Return the ids under legal hold.
 

@@ -254,10 +254,10 @@ def recorded(connect, tmp_path):
     """One closed try in the ledger: its folder, and the report that fits."""
     connect("http://127.0.0.1:9")
     from tavus_provider.digest import canonical_digest
-    from tavus_provider.storage.ledger import Ledger, work_of
+    from tavus_provider.storage.ledger import Ledger, job_name
 
-    entry = Ledger("http://127.0.0.1:9", "tavus_default").begin(
-        work_of("plan", "0" * 64), intent=["r12"], hard=False
+    entry = Ledger("http://127.0.0.1:9", "tavus_default").begin_attempt(
+        job_name("plan", "0" * 64), intent=["r12"], hard=False
     )
     report = {"ledger": entry.name, "items": [{"replica_id": "r12", "outcome": "deleted"}]}
     entry.close(outcomes={"r12": "deleted"}, report_digest=canonical_digest(report))

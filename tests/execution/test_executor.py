@@ -18,7 +18,8 @@ from tavus_provider.exceptions import (
 from tavus_provider.execution.executor import OUTCOMES, Application, decide_one, dry_report, read_account
 from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.engine import RetentionPolicy
-from tavus_provider.storage.ledger import Ledger, differences, root, verify, work_of
+from tavus_provider.storage.ledger import Ledger, job_name, ledger_root
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 POLICY = {
     "name": "stale",
@@ -69,7 +70,7 @@ class Account:
 
     def application(self, plan, **more):
         ledger = Ledger(self.hook.origin, "tavus_default")
-        begin = partial(ledger.begin, work_of("plan", plan["digest"]), hard=plan["hard"])
+        begin = partial(ledger.begin_attempt, job_name("plan", plan["digest"]), hard=plan["hard"])
         more = {"concurrency": 1, "now": now, "log": self.lines.append, "begin": begin} | more
         return Application(plan, self.hook, **more)
 
@@ -78,7 +79,7 @@ class Account:
         application.run()
         report = application.close()
         assert_partition(report, plan)
-        assert application.record is None or differences(verify(root())[0], report) == []
+        assert application.record is None or compare_report(verify(ledger_root())[0], report) == []
         return {item["replica_id"]: (item["outcome"], item["detail"]) for item in report["items"]}
 
     @property
@@ -601,7 +602,7 @@ def test_what_was_done_is_recorded_before_the_account_is_read_once_more(account,
     monkeypatch.setattr(tavus.hook, "list_replicas", list_replicas)
     with pytest.raises(KeyboardInterrupt):
         application.run()
-    (one,) = verify(root())[0]
+    (one,) = verify(ledger_root())[0]
     assert one.outcomes == {f"old0{n}": "deleted" for n in range(3)}
 
 

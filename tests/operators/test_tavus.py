@@ -30,7 +30,8 @@ from tavus_provider.operators.tavus import (
     SummarizeRetentionOperator,
 )
 from tavus_provider.retention.engine import RetentionPolicy
-from tavus_provider.storage.ledger import differences, root, verify
+from tavus_provider.storage.ledger import ledger_root
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 KEY = "sandbox-key-8f2b6c91"
 OLD = "r1a0c5e8f3b2"
@@ -892,9 +893,11 @@ def test_batches_of_one_plan_are_carried_out_each_by_its_own_task(sandbox, plan)
     assert {d["replica_id"] for d in sandbox.state()["deletes"]} == EXPIRED
     summary = summarize(plan, [second, first])
     assert (summary["counts"]["deleted"], summary["plan_digest"]) == (6, plan["digest"])
-    tries, findings = verify(root())
+    tries, findings = verify(ledger_root())
     assert findings == []
-    assert differences(tries, summary) == differences(tries, first) == differences(tries, second) == []
+    assert (
+        compare_report(tries, summary) == compare_report(tries, first) == compare_report(tries, second) == []
+    )
 
 
 def test_a_batch_of_another_plan_deletes_nothing(sandbox, plan):
@@ -1056,16 +1059,16 @@ ApplyRetentionOperator(task_id="apply", plan=plan, batch=batch, concurrency=1).e
         "deleted": 4,
         "already_gone": 2,
     }
-    assert verify(root())[1] == []
+    assert verify(ledger_root())[1] == []
 
 
 def test_a_batch_that_runs_beside_others_does_not_name_their_tries_as_what_came_before(sandbox, plan):
     one, two = split(plan, 3)
     apply_batch(plan, one)
     apply_batch(plan, two)
-    began = [one.began for one in verify(root())[0] if "intent" in one.began]
+    began = [one.begin_record for one in verify(ledger_root())[0] if "intent" in one.begin_record]
     assert [entry["batch"]["number"] for entry in began] == [1, 2]
-    assert [entry["earlier"] for entry in began] == [{}, {}]
+    assert [entry["prior_attempts"] for entry in began] == [{}, {}]
 
 
 def test_the_summary_of_a_batch_that_left_no_report_is_red_and_says_what_the_ledger_knows(sandbox, plan):

@@ -10,7 +10,8 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from tavus_provider.exceptions import TavusRetryableError, TavusValidationError
 from tavus_provider.operators import base
 from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
-from tavus_provider.storage.ledger import differences, root, verify
+from tavus_provider.storage.ledger import ledger_root
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 WORLD = {
     "replicas": [
@@ -48,7 +49,7 @@ class World:
         )
         ti = self.run_task(operator, **of)
         report = ti.pushed["return_value"]
-        assert report["ledger"] is None or differences(verify(root())[0], report) == []
+        assert report["ledger"] is None or compare_report(verify(ledger_root())[0], report) == []
         return {item["replica_id"]: (item["outcome"], item["detail"]) for item in report["items"]}, ti.error
 
     def both(self, policy=GRACE, *, hard=False, **more):
@@ -111,8 +112,8 @@ def test_what_has_expired_is_first_scheduled_and_announced_and_not_deleted(world
             "policy": "stale",
         }
     ]
-    (schedule,) = verify(root())[0]
-    assert set(schedule.began["scheduled"]) == {"old1", "old2"}
+    (schedule,) = verify(ledger_root())[0]
+    assert set(schedule.begin_record["scheduled"]) == {"old1", "old2"}
     assert world.apply(plan) == ({}, None)
     assert world.gone == set()
 
@@ -235,7 +236,7 @@ def test_what_is_protected_or_used_after_the_plan_is_not_deleted_by_it(world):
 def test_a_dry_run_schedules_nothing(world):
     ti = world.plan(dry_run=True)
     assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1", "old2"}
-    assert (ti.events, verify(root())[0]) == ([], [])
+    assert (ti.events, verify(ledger_root())[0]) == ([], [])
     world.days = 15
     assert world.both() == set()
 
@@ -255,21 +256,21 @@ def test_what_a_form_leaves_out_is_neither_cancelled_nor_announced(world):
 
 def test_a_damaged_schedule_begins_every_grace_anew(world):
     world.both()
-    (schedule,) = verify(root())[0]
-    path = root() / schedule.name / "000001.json"
+    (schedule,) = verify(ledger_root())[0]
+    path = ledger_root() / schedule.name / "000001.json"
     path.write_bytes(path.read_bytes().replace(b'"old1"', b'"old9"'))
     world.days = 15
     ti = world.plan()
     assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1", "old2"}
     assert ti.events[0]["count"] == 2
-    assert verify(root())[1] != []
+    assert verify(ledger_root())[1] != []
 
 
 def test_a_schedule_damaged_between_plan_and_apply_deletes_nothing(world):
     world.both()
     world.days = 15
     plan = world.plan().pushed["return_value"]
-    last = root() / verify(root())[0][-1].name / "000001.json"
+    last = ledger_root() / verify(ledger_root())[0][-1].name / "000001.json"
     last.write_bytes(b"{}")
     items, error = world.apply(plan)
     assert error is None

@@ -12,8 +12,9 @@ from tavus_provider.models import Replica
 from tavus_provider.retention.context import Known, Use
 from tavus_provider.retention.engine import RetentionPolicy
 from tavus_provider.storage import ledger as ledger_room
-from tavus_provider.storage.history import known_of, reschedule, soft_deleted
-from tavus_provider.storage.ledger import Ledger, verify, work_of
+from tavus_provider.storage.history import read_history, record_schedule, soft_deleted
+from tavus_provider.storage.ledger import Ledger, job_name
+from tavus_provider.storage.ledger_verify import verify
 
 START = datetime(2026, 9, 1, 12, tzinfo=UTC)
 POLICY = RetentionPolicy.read(
@@ -46,7 +47,7 @@ def ledger(tmp_path, day):
 
 
 def did(ledger, outcome, *, hard=False, kind="plan", replica_id="r1", plan="a"):
-    entry = ledger.begin(work_of(kind, plan * 64), hard=hard, intent=[replica_id])
+    entry = ledger.begin_attempt(job_name(kind, plan * 64), hard=hard, intent=[replica_id])
     entry.close(outcomes={replica_id: outcome})
     return entry
 
@@ -101,14 +102,14 @@ def test_a_permanent_delete_that_was_not_seen_done_leaves_it_soft_deleted(ledger
 
 
 def test_an_outcome_that_was_recorded_before_the_process_was_killed_counts(ledger):
-    entry = ledger.begin(work_of("plan", "a" * 64), hard=False, intent=["r1", "r2"])
+    entry = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1", "r2"])
     entry.write("outcome", outcomes={"r1": "deleted"})
     assert soft_deleted(ledger) == {"r1": START}
 
 
 @pytest.mark.parametrize(("hard", "known"), [(False, {"r1": START + timedelta(days=1)}), (True, {})])
 def test_what_a_killed_try_had_begun_to_delete_and_the_next_found_gone_is_ours(ledger, day, hard, known):
-    ledger.begin(work_of("plan", "a" * 64), hard=hard, intent=["r1"])
+    ledger.begin_attempt(job_name("plan", "a" * 64), hard=hard, intent=["r1"])
     day(1)  # two tries that began in one microsecond have no order
     did(ledger, "already_gone", hard=hard)
     did(ledger, "already_gone", hard=hard, replica_id="r2")
@@ -123,7 +124,7 @@ def test_what_a_try_did_not_delete_and_another_found_gone_is_not_ours(ledger, ou
 
 
 def test_what_another_plan_had_begun_to_delete_is_not_taken_for_this_ones(ledger):
-    ledger.begin(work_of("plan", "b" * 64), hard=False, intent=["r1"])
+    ledger.begin_attempt(job_name("plan", "b" * 64), hard=False, intent=["r1"])
     did(ledger, "already_gone")
     assert soft_deleted(ledger) == {}
 
@@ -135,8 +136,8 @@ def test_what_stands_behind_a_flaw_is_not_believed(ledger):
 
 
 def test_an_approval_and_a_try_whose_first_record_is_torn_stop_nothing(ledger):
-    ledger.begin(work_of("plan", "a" * 64), hard=True, approved_by="alice").close()
-    torn = ledger.begin(work_of("plan", "a" * 64), hard=False, intent=["r1"])
+    ledger.begin_attempt(job_name("plan", "a" * 64), hard=True, approved_by="alice").close()
+    torn = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1"])
     (torn.folder / "000001.json").write_bytes(b'{"at":')
     did(ledger, "deleted", plan="b")
     assert soft_deleted(ledger) == {"r1": START}
@@ -154,10 +155,12 @@ def decided(ledger, now, *, age=200, policy=POLICY, narrow=None, known=None):
     narrowed = policy
     if narrow is not None:
         narrowed = RetentionPolicy.read({**policy.as_json(), "narrow": narrow})
-    known = known or known_of(policy, ledger, now=now)
+    known = known or read_history(policy, ledger, now=now)
     decision = narrowed.decide(replicas, UNUSED, now=now, known=known)
     unnarrowed = policy.decide(replicas, UNUSED, now=now, known=known)
-    new = reschedule(ledger, narrowed, decision, unnarrowed=unnarrowed, known=known, now=now, context=WHO)
+    new = record_schedule(
+        ledger, narrowed, decision, unnarrowed=unnarrowed, known=known, now=now, context=WHO
+    )
     return set(new), {v.replica.replica_id for v in decision.delete}
 
 
@@ -166,14 +169,14 @@ def test_a_replica_keeps_the_day_on_which_it_was_scheduled_until_it_goes(ledger,
     assert decided(ledger, day(13.9)) == (set(), set())
     assert decided(ledger, day(14)) == (set(), {"r1", "r2"})
     assert decided(ledger, day(15)) == (set(), {"r1", "r2"})
-    assert known_of(POLICY, ledger, now=day(15)).scheduled == {"r1": START, "r2": START}
+    assert read_history(POLICY, ledger, now=day(15)).scheduled == {"r1": START, "r2": START}
 
 
 def test_one_plan_without_it_cancels_and_the_next_begins_anew(ledger, day):
     decided(ledger, day(0))
     assert decided(ledger, day(5), age=10) == (set(), set())
-    assert known_of(POLICY, ledger, now=day(5)).scheduled == {"r2": START}
-    assert ledger.tries(work_of("schedule", "stale"))[-1].began["cancelled"] == ["r1"]
+    assert read_history(POLICY, ledger, now=day(5)).scheduled == {"r2": START}
+    assert ledger.attempts(job_name("schedule", "stale"))[-1].begin_record["cancelled"] == ["r1"]
     assert decided(ledger, day(14)) == ({"r1"}, {"r2"})
     assert decided(ledger, day(28)) == (set(), {"r1", "r2"})
 
@@ -190,7 +193,7 @@ def test_of_a_damaged_schedule_nothing_is_believed_and_every_grace_begins_again(
     decided(ledger, day(0))
     decided(ledger, day(13))
     first = ObjectStoragePath(
-        f"{ledger.root}/{ledger.tries(work_of('schedule', 'stale'))[-1].name}/000001.json"
+        f"{ledger.root}/{ledger.attempts(job_name('schedule', 'stale'))[-1].name}/000001.json"
     )
     if damage == "flipped":
         first.write_bytes(first.read_bytes().replace(b"2026-09-01", b"2026-01-01"))
@@ -198,29 +201,31 @@ def test_of_a_damaged_schedule_nothing_is_believed_and_every_grace_begins_again(
         first.write_bytes(first.read_bytes()[:-1])
     else:
         first.unlink()
-    assert known_of(POLICY, ledger, now=day(14)).scheduled == {}
+    assert read_history(POLICY, ledger, now=day(14)).scheduled == {}
     assert decided(ledger, day(14)) == ({"r1", "r2"}, set())
     assert decided(ledger, day(28)) == (set(), {"r1", "r2"})
 
 
 def test_a_plan_killed_before_it_wrote_its_schedule_leaves_the_one_before(ledger, day):
     decided(ledger, day(0))
-    (ledger.root / f"{ledger.place}/{work_of('schedule', 'stale')}/20990101T000000.000000Z-00").mkdir()
-    assert known_of(POLICY, ledger, now=day(14)).scheduled == {"r1": START, "r2": START}
+    (
+        ledger.root / f"{ledger.account_folder}/{job_name('schedule', 'stale')}/20990101T000000.000000Z-00"
+    ).mkdir()
+    assert read_history(POLICY, ledger, now=day(14)).scheduled == {"r1": START, "r2": START}
 
 
 def test_each_policy_and_each_account_has_a_schedule_of_its_own(ledger, day):
     decided(ledger, day(0))
     other = RetentionPolicy.read({**POLICY.as_json(), "name": "other"})
-    assert known_of(other, ledger, now=day(1)).scheduled == {}
+    assert read_history(other, ledger, now=day(1)).scheduled == {}
     elsewhere = Ledger("https://tavusapi.com", "eu", ledger.root)
-    assert known_of(POLICY, elsewhere, now=day(1)).scheduled == {}
-    assert set(known_of(POLICY, ledger, now=day(1)).scheduled) == {"r1", "r2"}
+    assert read_history(POLICY, elsewhere, now=day(1)).scheduled == {}
+    assert set(read_history(POLICY, ledger, now=day(1)).scheduled) == {"r1", "r2"}
 
 
 def test_a_clock_that_was_set_back_makes_no_grace_longer_than_it_is(ledger, day):
     decided(ledger, day(100))
-    assert decided(ledger, day(0), known=known_of(POLICY, ledger, now=day(0))) == (set(), set())
+    assert decided(ledger, day(0), known=read_history(POLICY, ledger, now=day(0))) == (set(), set())
     (due,) = {
         v.due_at
         for v in POLICY.decide(
@@ -235,7 +240,7 @@ def test_a_clock_that_was_set_back_makes_no_grace_longer_than_it_is(ledger, day)
             ],
             UNUSED,
             now=START,
-            known=known_of(POLICY, ledger, now=START),
+            known=read_history(POLICY, ledger, now=START),
         ).scheduled
     }
     assert due == START + timedelta(days=14)
@@ -244,13 +249,13 @@ def test_a_clock_that_was_set_back_makes_no_grace_longer_than_it_is(ledger, day)
 def test_without_grace_no_schedule_is_read(ledger, day):
     decided(ledger, day(0))
     plain = RetentionPolicy.read({"name": "stale", "expire": [{"older_than": "90d"}]})
-    assert known_of(plain, ledger, now=day(1)) == Known()
+    assert read_history(plain, ledger, now=day(1)) == Known()
 
 
 def test_a_schedule_that_was_removed_is_found(ledger, day):
     decided(ledger, day(0))
     decided(ledger, day(1))
-    name = ledger.tries(work_of("schedule", "stale"))[0].name
+    name = ledger.attempts(job_name("schedule", "stale"))[0].name
     assert verify(ledger.root)[1] == []
     ledger.root.fs.rm((ledger.root / name).path, recursive=True)
     assert verify(ledger.root)[1] == [f"{name} is missing, a later try names it"]
@@ -263,6 +268,6 @@ def test_a_list_of_holds_that_cannot_be_read_is_an_error_and_not_nobody(ledger, 
     held = {"file": str(tmp_path / "holds"), "max_age": "2d"}
     policy = RetentionPolicy.read({**POLICY.as_json(), "legal_holds": held})
     with pytest.raises(TavusValidationError, match="it is not known who is held"):
-        known_of(policy, ledger, now=START)
+        read_history(policy, ledger, now=START)
     (tmp_path / "holds").write_text("{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
-    assert known_of(policy, ledger, now=START).held == {"r1"}
+    assert read_history(policy, ledger, now=START).held == {"r1"}

@@ -14,10 +14,11 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_digest, canonical_json, seal
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
-from tavus_provider.storage.ledger import Ledger, differences, read_attempts, verify, work_of
+from tavus_provider.storage.ledger import Ledger, job_name, read_attempts
+from tavus_provider.storage.ledger_verify import compare_report, verify
 
 ORIGIN = "https://tavusapi.com"
-WORK = work_of("plan", "d" * 64)
+WORK = job_name("plan", "d" * 64)
 LOCAL = "LocalExecutor"
 
 
@@ -45,8 +46,8 @@ def local(tmp_path):
 
 def record(ledger, *, work=WORK, ids=("r1", "r2"), **fields):
     """A whole try: begin, two outcomes, a verification, the end."""
-    earlier = {one.name: one.last_digest for one in ledger.tries(work)}
-    entry = ledger.begin(work, hard=False, intent=list(ids), earlier=earlier, **fields)
+    earlier = {one.name: one.last_digest for one in ledger.attempts(work)}
+    entry = ledger.begin_attempt(work, hard=False, intent=list(ids), prior_attempts=earlier, **fields)
     for replica_id in ids:
         entry.write("outcome", outcomes={replica_id: "deleted"})
     entry.write("verification", listed=7)
@@ -67,18 +68,18 @@ def findings(ledger):
 
 def test_a_try_reads_as_it_was_recorded(ledger):
     entry = record(ledger)
-    (one,) = ledger.tries(WORK)
+    (one,) = ledger.attempts(WORK)
     assert [r["kind"] for r in one.records] == ["begin", "outcome", "outcome", "verification", "end"]
     assert (one.name, one.closed, one.flaws, one.intended) == (entry.name, True, (), {"r1", "r2"})
     assert one.outcomes == {"r1": "deleted", "r2": "deleted"}
     assert one.records[-1]["records"] == 5
-    assert ledger.all_attempts("plan") == [one] == verify(ledger.root)[0]
-    assert ledger.all_attempts("delete") == ledger.tries("plan-other") == findings(ledger) == []
+    assert ledger.attempts_of_kind("plan") == [one] == verify(ledger.root)[0]
+    assert ledger.attempts_of_kind("delete") == ledger.attempts("plan-other") == findings(ledger) == []
 
 
 def test_each_record_names_the_digest_of_the_one_before_it_and_has_its_own(ledger):
     record(ledger)
-    (one,) = ledger.tries(WORK)
+    (one,) = ledger.attempts(WORK)
     digests = [r["digest"] for r in one.records]
     assert [r["previous"] for r in one.records] == [None, *digests[:-1]]
     assert len(set(digests)) == 5
@@ -86,14 +87,14 @@ def test_each_record_names_the_digest_of_the_one_before_it_and_has_its_own(ledge
 
 
 def test_tries_come_in_the_order_in_which_they_began(ledger):
-    names = [record(ledger, work=work_of("plan", digest)).name for digest in ("b" * 64, "a" * 64, "c" * 64)]
-    assert [one.name for one in ledger.all_attempts("plan")] == names
+    names = [record(ledger, work=job_name("plan", digest)).name for digest in ("b" * 64, "a" * 64, "c" * 64)]
+    assert [one.name for one in ledger.attempts_of_kind("plan")] == names
 
 
 def test_accounts_do_not_see_each_other(root):
     record(Ledger(ORIGIN, "tavus_default", root))
     for other in (Ledger(ORIGIN, "eu", root), Ledger("http://127.0.0.1:8600", "tavus_default", root)):
-        assert other.all_attempts("plan") == []
+        assert other.attempts_of_kind("plan") == []
     assert len(verify(root)[0]) == 1
 
 
@@ -103,7 +104,7 @@ def test_no_connection_id_leads_out_of_the_ledger_nor_to_another_account(local, 
     entry = record(odd)
     assert len(entry.name.split("/")) == 4
     assert local.root.fs.exists(entry.folder.path)
-    assert odd == plain or plain.all_attempts("plan") == []
+    assert odd == plain or plain.attempts_of_kind("plan") == []
     assert findings(local) == []
 
 
@@ -124,7 +125,7 @@ def test_a_flipped_byte_is_found_wherever_it_is(local, number):
         path.write_bytes(flipped(blob, at))
         (found,) = findings(local)[:1]
         assert found.startswith(f"{entry.name} record {number + 1} was changed")
-        assert len(local.tries(WORK)[0].records) == number
+        assert len(local.attempts(WORK)[0].records) == number
     path.write_bytes(blob)
     assert findings(local) == []
 
@@ -160,7 +161,7 @@ def test_a_record_that_was_written_anew_is_found_by_the_one_after_it_or_by_a_lat
 def test_what_is_no_record_is_found_and_read_as_none(local, content):
     entry = record(local)
     files(entry)[0].write_bytes(content)
-    (one,) = local.tries(WORK)
+    (one,) = local.attempts(WORK)
     assert (one.records, one.intended, one.outcomes, one.closed) == ((), frozenset(), {}, False)
     assert f"{entry.name} record 1 was changed" in findings(local)
 
@@ -223,7 +224,7 @@ def test_a_record_added_after_the_end_is_found(ledger):
     entry = record(ledger)
     entry.write("outcome", outcomes={"r1": "unknown"})
     assert f"{entry.name} record 6 was added after the end" in findings(ledger)
-    assert ledger.tries(WORK)[0].outcomes["r1"] == "deleted"
+    assert ledger.attempts(WORK)[0].outcomes["r1"] == "deleted"
 
 
 @pytest.mark.parametrize("what", ["whole", "all-records"])
@@ -247,14 +248,14 @@ def test_a_try_cut_short_after_a_later_one_has_read_it_is_found(ledger, removed)
 
 
 def test_a_try_that_was_stopped_is_found_until_a_later_one_has_taken_note_of_it(ledger):
-    entry = ledger.begin(WORK, hard=False, intent=["r1"])
+    entry = ledger.begin_attempt(WORK, hard=False, intent=["r1"])
     assert [one for one in findings(ledger) if one.startswith(f"{entry.name} is not closed")]
     record(ledger)
     assert findings(ledger) == []
 
 
 def test_two_tries_at_once_of_which_the_later_names_the_one_under_way_are_no_finding(ledger):
-    first = ledger.begin(WORK, hard=False, intent=["r1"])
+    first = ledger.begin_attempt(WORK, hard=False, intent=["r1"])
     record(ledger)  # a second run of the same plan reads the first one while it is under way
     first.write("outcome", outcomes={"r1": "deleted"})
     first.close(outcomes={"r1": "deleted"})
@@ -262,7 +263,7 @@ def test_two_tries_at_once_of_which_the_later_names_the_one_under_way_are_no_fin
 
 
 def test_a_try_under_way_that_was_named_and_lost_its_end_is_found_all_the_same(ledger):
-    first = ledger.begin(WORK, hard=False, intent=["r1"])
+    first = ledger.begin_attempt(WORK, hard=False, intent=["r1"])
     record(ledger)
     first.write("outcome", outcomes={"r1": "deleted"})
     first.close(outcomes={"r1": "deleted"})
@@ -285,7 +286,7 @@ def report_of(ledger, /, **changes):
         "counts": {"deleted": 2},
         "items": [{"replica_id": i, "outcome": "deleted", "detail": "said so"} for i in ("r1", "r2")],
     }
-    entry = ledger.begin(WORK, hard=False, intent=["r1", "r2"])
+    entry = ledger.begin_attempt(WORK, hard=False, intent=["r1", "r2"])
     report["ledger"] = entry.name
     entry.close(outcomes={"r1": "deleted", "r2": "deleted"}, report_digest=canonical_digest(report))
     return json.loads(json.dumps(report)) | changes
@@ -293,7 +294,7 @@ def report_of(ledger, /, **changes):
 
 def test_a_report_and_its_try_agree(ledger):
     report = report_of(ledger)
-    assert differences(verify(ledger.root)[0], report) == []
+    assert compare_report(verify(ledger.root)[0], report) == []
 
 
 @pytest.mark.parametrize(
@@ -306,21 +307,21 @@ def test_a_report_and_its_try_agree(ledger):
 )
 def test_each_id_of_which_report_and_ledger_say_different_things_is_named(ledger, items, found):
     rows = [{"replica_id": f"r{n}", "outcome": o, "detail": "said so"} for n, o in enumerate(items, start=1)]
-    assert differences(verify(ledger.root)[0], report := report_of(ledger, items=rows)) != []
-    assert differences(verify(ledger.root)[0], report) == [found]
+    assert compare_report(verify(ledger.root)[0], report := report_of(ledger, items=rows)) != []
+    assert compare_report(verify(ledger.root)[0], report) == [found]
 
 
 @pytest.mark.parametrize("change", [{"plan_digest": "e" * 64}, {"counts": {"deleted": 3}}, {"hard": True}])
 def test_a_report_whose_other_words_were_changed_is_found_too(ledger, change):
     report = report_of(ledger, **change)
-    (found,) = differences(verify(ledger.root)[0], report)
+    (found,) = compare_report(verify(ledger.root)[0], report)
     assert found == "the report is not the one that was recorded when its try ended"
 
 
 @pytest.mark.parametrize("name", [None, "somewhere/else", 7])
 def test_a_report_whose_try_is_not_there_is_found(ledger, name):
     report = report_of(ledger, ledger=name)
-    assert differences(verify(ledger.root)[0], report) == [
+    assert compare_report(verify(ledger.root)[0], report) == [
         f"the try {name!r} which the report names is not in the ledger"
     ]
 
@@ -333,7 +334,7 @@ import sys
 from airflow.sdk import ObjectStoragePath
 from tavus_provider.storage import ledger
 place, work, count, stop_at = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-entry = ledger.Ledger("https://tavusapi.com", "tavus_default", ObjectStoragePath(place)).begin(
+entry = ledger.Ledger("https://tavusapi.com", "tavus_default", ObjectStoragePath(place)).begin_attempt(
     work, hard=False, intent=["r1"])
 print("ready", flush=True)
 sys.stdin.readline()
@@ -378,11 +379,11 @@ def test_a_writer_killed_in_the_middle_of_a_record_is_found_and_the_next_try_goe
         wait_for(process, "half")
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    (torn,) = local.tries(WORK)
+    (torn,) = local.attempts(WORK)
     assert torn.flaws == ("record 3 was changed, or not written whole",)
     assert (torn.intended, torn.outcomes, torn.closed) == ({"r1"}, {"r0": "deleted"}, False)
     record(local)
-    assert [one.closed for one in local.tries(WORK)] == [False, True]
+    assert [one.closed for one in local.attempts(WORK)] == [False, True]
     assert findings(local) == [f"{torn.name} record 3 was changed, or not written whole"]
 
 
@@ -393,11 +394,11 @@ def test_a_try_whose_first_record_is_torn_has_intended_nothing(local, left):
     for path in rest:
         path.unlink()
     first.write_bytes(first.read_bytes()[:left])
-    (one,) = local.tries(WORK)
-    assert (one.records, one.began, one.intended) == ((), {}, frozenset())
+    (one,) = local.attempts(WORK)
+    assert (one.records, one.begin_record, one.intended) == ((), {}, frozenset())
     assert findings(local)[0] == f"{entry.name} record 1 was changed, or not written whole"
     record(local)
-    assert [one.closed for one in local.tries(WORK)] == [False, True]
+    assert [one.closed for one in local.attempts(WORK)] == [False, True]
 
 
 def test_two_processes_that_write_at_once_do_not_touch_each_others_records(local):
@@ -406,14 +407,14 @@ def test_two_processes_that_write_at_once_do_not_touch_each_others_records(local
         go(other)
         wait_for(one, "written")
         wait_for(other, "written")
-    tries = local.tries(WORK)
+    tries = local.attempts(WORK)
     assert [len(one.records) for one in tries] == [61, 61]
     assert [one.flaws for one in tries] == [(), ()]
     assert len({one.name for one in tries}) == 2
 
 
 def test_no_record_is_written_over_another(local):
-    entry = local.begin(WORK, hard=False)
+    entry = local.begin_attempt(WORK, hard=False)
     (entry.folder / "000002.json").write_bytes(b"somebody else's")
     with pytest.raises(
         LedgerUnavailableError, match=r"^the ledger cannot be written at .* \(FileExistsError"
@@ -436,9 +437,9 @@ def test_a_ledger_that_cannot_be_written_or_read_is_said_to_be_so_in_one_line(tm
     (tmp_path / "file").touch()
     broken = Ledger(ORIGIN, "tavus_default", ObjectStoragePath(str(tmp_path / "file" / "ledger")))
     for how, act in (
-        ("written", lambda: broken.begin(WORK, hard=False)),
-        ("read", lambda: broken.tries(WORK)),
-        ("read", lambda: broken.all_attempts("plan")),
+        ("written", lambda: broken.begin_attempt(WORK, hard=False)),
+        ("read", lambda: broken.attempts(WORK)),
+        ("read", lambda: broken.attempts_of_kind("plan")),
         ("read", lambda: verify(broken.root)),
     ):
         with pytest.raises(LedgerUnavailableError) as caught:
@@ -454,7 +455,7 @@ def test_a_record_that_cannot_be_read_is_not_taken_for_none(local):
     path.unlink()
     path.mkdir()
     with pytest.raises(LedgerUnavailableError, match=r"cannot be read at .*000002.json' \(IsADirectoryError"):
-        local.tries(WORK)
+        local.attempts(WORK)
 
 
 SECRET = "AKIA-and-what-follows"  # is looked for
@@ -471,7 +472,7 @@ def test_what_a_storage_says_is_repeated_only_where_it_is_one_of_the_systems_own
     def open_(*_, **__):
         raise fault
 
-    entry = local.begin(WORK, hard=False)
+    entry = local.begin_attempt(WORK, hard=False)
     monkeypatch.setattr(type(local.root), "open", open_)
     with pytest.raises(LedgerUnavailableError) as caught:
         entry.write("outcome", outcomes={})
@@ -480,14 +481,14 @@ def test_what_a_storage_says_is_repeated_only_where_it_is_one_of_the_systems_own
 
 def test_a_password_in_the_place_of_the_ledger_is_not_repeated(monkeypatch):
     broken = Ledger(ORIGIN, "c", ObjectStoragePath(f"s3://key:{SECRET}@bucket/ledger"))
-    for act in (lambda: broken.begin(WORK), lambda: broken.tries(WORK)):
+    for act in (lambda: broken.begin_attempt(WORK), lambda: broken.attempts(WORK)):
         with pytest.raises(LedgerUnavailableError) as caught:
             act()
         assert SECRET not in one_line_of(caught)
 
 
 def test_a_full_disk_is_found_when_the_record_is_synced_and_not_later(local, monkeypatch):
-    entry = local.begin(WORK, hard=False)
+    entry = local.begin_attempt(WORK, hard=False)
 
     def fsync(_):
         raise OSError(28, os.strerror(28))
@@ -517,7 +518,7 @@ def test_a_full_disk_is_found_when_the_record_is_synced_and_not_later(local, mon
 def test_a_local_ledger_is_refused_where_an_executor_is_not_local(local, monkeypatch, executor, named):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
     with pytest.raises(TavusValidationError) as caught:
-        local.demand_shared("grace")
+        local.require_shared("grace")
     said = str(caught.value)
     assert said.startswith(f"grace needs a ledger that all workers share, but '{local.root}' is local to one")
     assert f"the executor is {named}" in said
@@ -530,28 +531,28 @@ def test_a_local_ledger_is_refused_where_an_executor_is_not_local(local, monkeyp
 )
 def test_a_local_ledger_will_do_for_an_executor_that_is_local(local, monkeypatch, executor):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
-    local.demand_shared("grace")
+    local.require_shared("grace")
 
 
 def test_a_bucket_will_do_for_every_executor(monkeypatch):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     for place in ("memory://bucket/ledger", "s3://aws_default@bucket/ledger", "gs://bucket"):
-        Ledger(ORIGIN, "tavus_default", ObjectStoragePath(place)).demand_shared("grace")
+        Ledger(ORIGIN, "tavus_default", ObjectStoragePath(place)).require_shared("grace")
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])
 def test_a_folder_is_local_however_it_is_written(monkeypatch, tmp_path, prefix):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     with pytest.raises(TavusValidationError):
-        Ledger(ORIGIN, "tavus_default", ObjectStoragePath(f"{prefix}{tmp_path}")).demand_shared("grace")
+        Ledger(ORIGIN, "tavus_default", ObjectStoragePath(f"{prefix}{tmp_path}")).require_shared("grace")
 
 
 def test_the_place_is_the_one_of_the_configuration_or_a_folder_under_airflow_home(monkeypatch, tmp_path):
     from airflow.configuration import AIRFLOW_HOME
 
-    from tavus_provider.storage.ledger import root
+    from tavus_provider.storage.ledger import ledger_root
 
-    assert str(root()) == f"{AIRFLOW_HOME}/tavus-ledger"
+    assert str(ledger_root()) == f"{AIRFLOW_HOME}/tavus-ledger"
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path))
-    assert str(root()) == str(tmp_path)
-    assert read_attempts(root(), []) == []
+    assert str(ledger_root()) == str(tmp_path)
+    assert read_attempts(ledger_root(), []) == []

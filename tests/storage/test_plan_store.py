@@ -10,8 +10,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from tavus_provider.digest import seal
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
-from tavus_provider.storage.ledger import Ledger, root, verify
-from tavus_provider.storage.plan_store import as_xcom, from_xcom
+from tavus_provider.storage.ledger import Ledger, ledger_root
+from tavus_provider.storage.ledger_verify import verify
+from tavus_provider.storage.plan_store import from_xcom, to_xcom
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +59,14 @@ def stored(ledger) -> Path:
 
 def test_a_plan_that_fits_travels_as_itself_and_nothing_is_stored(ledger):
     plan = plan_of(1_000)
-    assert as_xcom(plan) is plan
+    assert to_xcom(plan) is plan
     assert from_xcom(plan) is plan
     assert not ledger.exists()
 
 
 def test_a_plan_of_100000_travels_as_its_place_its_digest_and_its_counts():
     plan = plan_of(100_000, name="zoë")
-    reference = json.loads(json.dumps(as_xcom(plan)))
+    reference = json.loads(json.dumps(to_xcom(plan)))
     assert len(json.dumps(reference)) < 2_000
     assert "delete" not in reference
     assert reference["counts"] == {"delete": 100_000, "scheduled": 0, "undetermined": 0}
@@ -74,15 +75,15 @@ def test_a_plan_of_100000_travels_as_its_place_its_digest_and_its_counts():
 
 
 def test_the_place_is_below_the_ledger_and_named_by_the_digest(ledger):
-    reference = as_xcom(LARGE)
-    assert reference["plan_at"] == str(root() / "_plans" / f"{LARGE['digest']}.json")
+    reference = to_xcom(LARGE)
+    assert reference["plan_at"] == str(ledger_root() / "_plans" / f"{LARGE['digest']}.json")
     assert stored(ledger).name == f"{LARGE['digest']}.json"
 
 
 def test_a_stored_plan_is_no_flaw_of_the_ledger():
-    as_xcom(LARGE)
-    Ledger("https://tavusapi.com", "tavus_default").begin("plan-1").close()
-    tries, findings = verify(root())
+    to_xcom(LARGE)
+    Ledger("https://tavusapi.com", "tavus_default").begin_attempt("plan-1").close()
+    tries, findings = verify(ledger_root())
     assert (len(tries), findings) == (1, [])
 
 
@@ -98,7 +99,7 @@ def test_a_stored_plan_is_no_flaw_of_the_ledger():
     ],
 )
 def test_what_is_not_the_plan_that_was_stored_is_refused(ledger, damage):
-    reference = as_xcom(LARGE)
+    reference = to_xcom(LARGE)
     file = stored(ledger)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(
@@ -108,7 +109,7 @@ def test_what_is_not_the_plan_that_was_stored_is_refused(ledger, damage):
 
 
 def test_a_plan_that_is_not_there_may_be_there_at_another_try(ledger):
-    reference = as_xcom(LARGE)
+    reference = to_xcom(LARGE)
     stored(ledger).unlink()
     with pytest.raises(
         LedgerUnavailableError, match=r"cannot be read at .*FileNotFoundError.* all workers share"
@@ -119,11 +120,11 @@ def test_a_plan_that_is_not_there_may_be_there_at_another_try(ledger):
 def test_a_plan_that_cannot_be_stored_is_no_plan(ledger):
     ledger.write_text("a file where a folder should be")
     with pytest.raises(LedgerUnavailableError, match="cannot be stored at"):
-        as_xcom(LARGE)
+        to_xcom(LARGE)
 
 
 def test_a_worker_with_another_ledger_says_so(monkeypatch, tmp_path):
-    reference = as_xcom(LARGE)
+    reference = to_xcom(LARGE)
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "another"))
     with pytest.raises(
         PlanRejectedError, match=r"^the plan lies at .*, and this task would look at .* all workers"
@@ -133,7 +134,7 @@ def test_a_worker_with_another_ledger_says_so(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("place", ["/etc/passwd", "s3://other/plan.json", None, 7], ids=repr)
 def test_a_reference_cannot_point_anywhere_else(place):
-    reference = as_xcom(LARGE) | {"plan_at": place}
+    reference = to_xcom(LARGE) | {"plan_at": place}
     with pytest.raises(PlanRejectedError, match=r"^the plan lies at"):
         from_xcom(reference)
 
@@ -141,7 +142,7 @@ def test_a_reference_cannot_point_anywhere_else(place):
 @pytest.mark.parametrize("digest", ["../../x", "", None, "A" * 64, "0" * 63, 7], ids=repr)
 def test_a_reference_without_a_digest_refers_to_nothing(digest):
     with pytest.raises(PlanRejectedError, match=r"^plan refers to a stored plan without its digest"):
-        from_xcom(as_xcom(LARGE) | {"digest": digest})
+        from_xcom(to_xcom(LARGE) | {"digest": digest})
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, {"delete": []}], ids=repr)
@@ -152,7 +153,7 @@ def test_what_is_no_reference_is_left_to_whoever_checks_plans(value):
 def test_a_password_in_the_address_of_the_ledger_does_not_travel_with_the_plan(monkeypatch):
     attach("memory", conn_id="someone:hunter2-word", fs=MemoryFileSystem())
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@bucket/ledger")
-    reference = as_xcom(LARGE)
+    reference = to_xcom(LARGE)
     assert "hunter2-word" not in json.dumps(reference)
     assert from_xcom(reference)["digest"] == LARGE["digest"]
     with pytest.raises(PlanRejectedError, match="this task would look at") as error:

@@ -9,7 +9,7 @@ import pytest
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.retention.engine import RetentionPolicy
 from tavus_provider.retention.policy import LegalHolds
-from tavus_provider.storage.policy_files import check_policy, read_holds, read_policy
+from tavus_provider.storage.policy_files import find_policy_problems, read_legal_holds, read_policy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 POLICY = {
@@ -225,7 +225,7 @@ def dated(content, file, age=timedelta(0)):
     ],
 )
 def test_who_is_held_is_read_from_a_list_or_a_mapping(file, content, held):
-    assert read_holds(holds(dated(content, file)), now=NOW) == held
+    assert read_legal_holds(holds(dated(content, file)), now=NOW) == held
 
 
 AS_OF = "replica_ids: [r1]\nas_of: "
@@ -266,7 +266,7 @@ AS_OF = "replica_ids: [r1]\nas_of: "
 )
 def test_where_it_is_not_known_who_is_held_nothing_may_be_deleted(file, content, said):
     location = dated(content, file)
-    found = refusal(read_holds, holds(location), now=NOW)
+    found = refusal(read_legal_holds, holds(location), now=NOW)
     assert found.startswith(f"legal_holds {location}: ")
     assert said in found
     assert found.endswith("; it is not known who is held, nothing may be deleted")
@@ -276,15 +276,15 @@ def test_where_it_is_not_known_who_is_held_nothing_may_be_deleted(file, content,
 def test_without_as_of_the_time_of_the_file_counts(file, age, good):
     location = dated("[r1]", file, timedelta(days=age))
     if good:
-        assert read_holds(holds(location), now=NOW) == {"r1"}
+        assert read_legal_holds(holds(location), now=NOW) == {"r1"}
     else:
-        assert " UTC, " in refusal(read_holds, holds(location), now=NOW)
+        assert " UTC, " in refusal(read_legal_holds, holds(location), now=NOW)
 
 
 def test_a_list_that_is_not_there_is_no_empty_list(tmp_path):
-    said = refusal(read_holds, holds(str(tmp_path / "none")), now=NOW)
+    said = refusal(read_legal_holds, holds(str(tmp_path / "none")), now=NOW)
     assert "cannot be read (No such file or directory); it is not known who is held" in said
-    assert "Is a directory" in refusal(read_holds, holds(str(tmp_path)), now=NOW)
+    assert "Is a directory" in refusal(read_legal_holds, holds(str(tmp_path)), now=NOW)
 
 
 def test_a_storage_that_keeps_no_times_needs_as_of():
@@ -295,15 +295,15 @@ def test_a_storage_that_keeps_no_times_needs_as_of():
     attach("memory", fs=fs)
     fs.pipe_file("/holds/list", b"[r1]")
     fs.pipe_file("/holds/dated", b"{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
-    said = refusal(read_holds, holds("memory://holds/list"), now=NOW)
+    said = refusal(read_legal_holds, holds("memory://holds/list"), now=NOW)
     assert "its storage does not say when it was written: add as_of to it" in said
-    assert read_holds(holds("memory://holds/dated"), now=NOW) == {"r1"}
+    assert read_legal_holds(holds("memory://holds/dated"), now=NOW) == {"r1"}
 
 
 def test_a_key_in_the_location_of_a_file_is_not_shown():
     location = "s3://AKIAXXX:hunter2-word@bucket/policy.yaml"
-    for said in (refusal(read_policy, location), refusal(check_policy, location)):
+    for said in (refusal(read_policy, location), refusal(find_policy_problems, location)):
         assert "hunter2-word" not in said
         assert "//***@bucket/policy.yaml" in said
-    said = refusal(read_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
+    said = refusal(read_legal_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
     assert "hunter2-word" not in said
