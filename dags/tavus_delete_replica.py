@@ -1,8 +1,8 @@
 """
-### Delete one Tavus replica by hand
+### Trigger deletes one Tavus replica now; a permanent delete waits for an approval
 
-`look` reads the replica and refuses it if it is a stock replica or in use. A permanent delete, which
-takes the training footage too, passes an approval first. **Neither can be undone.**
+`look` reads the replica and fails if it is a stock replica or in use. A permanent delete, which includes the
+training footage, must be approved first. **Neither delete can be undone.**
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "irrevocable"],
-    # What has no section stands in one that is open from the start.
+    # Params without a section are in the part of the form that is open from the start.
     params={
         "replica_id": Param(
             "",
@@ -36,22 +36,23 @@ with DAG(
             minLength=2,
             maxLength=64,
             title="Replica",
-            description="Id of the replica, such as rf4e9d9790f0: letters, digits, - and _.",
+            description_md="**Trigger deletes this replica now**, unless *Permanently* is on.\n\n"
+            "Id of the replica, for example rf4e9d9790f0: letters, digits, - and _.",
         ),
         "permanent": Param(
             False,
             type="boolean",
             title="Permanently, with its training footage",
-            description_md="**Cannot be undone:** the replica and the footage it was trained on are gone for "
-            "ever. Somebody has to approve it first, under *Required Actions*. Off: a soft delete; Tavus "
-            "documents no undo for that either.",
+            description_md="**Cannot be undone:** the replica and the footage it was trained on are deleted "
+            "permanently. A person has to approve this first, under *Required Actions*. Off: a soft delete; "
+            "Tavus documents no undo for that either.",
         ),
         "ignore_if_missing": Param(
             False,
             type="boolean",
-            section="If it is not there",
-            title="Fine if it is gone already",
-            description="Otherwise an id that Tavus does not know fails the run: it may be mistyped.",
+            section="If the replica does not exist",
+            title="Succeed if it is already gone",
+            description="Off: an id that Tavus does not know fails the run, because it may be mistyped.",
         ),
     },
 ) as dag:
@@ -60,12 +61,12 @@ with DAG(
         replica_id="{{ params.replica_id }}",
         ignore_if_missing="{{ params.ignore_if_missing }}",
         doc_md="""
-Reads the replica and what uses it. Red for a stock replica, for one in use, and for an id that Tavus does not
-know.
+Reads the replica and what uses it. Fails for a stock replica, for a replica in use, and for an id that Tavus
+does not know.
 """,
     )
 
-    @task.branch(doc_md="Goes to `approve` for a permanent delete, else to `delete`.")
+    @task.branch(doc_md="Continues with `approve` for a permanent delete, otherwise with `delete`.")
     def choose(permanent: bool) -> str:
         return "approve" if permanent else "delete"
 
@@ -75,7 +76,7 @@ know.
         replica_id="{{ params.replica_id }}",
         hard=False,
         ignore_if_missing="{{ params.ignore_if_missing }}",
-        doc_md="Deletes the replica softly. **There is no undelete.** XCom `return_value` says how it went.",
+        doc_md="Soft-deletes the replica. **There is no undelete.** XCom `return_value` has the outcome.",
     )
     approve = ApproveRetentionOperator(
         task_id="approve",
@@ -83,20 +84,20 @@ know.
         doc_md="""
 Shows the replica under *Required Actions* and waits for a person.
 
-*Approve* lets it be deleted for ever, *Reject* ends the run, and no answer within 24 hours fails it.
+*Approve* allows the permanent delete, *Reject* ends the run, and no answer within 24 hours fails it.
 """,
     )
     delete_permanently = DeleteReplicaOperator(
         task_id="delete_permanently",
-        # There is no such id unless a person has approved it, whatever the state of the task says.
+        # This XCom exists only after a person has approved, so marking `approve` as success deletes nothing.
         replica_id=approve.output["approved_replica_id"],
         hard=True,
         ignore_if_missing="{{ params.ignore_if_missing }}",
         plan=look.output,
         approved_digest=approve.output["approved_digest"],
         doc_md="""
-Deletes the approved replica **for ever, with its training footage**, if it is still as it was shown, is not
-in use by now, and was looked at within the last 24 hours.
+Deletes the approved replica **permanently, with its training footage**, if it is unchanged since it was
+shown, is not in use, and was read within the last 24 hours.
 """,
     )
     look >> chosen >> [delete, approve]

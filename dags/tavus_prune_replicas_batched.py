@@ -1,13 +1,13 @@
 """
-### Prune expired Tavus replicas, in batches over workers
+### Trigger deletes now: expired Tavus replicas, by soft delete, in batches on several workers
 
-What `tavus_prune_replicas` does, for accounts where one task is not enough: `plan` decides, `split` cuts
-the plan into batches, each is an `apply` of its own, `summary` makes one report of all. Limits, digest and
-the time until which a plan is good are those of the whole plan; a batch that fails leaves the others alone
-and makes the run red.
+Does what `tavus_prune_replicas` does, for accounts that are too large for one task. `plan` decides, `split`
+divides the plan into batches, each batch is a mapped `apply` task, and `summary` makes one report of all
+batches. The digest, the limits and the time until which the plan is valid are those of the whole plan. A
+batch that fails does not stop the others, but the run fails.
 
-Each batch reads the whole account again before its first delete, so large batches are the cheap ones.
-Workers on several machines need a ledger that all of them share (`ledger` in section `[tavus]`).
+Each batch reads the whole account again before its first delete, so large batches cost less. Workers on
+several machines need a ledger that all of them share (`ledger` in section `[tavus]`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow.configuration import conf
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
+from tavus_provider.dag_params import narrow_from_params, retention_params
 from tavus_provider.operators.tavus import (
     ApplyRetentionOperator,
     PlanRetentionOperator,
@@ -24,12 +25,12 @@ from tavus_provider.operators.tavus import (
     SummarizeRetentionOperator,
 )
 
-# A policy file of the deployment takes the place of the policy below; the form can then only narrow it.
+# If the deployment sets a policy file ([tavus] policy), it replaces the policy below.
 POLICY_FILE = conf.get("tavus", "policy", fallback="")
-# So many batches at once; they share what the connection's requests_per_second allows.
+# Maximum number of batches that run at the same time. They share the connection's requests_per_second.
 PARALLEL_TASKS = 4
-# The pool in which batches wait, to bound them together with what other DAGs ask of Tavus. Tasks of a pool
-# that does not exist wait for ever without a word, so make it before it is named here:
+# The pool of the batches, to limit them together with other DAGs that call Tavus. Tasks whose pool does not
+# exist are never started and report no error, so create the pool before you name it here:
 #   airflow pools set tavus 4 "Tasks that call Tavus"
 POOL = "default_pool"
 
@@ -44,83 +45,34 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention"],
-    # What has no section stands in one that is open from the start.
-    params={
-        "older_than": Param(
-            None if POLICY_FILE else "90d",
-            type=["null", "string"] if POLICY_FILE else "string",
-            pattern="^[1-9][0-9]{0,4}[wdhm]$",
-            minLength=2,
-            maxLength=6,
-            title="Older than",
-            description="Age from which a replica has expired: a number above 0 and a unit, weeks (w), "
-            "days (d), hours (h) or minutes (m). An example: 90d."
-            + (" Empty: as the policy file says; it can only make a run smaller." if POLICY_FILE else ""),
-        ),
-        "include": Param(
-            [],
-            type=["null", "array"],
-            items={"type": "string", "minLength": 1, "maxLength": 256},
-            maxItems=100,
-            section="Narrow by name",
-            title="Only names like",
-            description="Patterns such as spring-*, one per line. Empty: all that the DAG file allows.",
-        ),
-        "exclude": Param(
-            [],
-            type=["null", "array"],
-            items={"type": "string", "minLength": 1, "maxLength": 256},
-            maxItems=100,
-            section="Narrow by name",
-            title="Not names like",
-            description="Patterns such as vip_*, one per line. What they match stays.",
-        ),
-        "dry_run": Param(
-            False,
-            type="boolean",
-            title="Dry run",
-            description="Make the same plan, say what would be deleted and why, and delete nothing.",
-        ),
-        "batch_size": Param(
-            500,
-            type="integer",
-            minimum=1,
-            maximum=100_000,
-            title="Batch size",
-            description="The most replicas in a batch; more if there would be over 1,000 batches. Each batch "
-            "reads the whole account again, so large ones cost less.",
-        ),
-    },
+    params=retention_params(policy_file=POLICY_FILE, dry_run=True, batch_size=500),
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
         doc_md="""
-Reads all replicas and what uses them, and decides on each under the policy in the DAG file.
+Reads all replicas and what uses them, and decides about each under the policy in the DAG file.
 **Deletes nothing.**
 
-The log has every verdict with its reason; XCom has the plan (`return_value`), or if it is too large the place
-where it lies beside the ledger. Red if a limit of the policy would be passed.
+The log has every verdict with its reason. XCom has the plan (`return_value`) or, if the plan is too large,
+its location next to the ledger. Fails if the plan exceeds a limit of the policy.
 """,
         policy=POLICY_FILE
         or {
             "name": "prune",
             "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
             "scope": {"include": ["*"], "exclude": []},
+            # A plan above one of the limits is not cut to fit: nothing is deleted.
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
         },
-        # What the form says can only make a run smaller.
-        narrow={
-            "include": "{{ params.include or [] }}",
-            "exclude": "{{ params.exclude or [] }}",
-            "older_than": "{{ params.older_than }}" if POLICY_FILE else None,
-        },
+        # The form can only reduce the number of replicas that are deleted.
+        narrow=narrow_from_params(policy_file=POLICY_FILE),
         dry_run="{{ params.dry_run }}",
     )
     split = SplitRetentionOperator(
         task_id="split",
         plan=plan.output,
         batch_size="{{ params.batch_size }}",
-        doc_md="Cuts the plan into batches. They name no replica: only the plan does.",
+        doc_md="Divides the plan into batches. A batch holds no replica ids; only the plan does.",
     )
     apply = ApplyRetentionOperator.partial(
         task_id="apply",
@@ -129,23 +81,23 @@ where it lies beside the ledger. Red if a limit of the policy would be passed.
         parallel_tasks=PARALLEL_TASKS,
         max_active_tis_per_dagrun=PARALLEL_TASKS,
         pool=POOL,
-        # A batch whose worker has died goes on where it was.
+        # After a worker dies, the next attempt continues its batch.
         retries=2,
         doc_md="""
-Reads the account again and deletes what is planned in this batch and still so, softly. **There is no
-undelete.** The limits are those of the whole plan.
+Reads the account again and soft-deletes the planned replicas of this batch that are still expired.
+**There is no undelete.** The limits are those of the whole plan.
 
-XCom `return_value` is the report of the batch. Red means that something of it may still be there.
+XCom `return_value` is the report of the batch. The task fails if a replica of the batch may still exist.
 """,
     ).expand_kwargs(split.output)
     SummarizeRetentionOperator(
         task_id="summary",
         plan=plan.output,
         reports=apply.output,
-        # Whatever became of the batches, but not where there was no plan.
+        # Runs after failed batches too, but not if there was no plan.
         trigger_rule="all_done_min_one_success",
         doc_md="""
-Makes one report of those of all batches: XCom `return_value`. Red if one planned replica may still be there;
-what a batch could not report, because its worker died for good, is told by the ledger.
+Makes one report of the reports of all batches: XCom `return_value`. Fails if one planned replica may still
+exist. What a batch could not report, because its worker died and no attempt is left, is read from the ledger.
 """,
     )

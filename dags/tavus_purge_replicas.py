@@ -1,11 +1,12 @@
 """
-### Purge expired Tavus replicas for ever
+### Trigger makes a plan now and deletes it permanently once a person approves it
 
-Made by hand, approved by a person: `plan` decides what has expired, `approve` shows exactly that plan
-under Required Actions, and `apply` deletes it together with the training footage. **This cannot be undone.**
+For expired Tavus replicas. `plan` decides which replicas have expired, `approve` shows exactly that plan
+under *Required Actions*, and `apply` deletes the replicas together with their training footage.
+**This cannot be undone.**
 
-Reject ends the run, no answer fails it, and a plan is good for 24 hours. Only the plan that was shown is
-carried out, and of that only what is still so on a fresh look.
+*Reject* ends the run. Without an answer the run fails. A plan is valid for 24 hours. Only the plan that was
+shown is carried out, and replicas that changed since then are skipped.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from airflow.configuration import conf
-from airflow.sdk import DAG, Param
+from airflow.sdk import DAG
 
+from tavus_provider.dag_params import narrow_from_params, retention_params
 from tavus_provider.operators.tavus import (
     ApplyRetentionOperator,
     ApproveRetentionOperator,
     PlanRetentionOperator,
 )
 
-# A policy file of the deployment takes the place of the policy below; the form can then only narrow it.
+# If the deployment sets a policy file ([tavus] policy), it replaces the policy below.
 POLICY_FILE = conf.get("tavus", "policy", fallback="")
 
 with DAG(
@@ -35,62 +37,29 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention", "irrevocable"],
-    # What has no section stands in one that is open from the start.
-    params={
-        "older_than": Param(
-            None if POLICY_FILE else "90d",
-            type=["null", "string"] if POLICY_FILE else "string",
-            pattern="^[1-9][0-9]{0,4}[wdhm]$",
-            minLength=2,
-            maxLength=6,
-            title="Older than",
-            description="Age from which a replica has expired: a number above 0 and a unit, weeks (w), "
-            "days (d), hours (h) or minutes (m). An example: 90d."
-            + (" Empty: as the policy file says; it can only make a run smaller." if POLICY_FILE else ""),
-        ),
-        "include": Param(
-            [],
-            type=["null", "array"],
-            items={"type": "string", "minLength": 1, "maxLength": 256},
-            maxItems=100,
-            section="Narrow by name",
-            title="Only names like",
-            description="Patterns such as spring-*, one per line. Empty: all that the DAG file allows.",
-        ),
-        "exclude": Param(
-            [],
-            type=["null", "array"],
-            items={"type": "string", "minLength": 1, "maxLength": 256},
-            maxItems=100,
-            section="Narrow by name",
-            title="Not names like",
-            description="Patterns such as vip_*, one per line. What they match stays.",
-        ),
-    },
+    params=retention_params(policy_file=POLICY_FILE, dry_run=False, approval=True),
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
+        # Written here and not in the form: permanent deletes are the choice of the DAG's author.
         hard=True,
         doc_md="""
-Reads all replicas and what uses them, and decides on each under the policy in the DAG file.
+Reads all replicas and what uses them, and decides about each under the policy in the DAG file.
 **Deletes nothing.**
 
-The log has every verdict with its reason; XCom has the plan (`return_value`) and all verdicts (`verdicts`).
-Red if a limit of the policy would be passed: then nobody is asked.
+The log has every verdict with its reason. XCom has the plan (`return_value`) and all verdicts (`verdicts`).
+Fails if the plan exceeds a limit of the policy; then nobody is asked for an approval.
 """,
         policy=POLICY_FILE
         or {
             "name": "purge",
             "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
             "scope": {"include": ["*"], "exclude": []},
+            # A plan above one of the limits is not cut to fit: nothing is deleted.
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
         },
-        # What the form says can only make a run smaller.
-        narrow={
-            "include": "{{ params.include or [] }}",
-            "exclude": "{{ params.exclude or [] }}",
-            "older_than": "{{ params.older_than }}" if POLICY_FILE else None,
-        },
+        # The form can only reduce the number of replicas that are deleted.
+        narrow=narrow_from_params(policy_file=POLICY_FILE),
     )
     approve = ApproveRetentionOperator(
         task_id="approve",
@@ -98,8 +67,8 @@ Red if a limit of the policy would be passed: then nobody is asked.
         doc_md="""
 Shows the plan under *Required Actions* and waits for a person.
 
-*Approve* lets exactly this plan be carried out, *Reject* ends the run, and no answer within 24 hours fails
-it. Clearing this task does not ask again: trigger a new run.
+*Approve* allows exactly this plan, *Reject* ends the run, and no answer within 24 hours fails it. Clearing
+this task does not ask again: trigger a new run.
 """,
     )
     ApplyRetentionOperator(
@@ -108,10 +77,10 @@ it. Clearing this task does not ask again: trigger a new run.
         plan=plan.output,
         approved_digest=approve.output["approved_digest"],
         doc_md="""
-Reads the account again and deletes what was approved and is still so, **for ever, with the training
-footage**.
+Reads the account again and deletes the approved replicas that are still expired
+**permanently, with their training footage**.
 
-XCom `return_value` is the report: one outcome for each planned replica. Red means that something may still
-be there.
+XCom `return_value` is the report: one outcome for each planned replica. The task fails if one of them may
+still exist.
 """,
     )

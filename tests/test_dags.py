@@ -1,3 +1,5 @@
+"""The example DAGs: their contract, their forms, and real runs of them against a sandbox."""
+
 from __future__ import annotations
 
 import inspect
@@ -13,7 +15,7 @@ DAGS = ROOT / "dags"
 EXPIRED = {"r1a0c5e8f3b2", "r2b9d41c07ae", "r3f6a2e9d815", "r4c81b7f0d3e", "r5e27d9a6c40", "r6d3b8f1e5a7"}
 OLD = "r1a0c5e8f3b2"
 
-# Every request that a DAG may make; see the vendor's own document.
+# Every request that a DAG may send, as Tavus documents it.
 DOCUMENTED = [
     ("GET", r"/v2/replicas", r"verbose=true&replica_type=user&limit=100&page=[1-9][0-9]*"),
     ("GET", r"/v2/(personas|conversations|videos)", r"limit=100&page=[0-9]+"),
@@ -24,7 +26,7 @@ DOCUMENTED = [
 
 @pytest.fixture(autouse=True)
 def no_request_outside_the_documented_endpoints(request):
-    """Holds for every run in this file."""
+    """Check the requests of every run in this file."""
     sandbox = request.getfixturevalue("sandbox") if "sandbox" in request.fixturenames else None
     yield
     for seen in sandbox.state()["requests"] if sandbox else ():
@@ -58,10 +60,10 @@ def bag():
     return DagBag(DAGS, **{name: value for name, value in where.items() if name in known})
 
 
-# -- the contract
+# -- tasks and params
 
 
-def test_all_dag_files_are_read_without_an_error(bag):
+def test_dag_files_load_without_import_errors(bag):
     assert bag.import_errors == {}
     assert set(bag.dags) == {
         "tavus_prune_replicas",
@@ -71,7 +73,7 @@ def test_all_dag_files_are_read_without_an_error(bag):
     }
 
 
-def test_each_file_is_named_like_its_dag(bag):
+def test_dag_file_has_the_name_of_its_dag(bag):
     assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == set(bag.dags)
 
 
@@ -111,7 +113,7 @@ def test_each_file_is_named_like_its_dag(bag):
         ),
     ],
 )
-def test_tasks_and_params_are_those_of_the_contract(bag, dag_id, tasks, params):
+def test_tasks_and_params_match_the_design(bag, dag_id, tasks, params):
     dag = bag.dags[dag_id]
     found = {task.task_id: task.downstream_task_ids for task in dag.tasks}
     assert set(found) == set(tasks)
@@ -120,7 +122,7 @@ def test_tasks_and_params_are_those_of_the_contract(bag, dag_id, tasks, params):
     assert {name: dag.params.get_param(name).value for name in dag.params} == params
 
 
-def test_only_prune_has_a_schedule_and_it_never_catches_up_nor_overlaps(bag):
+def test_only_prune_is_scheduled_without_catchup_or_overlap(bag):
     prune = bag.dags["tavus_prune_replicas"]
     assert (prune.schedule, prune.catchup, prune.max_active_runs) == ("@daily", False, 1)
     assert bag.dags["tavus_prune_replicas_batched"].schedule is None
@@ -129,14 +131,14 @@ def test_only_prune_has_a_schedule_and_it_never_catches_up_nor_overlaps(bag):
     assert bag.dags["tavus_delete_replica"].schedule is None
 
 
-def test_what_is_permanent_is_written_in_the_file(bag):
+def test_hard_is_set_in_the_dag_file(bag):
     hard = {
         (dag_id, task.task_id): task.hard
         for dag_id, dag in bag.dags.items()
         for task in dag.tasks
         if hasattr(task, "hard")
     }
-    # A mapped task that says nothing is soft.
+    # The default of hard is False, also for a mapped task.
     assert "hard" not in bag.dags["tavus_prune_replicas_batched"].get_task("apply").partial_kwargs
     assert hard == {
         ("tavus_prune_replicas_batched", "plan"): False,
@@ -152,7 +154,7 @@ def test_what_is_permanent_is_written_in_the_file(bag):
 @pytest.mark.parametrize(
     "dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"]
 )
-def test_the_shipped_policy_keeps_all_that_is_in_use_and_has_the_default_limits(bag, dag_id):
+def test_shipped_policy_keeps_replicas_in_use_and_has_default_limits(bag, dag_id):
     from tavus_provider.retention.engine import RetentionPolicy
 
     written = dict(bag.dags[dag_id].get_task("plan").policy)
@@ -165,7 +167,7 @@ def test_the_shipped_policy_keeps_all_that_is_in_use_and_has_the_default_limits(
     assert (policy.limits.max_deletions, policy.limits.max_deletion_percent) == (10, 25)
 
 
-# -- the forms and the pages of the DAGs
+# -- trigger forms and DAG docs
 
 
 def params_of(bag):
@@ -177,7 +179,7 @@ def params_of(bag):
     }
 
 
-def test_each_field_of_a_form_has_a_title_a_description_and_a_bound(bag):
+def test_form_fields_have_title_description_and_bounds(bag):
     for (dag_id, name), schema in params_of(bag).items():
         assert schema["title"], (dag_id, name)
         assert schema.get("description") or schema.get("description_md"), (dag_id, name)
@@ -187,13 +189,55 @@ def test_each_field_of_a_form_has_a_title_a_description_and_a_bound(bag):
         assert bounds.get(kind, {"items", "maxItems"} <= schema.keys()), (dag_id, name)
 
 
-def test_what_cannot_be_undone_is_said_beside_its_switch(bag):
-    said = params_of(bag)["tavus_delete_replica", "permanent"]["description_md"]
-    assert said.startswith("**Cannot be undone:**")
-    assert "training" in said or "trained" in said
+def test_permanent_switch_warns_that_it_cannot_be_undone(bag):
+    text = params_of(bag)["tavus_delete_replica", "permanent"]["description_md"]
+    assert text.startswith("**Cannot be undone:**")
+    assert "trained" in text
 
 
-def test_the_first_fields_are_open_and_the_others_are_grouped(bag):
+@pytest.mark.parametrize(
+    ("dag_id", "warning"),
+    [
+        ("tavus_prune_replicas", "Trigger deletes now"),
+        ("tavus_prune_replicas_batched", "Trigger deletes now"),
+        ("tavus_purge_replicas", "Trigger makes a plan now and deletes it permanently"),
+        ("tavus_delete_replica", "Trigger deletes"),
+    ],
+)
+def test_first_line_of_form_and_doc_says_what_trigger_does(bag, dag_id, warning):
+    dag = bag.dags[dag_id]
+    assert dag.doc_md.strip().splitlines()[0].startswith(f"### {warning}")
+    first = next(iter(dag.params))
+    assert params_of(bag)[dag_id, first]["description_md"].startswith(f"**{warning}")
+
+
+def test_retention_dags_share_their_fields(bag):
+    prune, batched, purge = (
+        {name: param for (dag_id, name), param in params_of(bag).items() if dag_id == wanted}
+        for wanted in ("tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas")
+    )
+    assert {name: batched[name] for name in prune} == prune
+    for name in ("include", "exclude"):
+        assert purge[name] == prune[name]
+    texts = ("description", "description_md")
+    assert {key: value for key, value in purge["older_than"].items() if key not in texts} == {
+        key: value for key, value in prune["older_than"].items() if key not in texts
+    }
+
+
+def test_policy_file_makes_older_than_optional_and_a_narrowing_field():
+    from tavus_provider.dag_params import narrow_from_params, retention_params
+
+    without, with_file = (
+        retention_params(policy_file=file, dry_run=True)["older_than"] for file in ("", "policy.yaml")
+    )
+    assert (without.value, without.schema["type"]) == ("90d", "string")
+    assert (with_file.value, with_file.schema["type"]) == (None, ["null", "string"])
+    assert narrow_from_params(policy_file="")["older_than"] is None
+    assert narrow_from_params(policy_file="policy.yaml")["older_than"] == "{{ params.older_than }}"
+
+
+def test_first_fields_have_no_section_and_the_others_share_one(bag):
     sections = {key: schema.get("section") for key, schema in params_of(bag).items()}
     for dag_id in bag.dags:
         mine = {section for (dag, _), section in sections.items() if dag == dag_id}
@@ -224,7 +268,7 @@ def test_the_first_fields_are_open_and_the_others_are_grouped(bag):
         ("tavus_delete_replica", "permanent", 1),
     ],
 )
-def test_a_form_refuses_what_is_out_of_its_bounds(bag, dag_id, name, bad):
+def test_form_rejects_values_out_of_bounds(bag, dag_id, name, bad):
     import jsonschema
 
     schema = params_of(bag)[dag_id, name]
@@ -233,7 +277,7 @@ def test_a_form_refuses_what_is_out_of_its_bounds(bag, dag_id, name, bad):
 
 
 @pytest.mark.parametrize("older_than", ["0d", "-1d", "90", 90, "1.5d", ""])
-def test_an_age_that_came_past_the_form_is_refused_when_the_task_runs(sandbox, bag, older_than):
+def test_plan_rejects_invalid_older_than(sandbox, bag, older_than):
     from airflow.providers.common.compat.sdk import AirflowFailException
 
     task = bag.dags["tavus_prune_replicas"].get_task("plan").prepare_for_execution()
@@ -245,7 +289,7 @@ def test_an_age_that_came_past_the_form_is_refused_when_the_task_runs(sandbox, b
     assert requests(sandbox) == []
 
 
-def test_each_dag_and_each_task_explains_itself_and_its_owner_can_be_looked_up(bag):
+def test_dags_and_tasks_have_docs_and_an_owner_link(bag):
     for dag in bag.dags.values():
         assert dag.doc_md.strip().startswith("###"), dag.dag_id
         assert "tavus" in dag.tags
@@ -255,13 +299,13 @@ def test_each_dag_and_each_task_explains_itself_and_its_owner_can_be_looked_up(b
 
 
 @pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_purge_replicas", "tavus_delete_replica"])
-def test_what_deletes_says_so_in_bold_on_its_own_page(bag, dag_id):
+def test_doc_of_deleting_task_warns_in_bold(bag, dag_id):
     for task in bag.dags[dag_id].tasks:
         if task.task_type in ("ApplyRetentionOperator", "DeleteReplicaOperator"):
-            assert re.search(r"\*\*(There is no undelete|for ever)", task.doc_md), task.task_id
+            assert re.search(r"\*\*(There is no undelete|permanently)", task.doc_md), task.task_id
 
 
-def test_reading_the_dag_files_loads_no_http_library_of_ours():
+def test_loading_the_dag_files_imports_no_http_modules():
     code = (
         "import sys, runpy, pathlib, airflow.sdk, airflow.providers.standard.operators.hitl\n"
         "import airflow.providers.standard.decorators.branch_python\n"
@@ -281,7 +325,7 @@ def test_reading_the_dag_files_loads_no_http_library_of_ours():
 # -- prune
 
 
-def test_prune_deletes_softly_what_has_expired_and_says_for_all_others_why_not(sandbox, run_dag):
+def test_prune_soft_deletes_expired_replicas_and_gives_reasons_for_the_others(sandbox, run_dag):
     stays = {
         "rf8c6e5b1a20": ("kept", "is the default of persona p1c2d3e4f5a6"),
         "r09d7f2c4b6a": ("kept", "is in active conversation c0eaa60a267274af"),
@@ -302,7 +346,7 @@ def test_prune_deletes_softly_what_has_expired_and_says_for_all_others_why_not(s
     verdicts = {row["replica_id"]: (row["status"], row["reason"]) for row in ran.pull("plan", "verdicts")}
     assert {replica_id: verdicts[replica_id] for replica_id in stays} == stays
     assert verdicts[OLD] == ("expired", "120 days old, limit is 90d")
-    assert not {"rb1f8c4d6e0a", "rb2a9d5e7f1b"} & set(verdicts)  # stock replicas are not even listed
+    assert not {"rb1f8c4d6e0a", "rb2a9d5e7f1b"} & set(verdicts)  # stock replicas are not listed
     plan, report = ran.pull("plan"), ran.pull("apply")
     assert (report["plan_digest"], report["counts"]["deleted"]) == (plan["digest"], 6)
     assert {row["replica_id"] for row in plan["delete"]} == EXPIRED
@@ -313,7 +357,7 @@ def test_prune_deletes_softly_what_has_expired_and_says_for_all_others_why_not(s
     assert len(sandbox.state()["deletes"]) == 6
 
 
-def test_a_dry_prune_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
+def test_dry_run_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas", {"dry_run": True})
     assert ran.state == "success"
     assert {row["replica_id"] for row in ran.pull("plan")["delete"]} == EXPIRED
@@ -332,13 +376,13 @@ def test_a_dry_prune_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
         pytest.param({"include": None, "exclude": None, "older_than": "690d"}, {"r3f6a2e9d815"}, id="null"),
     ],
 )
-def test_the_form_narrows_a_run_and_moves_its_age_limit(sandbox, run_dag, conf, goes):
+def test_form_narrows_by_name_and_sets_the_age(sandbox, run_dag, conf, goes):
     ran = run_dag("tavus_prune_replicas", conf)
     assert ran.state == "success"
     assert deleted(sandbox) == goes
 
 
-def test_an_account_with_a_protected_replica_keeps_it(sandbox, run_dag, tmp_path):
+def test_protected_replica_is_kept(sandbox, run_dag, tmp_path):
     text = (DAGS / "tavus_prune_replicas.py").read_text()
     changed = text.replace('"limits": {', f'"keep": {{"protected_ids": ["{OLD}"]}},\n"limits": {{')
     assert changed != text
@@ -352,12 +396,12 @@ def test_an_account_with_a_protected_replica_keeps_it(sandbox, run_dag, tmp_path
 @pytest.mark.parametrize(
     ("conf", "goes"),
     [
-        pytest.param({}, {"r2b9d41c07ae", "r3f6a2e9d815"}, id="as-the-file-says"),
+        pytest.param({}, {"r2b9d41c07ae", "r3f6a2e9d815"}, id="policy-file-only"),
         pytest.param({"older_than": "300d"}, {"r3f6a2e9d815"}, id="narrowed-by-age"),
         pytest.param({"older_than": "1d", "exclude": ["black*"]}, {"r2b9d41c07ae"}, id="never-widened"),
     ],
 )
-def test_a_policy_file_of_the_deployment_takes_the_place_of_the_policy_in_the_dag(
+def test_policy_file_of_the_deployment_replaces_the_policy_in_the_dag(
     sandbox, run_dag, tmp_path, monkeypatch, *, conf, goes
 ):
     (tmp_path / "holds.yaml").write_text("[r6d3b8f1e5a7, r4c81b7f0d3e]")
@@ -386,29 +430,29 @@ def test_a_policy_file_of_the_deployment_takes_the_place_of_the_policy_in_the_da
         *(("tavus_purge_replicas", value) for value in ("None", "90")),
     ],
 )
-def test_an_age_limit_that_is_none_is_refused_by_the_form(sandbox, run_dag, dag_id, older_than):
+def test_run_with_invalid_older_than_is_not_created(sandbox, run_dag, dag_id, older_than):
     with pytest.raises(Exception, match="older_than"):
         run_dag(dag_id, {"older_than": older_than})
     assert requests(sandbox) == []
 
 
-def test_a_prune_beyond_its_limits_deletes_nothing_and_the_plan_can_be_read(sandbox, run_dag):
+def test_prune_above_limits_deletes_nothing_and_pushes_the_plan(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas", {"older_than": "60d"})
     assert ran.states == {"plan": "failed", "apply": "upstream_failed"}
     assert len(ran.pull("plan")["delete"]) > 6
     assert sandbox.state()["deletes"] == []
 
 
-# -- prune, in batches
+# -- prune in batches
 
 
 def batches(ran):
-    """The reports of the batches, in their order, as far as there are any."""
+    """Return the reports of the batches that pushed one, in the order of the batches."""
     at = sorted(index for task_id, index in ran.instances if task_id == "apply" and index >= 0)
     return [ran.pull("apply", at=index) for index in at]
 
 
-def test_batches_are_the_plan_and_the_summary_is_the_report_of_all_of_it(sandbox, run_dag):
+def test_batches_cover_the_plan_and_summary_reports_all_of_them(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas_batched", {"batch_size": 4})
     assert ran.state == "success"
     assert ran.states == {
@@ -431,7 +475,7 @@ def test_batches_are_the_plan_and_the_summary_is_the_report_of_all_of_it(sandbox
     assert labels == {"1 to 3 of 6", "4 to 6 of 6"}
 
 
-def test_a_dry_run_in_batches_deletes_nothing_and_is_green(sandbox, run_dag):
+def test_batched_dry_run_succeeds_and_deletes_nothing(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas_batched", {"batch_size": 2, "dry_run": True})
     assert ran.state == "success"
     assert len(batches(ran)) == 3
@@ -439,7 +483,7 @@ def test_a_dry_run_in_batches_deletes_nothing_and_is_green(sandbox, run_dag):
     assert sandbox.state()["deletes"] == []
 
 
-def test_with_nothing_to_delete_there_is_no_batch_and_the_run_is_green(sandbox, run_dag):
+def test_nothing_to_delete_makes_no_batches_and_succeeds(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas_batched", {"older_than": "5000d"})
     assert ran.states == {"plan": "success", "split": "success", "apply": "skipped", "summary": "skipped"}
     assert ran.state == "success"
@@ -447,7 +491,7 @@ def test_with_nothing_to_delete_there_is_no_batch_and_the_run_is_green(sandbox, 
 
 
 def without_retries(tmp_path, dag_id):
-    """The batched DAG as it is, but that ``dag.test`` need not wait for the second try of a batch."""
+    """Write a copy of the batched DAG whose batches are not retried, so ``dag.test`` does not wait."""
     text = (DAGS / "tavus_prune_replicas_batched.py").read_text()
     changed = text.replace("retries=2,", "retries=0,").replace("tavus_prune_replicas_batched", dag_id)
     assert "retries=0," in changed
@@ -455,7 +499,7 @@ def without_retries(tmp_path, dag_id):
     return tmp_path
 
 
-def test_a_batch_that_fails_leaves_the_others_done_and_the_run_red(sandbox, run_dag, tmp_path):
+def test_failed_batch_fails_the_run_but_not_the_other_batches(sandbox, run_dag, tmp_path):
     sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 409}])
     folder = without_retries(tmp_path, "one_batch_fails")
     ran = run_dag("one_batch_fails", {"batch_size": 2}, folder=folder)
@@ -469,9 +513,7 @@ def test_a_batch_that_fails_leaves_the_others_done_and_the_run_red(sandbox, run_
     assert summary["items"] == [item for report in batches(ran) for item in report["items"]]
 
 
-def test_a_batch_that_fails_once_is_tried_again_and_its_report_keeps_what_the_first_try_did(
-    sandbox, run_dag, tmp_path
-):
+def test_retried_batch_reports_the_deletes_of_its_first_attempt(sandbox, run_dag, tmp_path):
     text = (DAGS / "tavus_prune_replicas_batched.py").read_text()
     changed = text.replace("retries=2,", "retries=2, retry_delay=0,").replace(
         "tavus_prune_replicas_batched", "one_batch_again"
@@ -480,17 +522,15 @@ def test_a_batch_that_fails_once_is_tried_again_and_its_report_keeps_what_the_fi
     sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", "status": 202, "times": 3}])
     ran = run_dag("one_batch_again", {"batch_size": 3}, folder=tmp_path)
     assert ran.state == "success"
-    tries = {at: ti.try_number for (task_id, at), ti in ran.instances.items() if task_id == "apply"}
-    assert sorted(tries.values()) == [1, 2]
+    attempts = {at: ti.try_number for (task_id, at), ti in ran.instances.items() if task_id == "apply"}
+    assert sorted(attempts.values()) == [1, 2]
     assert ran.pull("summary")["counts"]["deleted"] == 6
     assert deleted(sandbox) == EXPIRED
     assert len(sandbox.state()["deletes"]) == 6
 
 
 @pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched"])
-def test_a_plan_that_is_too_large_for_an_xcom_is_carried_out_from_its_store(
-    sandbox, run_dag, monkeypatch, dag_id
-):
+def test_plan_too_large_for_xcom_is_read_from_the_store(sandbox, run_dag, monkeypatch, dag_id):
     monkeypatch.setattr("tavus_provider.planning.plan.MAX_BYTES", 2_000)
     ran = run_dag(dag_id, {})
     assert ran.state == "success"
@@ -499,45 +539,45 @@ def test_a_plan_that_is_too_large_for_an_xcom_is_carried_out_from_its_store(
     assert deleted(sandbox) == EXPIRED
 
 
-def test_a_plan_beyond_its_limits_has_no_batches_and_no_summary(sandbox, run_dag):
+def test_plan_above_limits_makes_no_batches_and_no_summary(sandbox, run_dag):
     ran = run_dag("tavus_prune_replicas_batched", {"older_than": "60d", "batch_size": 1})
     assert ran.states == {"plan": "failed", **dict.fromkeys(("split", "apply", "summary"), "upstream_failed")}
     assert sandbox.state()["deletes"] == []
 
 
-# -- purge, as far as no person is needed
+# -- purge, the cases without an answer of a person
 
 
-def test_a_purge_with_nothing_to_delete_asks_nobody_and_is_green(sandbox, run_dag):
+def test_purge_with_nothing_to_delete_succeeds_without_approval(sandbox, run_dag):
     ran = run_dag("tavus_purge_replicas", {"older_than": "5000d"})
     assert ran.states == {"plan": "success", "approve": "skipped", "apply": "skipped"}
     assert ran.state == "success"
     assert sandbox.state()["deletes"] == []
 
 
-def test_a_purge_beyond_its_limits_asks_nobody(sandbox, run_dag):
+def test_purge_above_limits_asks_for_no_approval(sandbox, run_dag):
     ran = run_dag("tavus_purge_replicas", {"older_than": "60d"})
     assert ran.states == {"plan": "failed", "approve": "upstream_failed", "apply": "upstream_failed"}
     assert sandbox.state()["deletes"] == []
 
 
-def test_marking_the_approval_as_done_does_not_stand_in_for_a_person(sandbox, run_dag):
+def test_approve_marked_as_success_approves_nothing(sandbox, run_dag):
     ran = run_dag("tavus_purge_replicas", {}, mark_success_pattern="approve")
     assert ran.states == {"plan": "success", "approve": "success", "apply": "failed"}
     assert sandbox.state()["deletes"] == []
 
 
-# -- delete one
+# -- delete one replica
 
 
-def test_marking_the_approval_of_one_as_done_does_not_delete_it_for_ever(sandbox, run_dag):
+def test_approve_marked_as_success_deletes_no_replica_permanently(sandbox, run_dag):
     conf = {"replica_id": "rd6a1c3f7e82", "permanent": True}
     ran = run_dag("tavus_delete_replica", conf, mark_success_pattern="approve")
     assert ran.states["delete_permanently"] == "failed"
     assert sandbox.state()["deletes"] == []
 
 
-def test_one_replica_is_deleted_by_its_id_without_asking_where_it_is_not_for_ever(sandbox, run_dag):
+def test_soft_delete_of_one_replica_needs_no_approval(sandbox, run_dag):
     ran = run_dag("tavus_delete_replica", {"replica_id": "rd6a1c3f7e82"})
     assert ran.states == {
         "look": "success",
@@ -558,7 +598,7 @@ def test_one_replica_is_deleted_by_its_id_without_asking_where_it_is_not_for_eve
         pytest.param("r404", id="missing"),
     ],
 )
-def test_what_may_not_be_deleted_by_hand_ends_at_the_look(sandbox, run_dag, replica_id, permanent):
+def test_look_fails_for_replicas_that_may_not_be_deleted(sandbox, run_dag, replica_id, permanent):
     ran = run_dag("tavus_delete_replica", {"replica_id": replica_id, "permanent": permanent})
     assert ran.state == "failed"
     assert ran.states["look"] == "failed"
@@ -566,7 +606,7 @@ def test_what_may_not_be_deleted_by_hand_ends_at_the_look(sandbox, run_dag, repl
     assert sandbox.state()["deletes"] == []
 
 
-def test_a_missing_replica_is_fine_where_the_form_says_so(sandbox, run_dag):
+def test_ignore_if_missing_accepts_a_missing_replica(sandbox, run_dag):
     ran = run_dag("tavus_delete_replica", {"replica_id": "r404", "ignore_if_missing": True})
     assert ran.state == "success"
     assert ran.pull("delete")["outcome"] == "already_gone"
@@ -574,20 +614,20 @@ def test_a_missing_replica_is_fine_where_the_form_says_so(sandbox, run_dag):
 
 
 @pytest.mark.parametrize("bad", ["", "..", "x?hard=true", "../personas/p1", None, ["r1"], 1000])
-def test_what_cannot_be_an_id_is_refused_by_the_form(sandbox, run_dag, bad):
+def test_run_with_invalid_replica_id_is_not_created(sandbox, run_dag, bad):
     with pytest.raises(Exception, match="replica_id"):
         run_dag("tavus_delete_replica", {"replica_id": bad})
     assert requests(sandbox) == []
 
 
 @pytest.mark.parametrize("bad", ["None", "null", "true", "123456", "r1\n"])
-def test_what_a_form_lets_through_and_is_no_id_is_refused_by_the_task(sandbox, run_dag, bad):
+def test_look_rejects_invalid_replica_ids_that_pass_the_form(sandbox, run_dag, bad):
     ran = run_dag("tavus_delete_replica", {"replica_id": bad})
     assert ran.states["look"] == "failed"
     assert requests(sandbox) == []
 
 
-# -- the asset
+# -- asset events
 
 
 def events_of(run):
@@ -599,7 +639,7 @@ def events_of(run):
         return {event.asset.name: event.extra for event in found}
 
 
-def test_a_green_prune_is_an_asset_event_with_its_counts_and_a_dry_or_red_one_is_none(sandbox, run_dag):
+def test_only_a_successful_real_prune_emits_an_asset_event(sandbox, run_dag):
     assert "tavus_replicas_pruned" not in events_of(run_dag("tavus_prune_replicas", {"dry_run": True}))
     sandbox.switch(faults=[{"method": "DELETE", "status": 400, "times": 1}])
     assert "tavus_replicas_pruned" not in events_of(
@@ -615,9 +655,7 @@ def test_a_green_prune_is_an_asset_event_with_its_counts_and_a_dry_or_red_one_is
     }
 
 
-def test_what_is_scheduled_is_an_asset_event_once_and_not_in_a_dry_run(
-    sandbox, run_dag, tmp_path, monkeypatch
-):
+def test_scheduled_replicas_emit_one_asset_event(sandbox, run_dag, tmp_path, monkeypatch):
     (tmp_path / "policy.yaml").write_text("{name: slow, expire: [{rule: old, older_than: 200d, grace: 14d}]}")
     monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", f"{tmp_path}/policy.yaml")
     (tmp_path / "dags").mkdir()
