@@ -1,5 +1,71 @@
-"""A Tavus server on loopback for demo, rehearsal and tests."""
+"""A Tavus server on 127.0.0.1 for the demo, for rehearsals and for tests.
 
-from tavus_provider.sandbox.server import Sandbox, builtin_seed, read_seed
+It imports nothing else of this package, so that it is an independent record of what a client requested and
+of what was deleted. From a shell::
 
-__all__ = ["Sandbox", "builtin_seed", "read_seed"]
+    python -m tavus_provider.sandbox --port 8600 --seed FILE --key sandbox
+
+In a test, as many at the same time as needed::
+
+    with Sandbox({"replicas": [{"replica_id": "r1", "age": "200d"}]}) as tavus:
+        tavus.switch(delete_status=204)
+        requests.delete(f"{tavus.url}/v2/replicas/r1", headers={"x-api-key": tavus.key})
+        assert tavus.state()["deletes"] == [{"replica_id": "r1", "hard": False}]
+
+**Seed.** JSON or YAML with the lists `replicas`, `personas`, `conversations` and `videos`. Each row has the
+id of its resource. `age` and `updated` are ages at the start of the sandbox (`90d`, `36h`, `15m`; a negative
+age such as `-2d` is in the future); `created_at` and `updated_at` are sent exactly as written. A field that a
+row omits is missing in responses, a field that is null is sent as null. `replica_type` can be any text; the
+filter `user` lists every type that starts with `user`. `"deleted": "soft"` or `"hard"` makes a row deleted
+from the start. Without a seed, the rows are those of `builtin_seed()`.
+
+**Control requests**, without a key:
+
+======  =====================  ==========================================================================
+GET     /_sandbox/state        all rows, including deleted ones, the requests, the deletes, the switches
+POST    /_sandbox/switches     set some switches
+POST    /_sandbox/replicas     add a row or a list of rows as in a seed, or change the given fields of
+                               existing rows; also /personas, /conversations, /videos
+POST    /_sandbox/reset        restore the rows and switches of the start, clear the request log
+======  =====================  ==========================================================================
+
+**Switches.** The first value is the default:
+
+=================  ===========================================  =============================================
+delete_status      200, 204                                     status of a successful delete of a replica or
+                                                                video, and of a rename
+unknown_id         "400-error", "400-message", "404"            response for an unknown or deleted id
+soft_deleted       "hidden", "listed"                           whether soft-deleted replicas can be read
+soft_then_hard     "failed", "works"                            result of a hard delete after a soft delete
+dates              "iso", "iso-ms", "iso-seconds", "offset",    format of dates that came from an age; "null"
+                   "rfc1123", "naive", "null"                   sends null for all dates
+vocabulary         "replica", "face", "both"                    field names of responses; /v2/faces and
+                                                                /v2/pals always use face and PAL
+clamp_limit        null, 1 to 100                               maximum page size; null means 100
+total_count        "right", "missing", "high"                   "high" is three more than there are
+latency            0, up to 600                                 seconds before every response
+faults             []                                           errors to send, see below
+=================  ===========================================  =============================================
+
+**Faults.** A list; a request gets the first fault that matches it. A fault is removed after `times` requests
+(default 1; null means never).
+
+- `method` and `path` select requests; `path` is a prefix or a regular expression. Omitted, they match all.
+- `when`: `"before"` (default; the request has no effect) or `"after"` the effect. 429 must be `"before"`.
+- `status`: send this status, with `body` (text), `html` (true for an HTML page), `retry_after`, `headers`.
+- `close`: close the connection without a response.
+- `delay`: wait this many seconds first; on its own, it delays the real response.
+
+**State.** Rows have the field names of a seed, with `deleted` (null, "soft" or "hard"). `deletes` lists the
+deletes of replicas in their order. `requests` lists the API requests with `n`, `at` (seconds since the
+start), `in_flight` (number of requests being answered, including this one), `method`, `path`, `query`,
+`status` (null if no response was sent), `key_ok`, `user_agent` and `effect` (null, "soft", "hard", "created",
+"renamed" or "ended"). The last 100,000 requests are kept. The API key is replaced by `***` in them.
+"""
+
+from tavus_provider.sandbox.faults import SwitchError
+from tavus_provider.sandbox.seeds import HOSTILE_NAME, builtin_seed, read_seed
+from tavus_provider.sandbox.server import Sandbox
+from tavus_provider.sandbox.world import SeedError
+
+__all__ = ["HOSTILE_NAME", "Sandbox", "SeedError", "SwitchError", "builtin_seed", "read_seed"]
