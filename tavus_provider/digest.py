@@ -1,4 +1,8 @@
-"""One way to write a value as bytes, and the digest of those: what plans and records are known by."""
+"""
+Canonical JSON and its SHA-256 digest, by which plans, policies and ledger records are identified.
+
+A *sealed* object holds its own digest under the key ``digest``.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,27 @@ from typing import Any
 
 
 def canonical_json(value: Mapping[str, Any]) -> bytes:
-    """Return ``value`` as JSON with sorted keys and no spaces, in UTF-8."""
+    """
+    Encode a JSON object as UTF-8 with sorted keys and without spaces, so that equal objects give equal bytes.
+
+    Lone surrogates, which JSON from outside can hold, are encoded as three bytes each.
+
+    :raises ValueError: if ``value`` holds NaN or an infinity, which JSON does not have
+    """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8", "surrogatepass")
 
 
 def canonical_digest(value: Mapping[str, Any]) -> str:
-    """Return the sha256 hex of :func:`canonical_json`."""
+    """Return the SHA-256 of :func:`canonical_json`, as 64 lower-case hexadecimal digits."""
     return hashlib.sha256(canonical_json(value)).hexdigest()
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return ``value`` with its ``digest``, that of everything in it but the digest itself."""
+    """Return a copy of ``value`` with ``digest`` set to :func:`digest_of` it."""
     return {**value, "digest": digest_of(value)}
 
 
 def digest_of(value: Mapping[str, Any]) -> str:
-    """Return what ``digest`` must say in a sealed value."""
+    """Return the digest of ``value`` without its key ``digest``: what that key has to hold."""
     return canonical_digest({key: inner for key, inner in value.items() if key != "digest"})

@@ -1,41 +1,42 @@
 """
-The error tree. A class exists where a caller would do something different.
+The exceptions of this package. There is one class per reaction of the caller.
 
 ::
 
     TavusError
-    ├── TavusValidationError          nothing was sent: correct the named value, a retry cannot help
-    ├── PlanRejectedError           nothing was deleted: a limit, a digest or a deadline forbids this plan
-    ├── LedgerUnavailableError     what is done cannot be recorded, so nothing (more) is done; may heal
-    ├── ReplicaNotFoundError       Tavus does not know the id
-    ├── TavusRequestRejectedError               Tavus said no; certainly not applied, a retry cannot help
-    │   └── TavusAuthError      401 or 403: no further call with this key can work
-    ├── TavusRetryableError              certainly not applied, may heal: no connection, or a rate limit
-    ├── TavusOutcomeUnknownError               a delete may or may not have been applied
-    └── TavusInvalidResponseError             an answer to a read that cannot be used: nothing may be decided on it
+    ├── TavusValidationError       a value is invalid; nothing was sent; correct the value, do not retry
+    ├── PlanRejectedError          a limit, a digest or a deadline forbids this plan; nothing was deleted
+    ├── LedgerUnavailableError     the ledger cannot be read or written; deleting stops; a retry may help
+    ├── ReplicaNotFoundError       Tavus does not know the replica id
+    ├── TavusRequestRejectedError  Tavus rejected the request; it was not applied; do not retry
+    │   └── TavusAuthError         401 or 403; no further request with this API key can succeed
+    ├── TavusRetryableError        unreachable or rate limited; the request was not applied; retry later
+    ├── TavusOutcomeUnknownError   the delete may or may not have been applied
+    └── TavusInvalidResponseError  the response to a read cannot be used; delete nothing because of it
 
-No error of the HTTP library is chained to one of these: it would carry the request, and the
-request carries the API key.
+An exception of the HTTP library is never chained to one of these (as ``__cause__`` or
+``__context__``): it holds the request, and the request holds the API key.
 """
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 from tavus_provider.outcomes import Outcome
 
 
 class TavusError(Exception):
     """
-    Base of all errors raised by this package.
+    Base class of all exceptions that this package raises.
 
-    ``outcome`` is what the error means for the id that was to be deleted.
-
-    :param message: what was tried, what came back, what to do next; never the API key
-    :param status: HTTP status of the answer, if there was one
-    :param attempts: how many requests had been sent for this call
-    :param request_id: the id which the server gave its answer, if any
+    :param message: what was tried, what happened, and what to do next; must not contain the API key
+    :param status: HTTP status of the response, or ``None`` if there was no response
+    :param attempts: number of requests that were sent for this call
+    :param request_id: request id that the server returned, if any
     """
 
-    outcome: Outcome = Outcome.NOT_ATTEMPTED
+    outcome: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
+    """The outcome to report for a replica whose delete raised this exception."""
 
     def __init__(
         self,
@@ -52,44 +53,44 @@ class TavusError(Exception):
 
 
 class TavusValidationError(TavusError):
-    """A value was refused before anything was sent."""
+    """A value is invalid. Nothing was sent."""
 
 
 class PlanRejectedError(TavusError):
-    """A plan may not be carried out; nothing was deleted."""
+    """A plan must not be applied. Nothing was deleted."""
 
 
 class LedgerUnavailableError(TavusError):
-    """The ledger could not be written or read; nothing is deleted without a record."""
+    """The ledger cannot be read or written. Nothing is deleted without a ledger record."""
 
 
 class ReplicaNotFoundError(TavusError):
-    """Tavus does not know this replica: it never existed, is gone, or belongs to another account."""
+    """Tavus does not know the replica: it never existed, was deleted, or belongs to another account."""
 
     outcome = Outcome.ALREADY_GONE
 
 
 class TavusRequestRejectedError(TavusError):
-    """Tavus refused the request; it was not applied and repeating it cannot help."""
+    """Tavus rejected the request. It was not applied, and repeating it cannot succeed."""
 
     outcome = Outcome.FAILED
 
 
 class TavusAuthError(TavusRequestRejectedError):
-    """The API key was refused (401) or may not do this (403)."""
+    """Tavus rejected the API key (401) or does not allow it to do this (403)."""
 
 
 class TavusRetryableError(TavusError):
-    """The request was certainly not applied, and a later try may succeed."""
+    """The request was certainly not applied. A later attempt may succeed."""
 
     outcome = Outcome.FAILED
 
 
 class TavusOutcomeUnknownError(TavusError):
-    """The request left, and no trustworthy answer came back: it may have been applied."""
+    """The request was sent, but no usable response was received. It may have been applied."""
 
     outcome = Outcome.UNKNOWN
 
 
 class TavusInvalidResponseError(TavusError):
-    """A read did not give an answer that can be trusted; nothing may be deleted on its ground."""
+    """The response to a read cannot be used. Nothing may be deleted because of it."""

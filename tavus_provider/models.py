@@ -1,9 +1,11 @@
 """
-What is known of a replica and of its use, and the only reader of the JSON rows in which Tavus tells it.
+Replicas, personas, conversations and videos as Tavus returns them, and the only parser of these objects.
 
-Both of Tavus's vocabularies are read: ``replica``/``face`` and ``persona``/``PAL``. A row is reduced
-to the fields named here; whatever else it holds (persona rows can hold keys of other vendors) goes
-no further. Knows neither Airflow nor HTTP nor the clock.
+Since 2026 the documentation of Tavus calls a replica a *face* and a persona a *PAL*, and its API
+returns either vocabulary. Both are read here; if a row holds both and they differ, it is rejected.
+
+Only the fields named here are kept. The rest of a row is dropped at once: rows of personas can hold
+API keys of other vendors (``layers.llm.api_key``).
 """
 
 from __future__ import annotations
@@ -14,154 +16,165 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Self
 
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.sanitize import escape_line
+from tavus_provider.sanitize import quote
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
-NO_ID = frozenset({"none", "null", "undefined", "nan", "true", "false"})
-"""What a missing value looks like after rendering, in any case."""
-_ISO = re.compile(
+NON_IDS: Final = frozenset({"none", "null", "undefined", "nan", "true", "false"})
+"""What a template or a script writes for a missing value, in lower case. Never accepted as an id."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
+_ISO_8601: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T(?!24)[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-][0-9]{2}:[0-5][0-9])"
 )
-_RFC1123 = re.compile(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT")
-_ZONELESS = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?")
-_FIRST_PLAUSIBLE = datetime(2015, 1, 1, tzinfo=UTC)
-# Nobody writes to it; a dict for each replica would take as much memory as the rest of it.
-_NO_DOUBTS: Final[Mapping[str, str]] = {}
+_RFC_1123: Final = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} GMT"
+)
+_WITHOUT_ZONE: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?"
+)
+# No replica can be older: Tavus did not exist. Rejects 1970-01-01, which stands for a missing date.
+_EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC)
+# Shared by all replicas without unreadable fields: a dict for each would double their memory.
+_NOTHING_UNREADABLE: Final[Mapping[str, str]] = {}
 
 
 def check_replica_id(value: object) -> str:
     """
-    Return ``value`` if it can be the id of one replica.
+    Return ``value`` if it can be the id of a replica.
 
-    An id becomes part of the path of an irrevocable request, so only an allow-list will do:
-    quoting leaves ``..`` as it is.
+    The id becomes a part of the path of a request that cannot be undone. Only an allow-list of
+    characters is safe there: URL quoting would leave ``..`` as it is.
 
-    :raises TavusValidationError: if it is not a ``str``, does not match ``[A-Za-z0-9][A-Za-z0-9_-]{1,63}`` in
-        full, or is what a missing value looks like after rendering (``None``, ``null``, ``nan`` ...)
+    The ids that Tavus assigns are ``r`` and 10 to 12 hexadecimal digits, such as ``rf4e9d9790f0`` (seen
+    in its documentation and in responses). Their format is not documented, so it is not required.
+
+    :raises TavusValidationError: if ``value`` is not a ``str``, does not match
+        ``[A-Za-z0-9][A-Za-z0-9_-]{1,63}`` in full, or is one of :data:`NON_IDS` in any case
     """
-    if type(value) is str and _ID.fullmatch(value) and value.lower() not in NO_ID:
+    if type(value) is str and _ID.fullmatch(value) and value.lower() not in NON_IDS:
         return value
-    try:
-        shown = ascii(value)
-    except Exception:  # noqa: BLE001  # not every object can be shown, nor an int of 5,000 digits
-        shown = "..."
-    shown = shown if len(shown) <= 40 else shown[:37] + "..."
     raise TavusValidationError(
-        f"replica_id {shown} ({type(value).__name__}) is not a replica id: expected a string of 2 to 64 "
-        "letters, digits, '_' or '-' such as 'rf4e9d9790f0'; nothing was sent"
+        f"replica_id: {quote(value)} is not a replica id; expected a string of 2 to 64 letters, digits, "
+        "'_' or '-', such as 'rf4e9d9790f0'; nothing was sent"
     )
 
 
 def check_bool(name: str, value: object) -> bool:
     """
-    Return ``value`` if it is ``True`` or ``False`` itself.
+    Return ``value`` if it is ``True`` or ``False``.
 
-    :raises TavusValidationError: for anything else; ``"false"`` and ``0`` are not answers to "delete for ever?"
+    :param name: the argument to name in the error message
+    :raises TavusValidationError: for any other value. The string ``"false"`` is true in Python, and an
+        argument such as ``hard`` must not depend on that.
     """
     if value is True or value is False:
         return bool(value)
-    raise TavusValidationError(
-        f"{name} is {ascii(value)[:40]}: expected True or False itself; nothing was sent"
-    )
+    raise TavusValidationError(f"{name}: expected True or False, got {quote(value)}; nothing was sent")
 
 
-def read_time(value: object) -> datetime:
+def parse_time(value: object) -> datetime:
     """
-    Read a date of Tavus: ISO 8601 with a zone, or RFC 1123 in GMT.
+    Parse a date of Tavus: ISO 8601 with a time zone, or RFC 1123 in GMT.
 
-    :returns: an aware datetime in UTC, not before 2015
-    :raises ValueError: with the sentence that says why the date counts as unknown
+    The API returns both: ``2026-01-05T09:30:12.345678Z`` for replicas, personas and conversations,
+    ``Mon, 14 Jul 2025 09:14:24 GMT`` for videos (Tavus OpenAPI document, and responses seen). It also
+    uses dates without a time zone in callbacks; these are rejected, because they are ambiguous.
+
+    :returns: an aware datetime in UTC, 2015 or later, possibly in the future
+    :raises ValueError: if the date counts as unknown. The message continues a sentence that begins
+        with the name of the field: ``is missing``, ``'2024-01-24' has no time zone``
     """
     if value is None:
-        raise ValueError("is not given")
+        raise ValueError("is missing")
     if not isinstance(value, str):
-        raise ValueError(f"is not a date but of type {type(value).__name__}")
+        raise ValueError(f"is {quote(value)}, not a date")
+    if _WITHOUT_ZONE.fullmatch(value):
+        raise ValueError(f"{quote(value)} has no time zone")
+    moment: datetime | None = None
     try:
-        if _ISO.fullmatch(value):
+        if _ISO_8601.fullmatch(value):
             moment = datetime.fromisoformat(value).astimezone(UTC)
-        elif _RFC1123.fullmatch(value):
+        elif _RFC_1123.fullmatch(value):
             moment = parsedate_to_datetime(value).astimezone(UTC)
-        elif _ZONELESS.fullmatch(value):
-            raise ValueError("has no time zone")
-        else:
-            raise ValueError
-    except (ValueError, OverflowError) as error:
-        reason = str(error) if str(error).endswith("time zone") else "is not a readable date"
-    else:
-        if moment >= _FIRST_PLAUSIBLE:
-            return moment
-        reason = "is before 2015, when there was no Tavus"
-    raise ValueError(f"'{escape_line(value, 40)}' {reason}")
+    except (ValueError, OverflowError):
+        pass  # such as 30 February
+    if moment is None:
+        raise ValueError(f"{quote(value)} is not an ISO 8601 or RFC 1123 date")
+    if moment < _EARLIEST:
+        raise ValueError(f"{quote(value)} is before 2015, earlier than Tavus existed")
+    return moment
 
 
 @dataclass(frozen=True, slots=True)
 class Replica:
     """
-    One replica as Tavus listed it.
+    A replica as Tavus listed it.
 
-    ``doubts`` maps each field whose value cannot be trusted to the sentence that says why; such a
-    field is ``None``. Dates are aware and in UTC.
+    A field is ``None`` if the row does not hold it, or if its value cannot be used. In the second case
+    ``unreadable`` holds, under the name of the field, a sentence that says why. Dates are aware and in
+    UTC. The fields are those of Tavus; ``replica_type`` is returned only for ``verbose=true`` (Tavus
+    API reference, "List Replicas").
     """
 
     replica_id: str
     replica_name: str | None = None
     status: str | None = None
+    """``started``, ``completed`` or ``error`` according to the API reference; other values are kept."""
     replica_type: str | None = None
+    """``user``, or ``system`` for the stock replicas of Tavus."""
     model_name: str | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
-    doubts: Mapping[str, str] = field(default_factory=lambda: _NO_DOUBTS)
+    unreadable: Mapping[str, str] = field(default_factory=lambda: _NOTHING_UNREADABLE)
 
     @classmethod
-    def from_api(cls, row: object) -> Replica:
+    def from_api(cls, row: object) -> Self:
         """
-        Read one row of ``GET /v2/replicas`` or the object of ``GET /v2/replicas/{id}``.
+        Parse a row of ``GET /v2/replicas`` or the object of ``GET /v2/replicas/{id}``.
 
-        :raises TavusInvalidResponseError: if the row is not an object or does not hold exactly one acceptable id
+        :param row: the decoded JSON value, of any type
+        :raises TavusInvalidResponseError: if the row is not an object, or has no valid id, or its two
+            vocabularies differ. Other fields never raise; see ``unreadable``.
         """
-        row = _mapping(row, "replica")
-        replica_id = _one(row, "replica_id", "face_id")
-        try:
-            replica_id = check_replica_id(replica_id)
-        except TavusValidationError:
-            shown = ascii(replica_id)[:40]
-        else:
-            doubts: dict[str, str] = {}
-            return cls(
-                replica_id=sys.intern(replica_id),
-                replica_name=_text(row, doubts, "replica_name", "face_name"),
-                status=_shared(_text(row, doubts, "status")),
-                replica_type=_shared(_text(row, doubts, "replica_type", "face_type")),
-                model_name=_shared(_text(row, doubts, "model_name")),
-                created_at=_time(row, doubts, "created_at"),
-                updated_at=_time(row, doubts, "updated_at"),
-                doubts=doubts or _NO_DOUBTS,
-            )
-        raise TavusInvalidResponseError(
-            f"Tavus listed a replica whose id cannot be one: {shown}; the whole listing is refused"
+        row = _json_object(row, "replica")
+        unreadable: dict[str, str] = {}
+        return cls(
+            replica_id=_replica_id(row),
+            replica_name=_text(row, unreadable, "replica_name", "face_name"),
+            status=_intern(_text(row, unreadable, "status")),
+            replica_type=_intern(_text(row, unreadable, "replica_type", "face_type")),
+            model_name=_intern(_text(row, unreadable, "model_name")),
+            created_at=_time(row, unreadable, "created_at"),
+            updated_at=_time(row, unreadable, "updated_at"),
+            unreadable=unreadable or _NOTHING_UNREADABLE,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Persona:
-    """The two fields needed of a persona (PAL): its id and its default replica, if it has one."""
+    """
+    The id of a persona (PAL) and of its default replica.
+
+    Tavus does not document that deleting a replica clears the reference, so ``replica_id`` may be the
+    id of a replica that no longer exists.
+    """
 
     persona_id: str
     replica_id: str | None
 
     @classmethod
-    def from_api(cls, row: object) -> Persona:
+    def from_api(cls, row: object) -> Self:
         """
-        Read one row of ``GET /v2/personas``.
+        Parse a row of ``GET /v2/personas``.
 
-        :raises TavusInvalidResponseError: if it cannot be read
+        :param row: the decoded JSON value, of any type
+        :raises TavusInvalidResponseError: if it has no id, or its reference to a replica is unreadable
         """
-        row = _mapping(row, "persona")
+        row = _json_object(row, "persona")
         return cls(
-            persona_id=_row_id(row, "persona_id", "pal_id"),
+            persona_id=_own_id(row, "persona_id", "pal_id"),
             replica_id=_reference(row, "default_replica_id", "default_face_id"),
         )
 
@@ -169,98 +182,146 @@ class Persona:
 @dataclass(frozen=True, slots=True)
 class Activity:
     """
-    One conversation or video.
+    What :class:`Conversation` and :class:`Video` have in common: the use of one replica at one time.
 
-    ``at`` is when it was last touched, aware and in UTC; ``None`` if Tavus gave no readable date.
+    The row names the replica, or the persona whose default replica is used, or neither. ``status`` is
+    ``None`` if it is missing or not a string; ``used_at`` is ``None`` if the row has no readable date.
     """
+
+    kind: ClassVar[str]
+    """``conversation`` or ``video``: the word in paths, in names of fields and in messages."""
+    finished_statuses: ClassVar[frozenset[str]]
 
     activity_id: str
     replica_id: str | None
     persona_id: str | None
     status: str | None
-    at: datetime | None
+    used_at: datetime | None
+    """The last change of the row (``updated_at``, else ``created_at``), aware and in UTC."""
 
     @property
-    def use(self) -> tuple[object, ...]:
-        """All that this says of use but for the time: of those that say the same the newest says all."""
-        return self.replica_id, self.persona_id, self.status, self.at is None
+    def is_finished(self) -> bool:
+        """Whether the status says that the replica is no longer needed; false for unknown statuses."""
+        return self.status in self.finished_statuses
 
     @property
-    def age_order(self) -> tuple[datetime, str]:
-        """The newer, the larger; never equal for two of them."""
-        return self.at or _FIRST_PLAUSIBLE, self.activity_id
+    def usage_key(self) -> tuple[object, ...]:
+        """Equal for activities that differ in their id and date only. The latest of these says it all."""
+        return self.replica_id, self.persona_id, self.status, self.used_at is None
+
+    @property
+    def sort_key(self) -> tuple[datetime, str]:
+        """Order from oldest to newest; distinct for distinct ids."""
+        return self.used_at or _EARLIEST, self.activity_id
 
     @classmethod
-    def from_api(cls, row: object, *, kind: str) -> Activity:
+    def from_api(cls, row: object) -> Self:
         """
-        Read one row of ``GET /v2/conversations`` or ``GET /v2/videos``.
+        Parse a row of ``GET /v2/conversations`` or ``GET /v2/videos``, depending on the class.
 
-        :param kind: ``conversation`` or ``video``
-        :raises TavusInvalidResponseError: if it cannot be read
+        :param row: the decoded JSON value, of any type
+        :raises TavusInvalidResponseError: if it has no id, or its reference to a replica or persona
+            is unreadable
         """
-        row = _mapping(row, kind)
+        row = _json_object(row, cls.kind)
         try:
-            at = read_time(row.get("updated_at") or row.get("created_at"))
+            used_at = parse_time(row.get("updated_at") or row.get("created_at"))
         except ValueError:
-            at = None
+            used_at = None
         status = row.get("status")
         return cls(
-            activity_id=_row_id(row, f"{kind}_id"),
+            activity_id=_own_id(row, f"{cls.kind}_id"),
             replica_id=_reference(row, "replica_id", "face_id"),
             persona_id=_reference(row, "persona_id", "pal_id"),
-            status=_shared(status) if isinstance(status, str) else None,
-            at=at,
+            status=_intern(status) if isinstance(status, str) else None,
+            used_at=used_at,
         )
 
 
-def _mapping(row: object, kind: str) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Conversation(Activity):
+    """A conversation. Its status is ``active`` or ``ended`` (Tavus API reference)."""
+
+    kind = "conversation"
+    finished_statuses = frozenset({"ended"})
+
+
+@dataclass(frozen=True, slots=True)
+class Video(Activity):
+    """
+    A generated video. Its status is ``queued``, ``generating``, ``ready``, ``deleted`` or ``error``.
+
+    The API reference omits ``replica_id`` from rows of videos; responses hold it.
+    """
+
+    kind = "video"
+    finished_statuses = frozenset({"ready", "deleted", "error"})
+
+
+def _json_object(row: object, kind: str) -> Mapping[str, Any]:
     if isinstance(row, dict):
         return row
+    raise TavusInvalidResponseError(f"Tavus returned {quote(row)} for a {kind}; expected a JSON object")
+
+
+def _replica_id(row: Mapping[str, Any]) -> str:
+    value = _one_of(row, "replica_id", "face_id")
+    try:
+        return sys.intern(check_replica_id(value))
+    except TavusValidationError:
+        pass
     raise TavusInvalidResponseError(
-        f"Tavus listed a {kind} that is not an object but of type {type(row).__name__}"
+        f"Tavus returned a replica with the invalid id {quote(value)}; the whole listing is rejected"
     )
 
 
-def _one(row: Mapping[str, Any], *keys: str) -> Any:
-    """The value under whichever of the keys is there; two that differ are no answer at all."""
+def _one_of(row: Mapping[str, Any], *keys: str) -> Any:
+    """Return the value of whichever key the row has, or ``None``."""
     values = [row[key] for key in keys if row.get(key) is not None]
     if any(value != values[0] for value in values[1:]):
-        raise TavusInvalidResponseError(f"Tavus gave one row two different values for {' and '.join(keys)}")
+        raise TavusInvalidResponseError(
+            f"Tavus returned a row with different values for {' and '.join(keys)}; expected equal values"
+        )
     return values[0] if values else None
 
 
-def _row_id(row: Mapping[str, Any], *keys: str) -> str:
-    value = _one(row, *keys)
+def _own_id(row: Mapping[str, Any], *keys: str) -> str:
+    value = _one_of(row, *keys)
     if isinstance(value, str) and value:
         return value
-    raise TavusInvalidResponseError(f"Tavus gave a row without a readable {keys[0]}")
-
-
-def _reference(row: Mapping[str, Any], *keys: str) -> str | None:
-    value = _one(row, *keys)
-    if value is None or (isinstance(value, str) and value):
-        return _shared(value)
     raise TavusInvalidResponseError(
-        f"Tavus gave a row whose {keys[0]} is not an id but of type {type(value).__name__}"
+        f"Tavus returned a row whose {keys[0]} is {quote(value, none='missing')}; expected a non-empty string"
     )
 
 
-def _shared(text: str | None) -> str | None:
-    """One object for all rows that say the same: many rows name few replicas, statuses and models."""
+def _reference(row: Mapping[str, Any], *keys: str) -> str | None:
+    value = _one_of(row, *keys)
+    if value is None or (isinstance(value, str) and value):
+        return _intern(value)
+    raise TavusInvalidResponseError(
+        f"Tavus returned a row whose {keys[0]} is {quote(value)}; expected an id or null"
+    )
+
+
+def _intern(text: str | None) -> str | None:
+    """Return one shared object for equal strings: many rows name few replicas, statuses and models."""
     return None if text is None else sys.intern(text)
 
 
-def _text(row: Mapping[str, Any], doubts: dict[str, str], *keys: str) -> str | None:
-    value = _one(row, *keys)
+def _text(row: Mapping[str, Any], unreadable: dict[str, str], *keys: str) -> str | None:
+    value = _one_of(row, *keys)
     if value is None or isinstance(value, str):
         return value
-    doubts[keys[0]] = f"{keys[0]} is not text but of type {type(value).__name__}"
+    unreadable[keys[0]] = f"{keys[0]} is {quote(value)}, not a string"
     return None
 
 
-def _time(row: Mapping[str, Any], doubts: dict[str, str], key: str) -> datetime | None:
+def _time(row: Mapping[str, Any], unreadable: dict[str, str], key: str) -> datetime | None:
+    value = row.get(key)
+    if value is None:
+        return None
     try:
-        return read_time(row.get(key))
+        return parse_time(value)
     except ValueError as error:
-        doubts[key] = f"{key} {error}"
+        unreadable[key] = f"{key} {error}"
         return None

@@ -26,7 +26,14 @@ from tavus_provider.exceptions import (
     TavusValidationError,
 )
 from tavus_provider.get_provider_info import get_provider_info
-from tavus_provider.models import Activity, Persona, Replica, check_bool, check_replica_id
+from tavus_provider.models import (
+    Conversation,
+    Persona,
+    Replica,
+    Video,
+    check_bool,
+    check_replica_id,
+)
 
 REPLICAS = "/v2/replicas"
 """Tavus is renaming replicas to faces; both paths are served, and the documented one is this."""
@@ -36,7 +43,8 @@ _MAX_PAGES = 20_000
 _LISTINGS = 3
 _GONE = {"Invalid replica_id", "Invalid face_id"}
 
-T = TypeVar("T", Replica, Persona, Activity)
+T = TypeVar("T", Replica, Persona, Conversation, Video)
+A = TypeVar("A", Conversation, Video)
 
 
 class _Page(NamedTuple, Generic[T]):
@@ -49,11 +57,11 @@ def _keep_all(rows: dict[Any, T], new: dict[str, T]) -> None:
     rows |= new
 
 
-def _keep_the_newest(rows: dict[Any, Activity], new: dict[str, Activity]) -> None:
+def _keep_the_newest(rows: dict[Any, A], new: dict[str, A]) -> None:
     for row in new.values():
-        other = rows.get(row.use)
-        if other is None or row.age_order > other.age_order:
-            rows[row.use] = row
+        other = rows.get(row.usage_key)
+        if other is None or row.sort_key > other.sort_key:
+            rows[row.usage_key] = row
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,28 +241,28 @@ class TavusHook(BaseHook):
         """Return all personas (PALs), of whatever type; errors as for :meth:`list_replicas`."""
         return self._list("/v2/personas", {}, Persona.from_api, lambda row: row.persona_id)
 
-    def list_conversations(self, *, newest: bool = False) -> list[Activity]:
+    def list_conversations(self, *, newest: bool = False) -> list[Conversation]:
         """
         Return all conversations, active and ended; errors as for :meth:`list_replicas`.
 
         :param newest: of those that say the same of use (the same replica, persona and status) return only
             the newest, so that memory grows with the replicas and not with all that was ever said
         """
-        return self._activities("conversation", newest=newest)
+        return self._activities(Conversation, newest=newest)
 
-    def list_videos(self, *, newest: bool = False) -> list[Activity]:
+    def list_videos(self, *, newest: bool = False) -> list[Video]:
         """
         Return all videos; errors as for :meth:`list_replicas`. Tavus counts their pages from 0.
 
         :param newest: as for :meth:`list_conversations`
         """
-        return self._activities("video", newest=newest, first_page=0)
+        return self._activities(Video, newest=newest, first_page=0)
 
-    def _activities(self, kind: str, *, newest: bool, first_page: int = 1) -> list[Activity]:
+    def _activities(self, kind: type[A], *, newest: bool, first_page: int = 1) -> list[A]:
         return self._list(
-            f"/v2/{kind}s",
+            f"/v2/{kind.kind}s",
             {},
-            lambda row: Activity.from_api(row, kind=kind),
+            kind.from_api,
             lambda row: row.activity_id,
             first_page=first_page,
             fold=_keep_the_newest if newest else _keep_all,

@@ -59,8 +59,8 @@ class Asked(NamedTuple):
 
 def _not_user(case: Case, facts: Facts) -> str | None:
     replica = case.replica
-    if "replica_type" in replica.doubts:
-        return escape_line(replica.doubts["replica_type"])
+    if "replica_type" in replica.unreadable:
+        return escape_line(replica.unreadable["replica_type"])
     if replica.replica_type != "user":
         return f"replica_type is {said(replica.replica_type)}, not 'user'"
     return None

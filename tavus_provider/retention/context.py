@@ -17,15 +17,13 @@ from typing import Final, NamedTuple
 from unicodedata import normalize
 
 from tavus_provider.exceptions import TavusInvalidResponseError
-from tavus_provider.models import Activity, Persona, Replica
+from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
 from tavus_provider.retention.fields import STATUSES, ZERO
 from tavus_provider.retention.policy import Names, Policy, Rule
 from tavus_provider.sanitize import escape_line
 
 # Every other status of a conversation or a video is use, an unknown one too.
-_AT_REST: Final = {"conversation": {"ended"}, "video": {"ready", "deleted", "error"}}
 LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
-_NOT_GIVEN: Final = "updated_at is not given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +31,8 @@ class Use:
     """The personas, conversations and videos of the account."""
 
     personas: Sequence[Persona]
-    conversations: Sequence[Activity]
-    videos: Sequence[Activity]
+    conversations: Sequence[Conversation]
+    videos: Sequence[Video]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +112,12 @@ class Facts:
             for persona_id, replica_id in sorted(default_of.items()):
                 if replica_id is not None:
                     self.in_use.setdefault(replica_id, f"is the default of persona {escape_line(persona_id)}")
-        for kind, activities in (("conversation", use.conversations), ("video", use.videos)):
-            guarded, at_rest = kind in self.keep.in_use, _AT_REST[kind]
+        for kind, activities in ((Conversation.kind, use.conversations), (Video.kind, use.videos)):
+            guarded = kind in self.keep.in_use
             busy = []
             for activity in activities:
                 replica_id = activity.replica_id or default_of.get(activity.persona_id or "")
-                active = guarded and activity.status not in at_rest
+                active = guarded and not activity.is_finished
                 if replica_id is not None:
                     self._note_use(replica_id, kind, activity)
                     if active:
@@ -132,7 +130,7 @@ class Facts:
                     )
                 else:
                     seen = (
-                        min(activity.at or self.now, self.now),
+                        min(activity.used_at or self.now, self.now),
                         f"{kind} {escape_line(activity.activity_id)}",
                     )
                     self._nameless = max(seen, self._nameless or seen)
@@ -145,7 +143,7 @@ class Facts:
                     self.in_use.setdefault(replica_id, f"is in {shown}, which is {state}")
 
     def _note_use(self, replica_id: str, kind: str, activity: Activity) -> None:
-        at = activity.at
+        at = activity.used_at
         if at is None or at > self.now:
             why = "has no readable date" if at is None else "is dated in the future"
             doubt = (activity.activity_id, f"{kind} {escape_line(activity.activity_id)} {why}")
@@ -249,11 +247,11 @@ def _outside(replica: Replica, facts: Facts) -> str | None:
 
 
 def _doubt(replica: Replica, use_doubt: str | None, facts: Facts) -> str | None:
-    created, doubts = replica.created_at, replica.doubts
-    if doubts:
+    created, unreadable = replica.created_at, replica.unreadable
+    if unreadable:
         for key in ("created_at", "replica_name", "status"):
-            if key in doubts:
-                return escape_line(doubts[key])
+            if key in unreadable:
+                return escape_line(unreadable[key])
     if created is None:
         return "created_at is not given"
     if created > facts.now:
@@ -261,9 +259,8 @@ def _doubt(replica: Replica, use_doubt: str | None, facts: Facts) -> str | None:
     if replica.status not in STATUSES:
         return f"status is {said(replica.status)}, not one of {', '.join(STATUSES)}"
     if replica.status == "error":
-        doubt = doubts.get("updated_at", _NOT_GIVEN)
-        if doubt != _NOT_GIVEN:  # where there is no date at all, created_at takes its place
-            return escape_line(doubt)
+        if "updated_at" in unreadable:  # if it is missing, created_at is used instead
+            return escape_line(unreadable["updated_at"])
         if replica.updated_at is not None and replica.updated_at > facts.now:
             return f"updated_at {replica.updated_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
     if use_doubt is not None and replica.status in facts.use_counts:

@@ -25,7 +25,7 @@ from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_before_validator_function
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.models import NO_ID, check_replica_id
+from tavus_provider.models import NON_IDS, check_replica_id
 from tavus_provider.sanitize import escape_line
 
 STATUSES: Final = ("started", "completed", "error")
@@ -205,7 +205,7 @@ _TEXT: Final = {
 _ID: Final = {
     "type": "string",
     "pattern": "^(?!({})$)[A-Za-z0-9][A-Za-z0-9_-]{{1,63}}$".format(
-        "|".join("".join(f"[{c.upper()}{c}]" for c in word) for word in sorted(NO_ID))
+        "|".join("".join(f"[{c.upper()}{c}]" for c in word) for word in sorted(NON_IDS))
     ),
     "patternErrorMessage": "write the id of a replica such as rf4e9d9790f0",
     "examples": ["rf4e9d9790f0"],

@@ -183,7 +183,7 @@ def _moments(
         yield from _after(replica.updated_at, (ZERO, REFUND_WINDOW))
     if unused_for:
         for activity in (*use.conversations, *use.videos):
-            yield from _after(activity.at, (ZERO, *unused_for))
+            yield from _after(activity.used_at, (ZERO, *unused_for))
     for rule in policy.expire:
         if rule.grace is not None:
             for since in known.scheduled.values():

@@ -17,7 +17,7 @@ import yaml
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.models import check_replica_id, read_time
+from tavus_provider.models import check_replica_id, parse_time
 from tavus_provider.retention.engine import RetentionPolicy
 from tavus_provider.retention.policy import LegalHolds
 from tavus_provider.sanitize import escape_line
@@ -103,9 +103,9 @@ def _as_of(value: object) -> datetime:
     try:
         if isinstance(value, datetime) and value.tzinfo is not None:  # YAML reads dates by itself
             return value.astimezone(UTC)
-        return read_time(value)
+        return parse_time(value)
     except OverflowError:
-        fault = "is not a readable date"
+        fault = "is not an ISO 8601 or RFC 1123 date"
     except ValueError as error:
         fault = str(error)
     raise TavusValidationError(f"as_of {fault}: write a date with a time zone such as 2026-11-25T08:00:00Z")

@@ -147,7 +147,7 @@ def test_reads_ask_for_all_that_is_needed(hook, sandbox):
 )  # fmt: skip
 def test_what_is_not_an_id_reaches_no_server(hook, sandbox, replica_id):
     for call in (hook.get_replica, hook.delete_replica, lambda value: hook.delete_replica(value, hard=True)):
-        with pytest.raises(TavusValidationError, match=r"is not a replica id: .*; nothing was sent"):
+        with pytest.raises(TavusValidationError, match=r"is not a replica id; .*; nothing was sent"):
             call(replica_id)
     assert sandbox.state()["requests"] == []
 
@@ -157,7 +157,7 @@ def test_what_is_not_an_id_reaches_no_server(hook, sandbox, replica_id):
 )
 def test_hard_is_true_or_false_itself(hook, sandbox, hard):
     with pytest.raises(
-        TavusValidationError, match=r"^hard is .*: expected True or False itself; nothing was sent$"
+        TavusValidationError, match=r"^hard: expected True or False, got .*; nothing was sent$"
     ):
         hook.delete_replica(ANNA, hard=hard)
     assert sandbox.state()["requests"] == []
@@ -558,21 +558,23 @@ def test_videos_are_complete_whether_their_pages_count_from_0_or_from_1(mocked, 
             [page(1, 2), {"status_code": 500, "json": {}}], "page 2 returned 500", id="500 on page 2"
         ),
         pytest.param(
-            [{"json": {"data": [row(1), "r2"], "total_count": 2}}], "not an object", id="row a string"
+            [{"json": {"data": [row(1), "r2"], "total_count": 2}}],
+            "'r2' for a replica; expected a JSON object",
+            id="row a string",
         ),
         pytest.param(
             [{"json": {"data": [row(1), {"replica_id": "../personas/p1"}], "total_count": 2}}],
-            "id cannot be one: '../personas/p1'; the whole listing is refused",
+            "the invalid id '../personas/p1'; the whole listing is rejected",
             id="an id that leads elsewhere",
         ),
         pytest.param(
             [{"json": {"data": [{"replica_name": "x"}], "total_count": 1}}],
-            "id cannot be one: None",
+            "the invalid id None",
             id="no id",
         ),
         pytest.param(
             [{"json": {"data": [{"replica_id": "r1", "face_id": "r2"}], "total_count": 1}}],
-            "two different values for replica_id and face_id",
+            "different values for replica_id and face_id",
             id="two ids",
         ),
     ],

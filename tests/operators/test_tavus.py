@@ -138,7 +138,7 @@ def test_the_approval_renders_its_plan_only_so_that_no_name_is_rendered_again():
 )
 def test_hard_is_true_or_false_itself_and_nothing_else(make, value):
     with pytest.raises(
-        TavusValidationError, match=r"^hard is .*: expected True or False itself; nothing was sent$"
+        TavusValidationError, match=r"^hard: expected True or False, got .*; nothing was sent$"
     ):
         make(hard=value)
 
@@ -154,7 +154,7 @@ def test_hard_is_true_or_false_itself_and_nothing_else(make, value):
     ],
 )
 def test_a_switch_that_is_no_bool_is_refused_when_the_dag_is_parsed(make, name, value):
-    with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected True or False itself"):
+    with pytest.raises(TavusValidationError, match=f"^{name}: expected True or False, got "):
         make(**{name: value})
 
 
@@ -169,7 +169,7 @@ def test_a_switch_that_is_no_bool_is_refused_when_the_dag_is_parsed(make, name, 
     ],
 )
 def test_a_switch_that_was_rendered_to_text_is_refused_and_nothing_is_sent(sandbox, make, name, value):
-    with pytest.raises(AirflowFailException, match=f"^{name} is '{value}': expected True or False itself"):
+    with pytest.raises(AirflowFailException, match=f"^{name}: expected True or False, got '{value}'"):
         run(make(**{name: value}))
     assert requests(sandbox) == []
 
@@ -202,7 +202,7 @@ def test_what_cannot_be_an_id_fails_without_retry_and_nothing_is_sent(sandbox, m
     with pytest.raises(AirflowFailException) as caught:
         run(make(bad))
     said = str(caught.value)
-    assert said.startswith("replica_id ")
+    assert said.startswith("replica_id: ")
     assert said.endswith("such as 'rf4e9d9790f0'; nothing was sent")
     assert "\n" not in said
     assert requests(sandbox) == []

@@ -11,7 +11,7 @@ import pytest
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.models import Activity, Persona, Replica
+from tavus_provider.models import Conversation, Persona, Replica, Video
 from tavus_provider.retention.checks import Verdict
 from tavus_provider.retention.context import Use
 from tavus_provider.retention.engine import Decision, RetentionPolicy
@@ -45,8 +45,14 @@ def conversation(
     at: datetime | None = NOW,
     activity_id: str = "c1",
     persona_id: str | None = None,
-) -> Activity:
-    return Activity(activity_id, replica_id, persona_id, status, at)
+) -> Conversation:
+    return Conversation(activity_id, replica_id, persona_id, status, at)
+
+
+def video(
+    replica_id: str | None = "r1", *, status: str | None, at: datetime | None = NOW, activity_id: str = "v1"
+) -> Video:
+    return Video(activity_id, replica_id, None, status, at)
 
 
 def policy(*rules: dict[str, Any], **parts: Any) -> RetentionPolicy:
@@ -469,14 +475,16 @@ SCOPED = {"include": ["demo_*", "test_*"], "exclude": ["*_keep"]}
             id="other case",
         ),
         pytest.param(
-            replica(replica_type=None, doubts={"replica_type": "replica_type is not text but of type int"}),
+            replica(
+                replica_type=None, unreadable={"replica_type": "replica_type is not text but of type int"}
+            ),
             {},
             "not_user",
             "replica_type is not text but of type int",
             id="type in doubt",
         ),
         pytest.param(
-            replica(doubts={"replica_type": "replica_type is in doubt"}),
+            replica(unreadable={"replica_type": "replica_type is in doubt"}),
             {},
             "not_user",
             "replica_type is in doubt",
@@ -582,7 +590,7 @@ def test_only_user_replicas_in_every_scope_are_considered(
     [
         pytest.param({"created_at": None}, "created_at is not given", id="no date"),
         pytest.param(
-            {"created_at": None, "doubts": {"created_at": "created_at 'x' has no time zone"}},
+            {"created_at": None, "unreadable": {"created_at": "created_at 'x' has no time zone"}},
             "created_at 'x' has no time zone",
             id="date in doubt",
         ),
@@ -603,18 +611,24 @@ def test_only_user_replicas_in_every_scope_are_considered(
             id="status that breaks the line",
         ),
         pytest.param(
-            {"status": None, "doubts": {"status": "status is not text but of type int"}},
+            {"status": None, "unreadable": {"status": "status is not text but of type int"}},
             "status is not text but of type int",
             id="status in doubt",
         ),
         pytest.param(
-            {"replica_name": None, "doubts": {"replica_name": "replica_name is not text but of type list"}},
+            {
+                "replica_name": None,
+                "unreadable": {"replica_name": "replica_name is not text but of type list"},
+            },
             "replica_name is not text but of type list",
             id="name in doubt",
         ),
         pytest.param(
-            {"status": "error", "doubts": {"updated_at": "updated_at '1706080443' is not a readable date"}},
-            "updated_at '1706080443' is not a readable date",
+            {
+                "status": "error",
+                "unreadable": {"updated_at": "updated_at '1706080443' is not an ISO 8601 or RFC 1123 date"},
+            },
+            "updated_at '1706080443' is not an ISO 8601 or RFC 1123 date",
             id="failed, update in doubt",
         ),
         pytest.param(
@@ -635,7 +649,7 @@ def test_a_replica_in_doubt_is_undetermined_even_if_protected(facts: dict[str, A
     ("facts", "reason"),
     [
         pytest.param(
-            {"doubts": {"updated_at": "updated_at 'x' is not a readable date"}},
+            {"unreadable": {"updated_at": "updated_at 'x' is not a readable date"}},
             "200 days old, limit is 90d",
             id="not failed, update in doubt",
         ),
@@ -643,12 +657,12 @@ def test_a_replica_in_doubt_is_undetermined_even_if_protected(facts: dict[str, A
             {"updated_at": NOW + SECOND}, "200 days old, limit is 90d", id="not failed, updated ahead"
         ),
         pytest.param(
-            {"status": "error", "doubts": {"updated_at": "updated_at is not given"}},
+            {"status": "error", "updated_at": None},
             "200 days old, limit is 90d",
             id="failed, no update given",
         ),
         pytest.param(
-            {"doubts": {"model_name": "model_name is not text but of type int"}},
+            {"unreadable": {"model_name": "model_name is not text but of type int"}},
             "200 days old, limit is 90d",
             id="model in doubt, none asked for",
         ),
@@ -729,10 +743,10 @@ IN_USE = Use(
         conversation(None, status="active", activity_id="c16", persona_id="p123"),
     ],
     videos=[
-        conversation("r_filming", status="generating", activity_id="v1"),
-        conversation("r_queued", status="queued", activity_id="v2"),
-        conversation("r_blank", status=None, activity_id="v3"),
-        *(conversation("r_filmed", status=s, activity_id=f"v_{s}") for s in ("ready", "deleted", "error")),
+        video("r_filming", status="generating", activity_id="v1"),
+        video("r_queued", status="queued", activity_id="v2"),
+        video("r_blank", status=None, activity_id="v3"),
+        *(video("r_filmed", status=s, activity_id=f"v_{s}") for s in ("ready", "deleted", "error")),
     ],
 )
 
@@ -810,7 +824,7 @@ def test_nothing_is_decided_while_an_active_conversation_hides_its_replica(perso
 
 
 def test_nothing_is_decided_while_an_unfinished_video_hides_its_replica() -> None:
-    use = Use([], [], [conversation(None, status="generating", activity_id="v9")])
+    use = Use([], [], [video(None, status="generating", activity_id="v9")])
     with pytest.raises(
         TavusInvalidResponseError, match="video v9 is generating and does not say which replica it uses"
     ):
@@ -818,13 +832,13 @@ def test_nothing_is_decided_while_an_unfinished_video_hides_its_replica() -> Non
 
 
 def test_a_finished_conversation_or_video_that_hides_its_replica_stops_no_rule_on_age() -> None:
-    use = Use([], [conversation(None, status="ended")], [conversation(None, status="ready")])
+    use = Use([], [conversation(None, status="ended")], [video(None, status="ready")])
     assert decide(replica(), use=use).delete
 
 
 def test_what_hides_its_replica_counts_as_use_of_every_replica() -> None:
     by_use = policy({"unused_for": "30d"})
-    hidden = conversation(None, status="ready", activity_id="v9", at=NOW - timedelta(days=20))
+    hidden = video(None, status="ready", activity_id="v9", at=NOW - timedelta(days=20))
     older = conversation(None, status="ended", activity_id="c8", at=NOW - timedelta(days=25))
     (verdict,) = by_use.decide([replica()], Use([], [older], [hidden]), now=NOW).verdicts
     assert (verdict.reason_code, verdict.reason) == (
@@ -833,7 +847,7 @@ def test_what_hides_its_replica_counts_as_use_of_every_replica() -> None:
         "rule 'rule 1' asks for 30d",
     )
     assert by_use.decide([replica()], Use([], [], [hidden]), now=NOW + timedelta(days=10)).delete
-    undated = conversation(None, status="ready", at=None)
+    undated = video(None, status="ready", at=None)
     assert not by_use.decide([replica()], Use([], [], [undated]), now=NOW).delete
 
 
@@ -1148,7 +1162,7 @@ def test_a_replica_expires_by_the_first_rule_all_of_whose_conditions_hold(
             id="a second before",
         ),
         pytest.param(
-            Use([], [conversation(at=ago(days=150))], [conversation(at=ago(days=120), status="ready")]),
+            Use([], [conversation(at=ago(days=150))], [video(at=ago(days=120), status="ready")]),
             "expired",
             "unused for 120 days, limit is 90d",
             id="the newest use counts, of whatever kind",
@@ -1172,7 +1186,7 @@ def test_a_replica_expires_by_the_first_rule_all_of_whose_conditions_hold(
             id="a use without date",
         ),
         pytest.param(
-            Use([], [], [conversation(at=NOW + SECOND, status="ready", activity_id="v1")]),
+            Use([], [], [video(at=NOW + SECOND, status="ready", activity_id="v1")]),
             "undetermined",
             "last use is unknown: video v1 is dated in the future",
             id="a use a second ahead",

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusValidationError
 from tavus_provider.execution.executor import Application, read_account
-from tavus_provider.models import Activity, Persona, Replica
+from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
 from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.context import Known, Use
 from tavus_provider.retention.engine import Decision, RetentionPolicy
@@ -70,7 +70,7 @@ ODD = [
         {"created_at": NOW + timedelta(seconds=1)},
         {"status": "error", "updated_at": NOW + timedelta(days=1)},
         *(
-            {"doubts": {key: f"{key} is\nodd"}, "status": "error"}
+            {"unreadable": {key: f"{key} is\nodd"}, "status": "error"}
             for key in ("created_at", "updated_at", "status", "replica_name", "replica_type", "model_name")
         ),
     )
@@ -83,9 +83,9 @@ listings = st.lists(rows_of_facts, max_size=7).map(
 )
 
 
-def activities(states: list[str | None]) -> st.SearchStrategy[list[Activity]]:
+def activities(kind: type[Activity], states: list[str | None]) -> st.SearchStrategy[list[Activity]]:
     moments = [NOW - timedelta(days=100), NOW - timedelta(days=90), NOW, NOW + timedelta(seconds=1), None]
-    table = [Activity(*row) for row in product(["k1", "k\n2"], IDS, ["p1", None], states, moments)]
+    table = [kind(*row) for row in product(["k1", "k\n2"], IDS, ["p1", None], states, moments)]
     return st.lists(st.sampled_from(table), max_size=2)
 
 
@@ -94,8 +94,8 @@ uses = st.builds(
     personas=st.sampled_from(
         [[], [Persona("p1", None)], [Persona("p1", "r1")], [Persona("p2", "r2"), Persona("p1", "r2")]]
     ),
-    conversations=activities(["ended", "ended", "active", None]),
-    videos=activities(["ready", "deleted", "error", "generating", "new word"]),
+    conversations=activities(Conversation, ["ended", "ended", "active", None]),
+    videos=activities(Video, ["ready", "deleted", "error", "generating", "new word"]),
 )
 RULES = [
     {key: value for key, value in zip(("older_than", "unused_for", "status"), row, strict=True) if value}
@@ -188,7 +188,7 @@ def test_nothing_that_is_guarded_or_in_doubt_is_deleted(
         assert replica.created_at is not None
         assert replica.created_at <= NOW
         assert replica.status in {"completed", "error"} or (trainable and replica.status == "started")
-        assert not {"replica_type", "created_at", "status", "replica_name"} & set(replica.doubts)
+        assert not {"replica_type", "created_at", "status", "replica_name"} & set(replica.unreadable)
         if replica.status == "error":
             assert NOW - max(replica.created_at, replica.updated_at or replica.created_at) >= timedelta(
                 hours=72
@@ -468,10 +468,10 @@ class Memory:
     def list_personas(self) -> list[Persona]:
         return list(self.world.use.personas)
 
-    def list_conversations(self, *, newest: bool = False) -> list[Activity]:
+    def list_conversations(self, *, newest: bool = False) -> list[Conversation]:
         return list(self.world.use.conversations)
 
-    def list_videos(self, *, newest: bool = False) -> list[Activity]:
+    def list_videos(self, *, newest: bool = False) -> list[Video]:
         return list(self.world.use.videos)
 
     def get_replica(self, replica_id: str) -> Replica:

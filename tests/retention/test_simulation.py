@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavus_provider.models import Activity, Persona, Replica
+from tavus_provider.models import Conversation, Persona, Replica
 from tavus_provider.rendering.chart import picture
 from tavus_provider.retention.context import Known, Use
 from tavus_provider.retention.engine import RetentionPolicy
@@ -60,7 +60,7 @@ def every_day(policy, replicas, use, *, days, hard, known):
 def test_a_date_that_no_calendar_can_add_to_is_in_doubt_and_stops_no_forecast():
     last = datetime.max.replace(tzinfo=UTC)
     odd = Replica("r1", "r1", "completed", "user", created_at=last, updated_at=last)
-    use = Use((), (Activity("c1", "r2", None, "ended", last),), ())
+    use = Use((), (Conversation("c1", "r2", None, "ended", last),), ())
     policy = {
         "name": "n",
         "expire": [{"older_than": "90d", "unused_for": "1d", "grace": "2d"}],
@@ -89,7 +89,9 @@ listings = st.lists(st.one_of(rows, rows, st.none()), min_size=2, max_size=6).ma
     ]
 )
 uses = st.lists(
-    st.builds(Activity, st.just("k"), st.sampled_from([*IDS, None]), st.none(), st.just("ended"), moments),
+    st.builds(
+        Conversation, st.just("k"), st.sampled_from([*IDS, None]), st.none(), st.just("ended"), moments
+    ),
     max_size=3,
 ).map(lambda found: Use([Persona("p", "b_2")], found, []))
 rules = st.sampled_from(
@@ -193,7 +195,7 @@ def test_a_stop_because_of_doubt_ends_with_the_doubt():
 
 def test_use_stays_as_it_is():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
-    use = Use([], [Activity("c12", "r12", None, "active", NOW)], [])
+    use = Use([], [Conversation("c12", "r12", None, "active", NOW)], [])
     found = forecast(policy, replica("r12", 95), days=3650, use=use)
     assert gone(found) == []
     assert found.end.verdicts[0].reason == "is in active conversation c12"
@@ -214,7 +216,7 @@ def test_a_failed_training_goes_when_its_refund_can_no_longer_be_lost():
 
 def test_what_is_used_no_longer_goes_when_its_last_use_is_long_enough_ago():
     policy = {"expire": [{"unused_for": "10d"}], "limits": ALL}
-    use = Use([], [Activity("c12", "r12", None, "ended", NOW - 5.5 * DAY)], [])
+    use = Use([], [Conversation("c12", "r12", None, "ended", NOW - 5.5 * DAY)], [])
     assert gone(forecast(policy, replica("r12", 50), use=use)) == [(5, "r12")]
 
 

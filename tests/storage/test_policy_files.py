@@ -244,7 +244,9 @@ AS_OF = "replica_ids: [r1]\nas_of: "
         pytest.param(AS_OF + "2026-09-01", "write a date with a time zone such as", id="a-day"),
         pytest.param(AS_OF + "yesterday", "write a date with a time zone such as", id="a-word"),
         pytest.param(AS_OF, "write a date with a time zone such as", id="blank"),
-        pytest.param(AS_OF + "0001-01-01T00:00:00+14:00", "is not a readable date: write", id="year-0"),
+        pytest.param(
+            AS_OF + "0001-01-01T00:00:00+14:00", "is not an ISO 8601 or RFC 1123 date: write", id="year-0"
+        ),
         pytest.param(AS_OF + "1788264000", "write a date with a time zone such as", id="a-number"),
         pytest.param("", "is neither a list of ids nor a mapping with replica_ids", id="empty"),
         pytest.param("replica_ids:", "is neither a list of ids nor a mapping with replica_ids", id="nothing"),
@@ -256,10 +258,10 @@ AS_OF = "replica_ids: [r1]\nas_of: "
         pytest.param(
             "replica_ids: [r1]\nuntil: 2027", "unknown key 'until'; known: replica_ids, as_of", id="key"
         ),
-        pytest.param("[r1, 'r 2']", "replica_id 'r 2' ", id="no-id"),
-        pytest.param("[r1, 12345]", "replica_id ", id="a-number-for-an-id"),
-        pytest.param("[r1, none]", "replica_id ", id="none"),
-        pytest.param("[r1, [r2]]", "replica_id ", id="a-list-for-an-id"),
+        pytest.param("[r1, 'r 2']", "replica_id: 'r 2' is not a replica id", id="no-id"),
+        pytest.param("[r1, 12345]", "replica_id: ", id="a-number-for-an-id"),
+        pytest.param("[r1, none]", "replica_id: ", id="none"),
+        pytest.param("[r1, [r2]]", "replica_id: ", id="a-list-for-an-id"),
         pytest.param("[r1, ", "line 1, column 6", id="cut"),
         pytest.param(b"- r1\n- \xe4", "is not text in UTF-8", id="latin-1"),
     ],
