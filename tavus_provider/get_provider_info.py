@@ -1,4 +1,8 @@
-"""What Airflow registers of this provider. Airflow calls it inside ``import airflow.sdk``: import nothing heavy here."""
+"""
+The description of this provider for Airflow: connection form, configuration options, links.
+
+Airflow calls it during ``import airflow.sdk``, so this module must not import anything heavy.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,11 @@ from tavus_provider import __version__
 
 
 def get_provider_info() -> dict[str, object]:
-    """Return what Airflow shows and needs of this provider: its connection form and its configuration."""
+    """Return the provider description that the entry point ``apache_airflow_provider`` points to."""
     return {
         "package-name": "airflow-provider-tavus",
         "name": "Tavus",
-        "description": "Deletes Tavus replicas: by hand, on a schedule, under a retention policy.",
+        "description": "Delete Tavus replicas manually, on a schedule, or by a retention policy.",
         "versions": [__version__],
         "integrations": [
             {
@@ -31,25 +35,26 @@ def get_provider_info() -> dict[str, object]:
                     "relabeling": {"host": "Base URL", "password": "API key"},
                     "placeholders": {
                         "host": "https://tavusapi.com",
-                        "password": "the x-api-key of your account",
+                        "password": "API key from the Tavus portal",
                     },
                 },
                 "conn-fields": {
                     "timeout": {
                         "label": "Timeout (seconds)",
-                        "description": "For one exchange with Tavus, all in all: above 0, up to 600. "
-                        "30 if left empty.",
+                        "description": "Total time per request in seconds (greater than 0, at most 600). "
+                        "Default: 30.",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600},
                     },
                     "concurrency": {
                         "label": "Concurrency",
-                        "description": "The most requests under way at once: 1 to 64. 8 if left empty.",
+                        "description": "Maximum number of requests in progress at the same time (1 to 64). "
+                        "Default: 8.",
                         "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 64},
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "The most that one task sends in a second: above 0, up to 1000. "
-                        "No limit if left empty.",
+                        "description": "Maximum request rate of one task (greater than 0, at most 1000). "
+                        "Default: no limit.",
                         "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000},
                     },
                 },
@@ -62,57 +67,61 @@ def get_provider_info() -> dict[str, object]:
         ],
         "config": {
             "tavus": {
-                "description": "What only the deployment may decide about Tavus.",
+                "description": "Settings of the Tavus provider that connections and DAGs cannot override.",
                 "options": {
                     "allowed_origins": {
-                        "description": "Base URLs to which the API key may be sent, separated by commas.",
+                        "description": "Comma-separated base URLs that the API key may be sent to. A connection "
+                        "with any other base URL is rejected.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "https://tavusapi.com,http://127.0.0.1:8600",
                         "default": "https://tavusapi.com",
                     },
                     "proxy": {
-                        "description": "URL of the proxy to Tavus; proxy variables are not read.",
+                        "description": "URL of the proxy for requests to Tavus. Environment variables such as "
+                        "HTTPS_PROXY are ignored.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "http://proxy.example:3128",
                         "default": "",
                     },
                     "ca_bundle": {
-                        "description": "File with the certificates to trust, in place of the usual ones.",
+                        "description": "Path of a PEM file with the CA certificates to trust instead of the "
+                        "default ones.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "/etc/ssl/company.pem",
                         "default": "",
                     },
                     "policy": {
-                        "description": "YAML or JSON file with the policy that the prune and purge DAGs "
-                        "use instead of their own; any Airflow object storage path.",
+                        "description": "YAML or JSON file with the retention policy that the prune and purge "
+                        "DAGs use instead of their own. A local path or an object storage path.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/retention.yaml",
                         "default": "",
                     },
                     "ledger": {
-                        "description": "Folder in which intents and outcomes of deletes are recorded; any "
-                        "Airflow object storage path. A folder under AIRFLOW_HOME if empty. Plans too large "
-                        "for an XCom lie there too, in _plans.",
+                        "description": "Folder for the records of deletes and for plans that are too large for "
+                        "an XCom (subfolder _plans). A local path or an object storage path. "
+                        "Default: tavus-ledger in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/tavus-ledger",
                         "default": "",
                     },
                     "portal": {
-                        "description": "Where Tavus shows your replicas, for a link on each task; if empty, "
-                        "https://platform.tavus.io/dev/replicas; the newer portal is in the example.",
+                        "description": "URL of the replica list in the Tavus portal, for the link on each task. "
+                        "Default: https://platform.tavus.io/dev/replicas. The example is the URL in the "
+                        "newer portal.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "https://maker.tavus.io/dev/faces",
                         "default": "",
                     },
                     "approvers": {
-                        "description": "User ids that may approve a permanent delete, separated by commas; "
-                        "empty for all whom Airflow lets answer.",
+                        "description": "Comma-separated ids of the users who may approve a permanent delete. "
+                        "Default: every user who may respond to the task in Airflow.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "alice,bob",

@@ -1,4 +1,6 @@
-"""An error in the provider's description would stop the discovery of all providers of an Airflow."""
+"""
+The provider description. An error in it stops the discovery of all providers of an Airflow installation.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ SETUP.read(ROOT / "setup.cfg")
 
 INFO = get_provider_info()
 CONNECTION = INFO["connection-types"][0]
-DOTTED = [
+DOTTED_NAMES = [
     *(
         module
         for group in ("hooks", "operators")
@@ -50,8 +52,8 @@ print(json.dumps({"form": form, "version": ProvidersManager().providers["airflow
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory):
-    """What an Airflow in which the package is installed shows of it."""
+def discovered(tmp_path_factory):
+    """What Airflow discovers in an environment in which the package is installed."""
     site = tmp_path_factory.mktemp("site")
     info = site / "airflow_provider_tavus.dist-info"
     info.mkdir()
@@ -72,12 +74,12 @@ def shown(tmp_path_factory):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_airflow_finds_the_provider_under_its_entry_point(shown):
-    assert shown["version"] == tavus_provider.__version__
+def test_airflow_discovers_the_provider_by_its_entry_point(discovered):
+    assert discovered["version"] == tavus_provider.__version__
 
 
-def test_the_form_has_a_base_url_and_an_api_key_and_hides_what_is_not_read(shown):
-    (form,) = shown["form"]
+def test_form_shows_base_url_and_api_key_and_hides_unused_fields(discovered):
+    (form,) = discovered["form"]
     assert (form["hook_class_name"], form["hook_name"]) == ("tavus_provider.hooks.tavus.TavusHook", "Tavus")
     standard = form["standard_fields"]
     assert (standard["host"]["title"], standard["host"]["placeholder"]) == ("Base URL", DEFAULT_ORIGIN)
@@ -89,8 +91,8 @@ def test_the_form_has_a_base_url_and_an_api_key_and_hides_what_is_not_read(shown
     }
 
 
-def test_the_form_offers_the_three_extras_and_leaves_them_empty(shown):
-    extras = shown["form"][0]["extra_fields"]
+def test_form_shows_three_empty_extras(discovered):
+    extras = discovered["form"][0]["extra_fields"]
     assert extras.keys() == {"timeout", "concurrency", "requests_per_second"}
     assert {field["value"] for field in extras.values()} == {None}
     assert {field["schema"]["title"] for field in extras.values()} == {
@@ -100,9 +102,11 @@ def test_the_form_offers_the_three_extras_and_leaves_them_empty(shown):
     }
 
 
-@pytest.mark.skipif(Version(airflow.__version__) < Version("3.2"), reason="read from the hook until 3.1")
-def test_the_form_holds_the_bounds_of_the_extras(shown):
-    extras = shown["form"][0]["extra_fields"]
+@pytest.mark.skipif(
+    Version(airflow.__version__) < Version("3.2"), reason="Airflow before 3.2 reads the form from the hook"
+)
+def test_form_has_the_bounds_of_the_extras(discovered):
+    extras = discovered["form"][0]["extra_fields"]
     assert extras["timeout"]["schema"] | {"title": ""} == {
         "type": ["number", "null"],
         "exclusiveMinimum": 0,
@@ -112,7 +116,7 @@ def test_the_form_holds_the_bounds_of_the_extras(shown):
     assert (extras["concurrency"]["schema"]["minimum"], extras["concurrency"]["schema"]["maximum"]) == (1, 64)
 
 
-def test_the_description_is_a_literal_in_a_module_that_imports_nothing():
+def test_description_is_a_literal_and_its_module_imports_nothing():
     tree = ast.parse((ROOT / "tavus_provider" / "get_provider_info.py").read_text())
     imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert imported == {"__future__", "tavus_provider"}
@@ -122,27 +126,30 @@ def test_the_description_is_a_literal_in_a_module_that_imports_nothing():
     assert isinstance(function.body[-1].value, ast.Dict)
 
 
-def test_importing_the_package_brings_in_nothing_but_itself():
-    code = "import sys; before = set(sys.modules); import tavus_provider.get_provider_info; print(*sorted(set(sys.modules) - before - {'__future__'}))"
+def test_importing_the_description_imports_nothing_else():
+    code = (
+        "import sys; before = set(sys.modules); import tavus_provider.get_provider_info; "
+        "print(*sorted(set(sys.modules) - before - {'__future__'}))"
+    )
     done = subprocess.run(
         [sys.executable, "-S", "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.split() == ["tavus_provider", "tavus_provider.get_provider_info"]
 
 
-def test_the_description_keeps_to_the_schema_of_this_airflow():
+def test_description_is_valid_in_the_schema_of_airflow():
     schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
     jsonschema.validate(INFO, schema)
 
 
-def test_the_package_name_is_that_of_the_distribution():
+def test_package_name_and_version_are_those_of_the_distribution():
     assert INFO["package-name"] == SETUP["metadata"]["name"] == "airflow-provider-tavus"
     assert SETUP["metadata"]["version"] == "attr: tavus_provider.__version__"
     assert INFO["versions"] == [tavus_provider.__version__]
 
 
-@pytest.mark.parametrize("dotted", DOTTED)
-def test_what_is_named_can_be_imported(dotted):
+@pytest.mark.parametrize("dotted", DOTTED_NAMES)
+def test_named_modules_and_classes_can_be_imported(dotted):
     module, _, name = dotted.rpartition(".")
     assert importlib.util.find_spec(dotted if name.islower() else module)
     if name.islower():
@@ -151,7 +158,7 @@ def test_what_is_named_can_be_imported(dotted):
         assert hasattr(importlib.import_module(module), name)
 
 
-def test_the_hook_and_the_description_name_one_connection_type():
+def test_hook_and_description_have_the_same_connection_type():
     from tavus_provider.hooks.tavus import TavusHook
 
     assert (TavusHook.conn_type, TavusHook.hook_name) == (
@@ -162,24 +169,24 @@ def test_the_hook_and_the_description_name_one_connection_type():
     assert f"{TavusHook.__module__}.{TavusHook.__qualname__}" == CONNECTION["hook-class-name"]
 
 
-def test_the_fields_of_the_form_are_the_extras_that_are_read():
-    assert list(CONNECTION["conn-fields"]) == [known.name for known in fields(ClientOptions)]
+def test_form_has_the_extras_of_the_client():
+    assert list(CONNECTION["conn-fields"]) == [field.name for field in fields(ClientOptions)]
 
 
-@pytest.mark.parametrize("name", [known.name for known in fields(ClientOptions)])
-def test_the_form_admits_what_the_extras_admit(name):
+@pytest.mark.parametrize("name", [field.name for field in fields(ClientOptions)])
+def test_form_and_client_accept_the_same_values(name):
     schema = CONNECTION["conn-fields"][name]["schema"]
     form = jsonschema.Draft202012Validator(schema)
     for value in (None, 0, -1, 0.5, 1, 30, 64, 65, 600, 601, 1000, 1001, "5", True):
         try:
             ClientOptions.read(json.dumps({name: value}))
-            good = True
+            accepted = True
         except TavusValidationError:
-            good = False
-        assert form.is_valid(value) == good, (name, value)
+            accepted = False
+        assert form.is_valid(value) == accepted, (name, value)
 
 
-def test_the_deployment_switches_have_harmless_defaults():
+def test_configuration_options_have_safe_defaults():
     options = INFO["config"]["tavus"]["options"]
     assert options["allowed_origins"]["default"] == DEFAULT_ORIGIN
     assert {name: option["default"] for name, option in options.items() if name != "allowed_origins"} == {

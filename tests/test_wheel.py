@@ -1,4 +1,4 @@
-"""What a user installs: the wheel, in an environment that has never seen this checkout."""
+"""The wheel, installed in an environment that does not contain this checkout."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel, tmp_path_factory):
-    """Run Python in an environment with the wheel in it, and beside it the packages of this one."""
+    """Return a function that runs Python in an environment with the wheel and with our dependencies."""
     home = tmp_path_factory.mktemp("env")
     python = home / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
     subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
-    # Airflow and the rest are found where they are; .pth files there, and so the checkout, are not followed.
+    # Use the dependencies of this environment. Its .pth files, and so the editable install, are ignored.
     (site,) = (home / "venv").glob("lib/python*/site-packages")
-    (site / "beside.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(*arguments: str) -> str:
         env = {
@@ -57,17 +57,17 @@ def installed(wheel, tmp_path_factory):
     return run
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel):
+def test_wheel_contains_only_the_package(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     assert "tavus_provider/py.typed" in names
     assert "tavus_provider/sandbox/server.py" in names
     www = ROOT / "tavus_provider" / "plugins" / "www"
-    page = {
+    files = {
         f"tavus_provider/plugins/www/{file.relative_to(www)}" for file in www.rglob("*") if file.is_file()
     }
-    assert {"index.html", "app.js", "chart.umd.min.js"} <= {name.rsplit("/")[-1] for name in page}
-    assert page <= set(names)
+    assert {"index.html", "app.js", "chart.umd.min.js"} <= {name.rsplit("/")[-1] for name in files}
+    assert files <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {
         "tavus_provider",
         "airflow_provider_tavus",
@@ -82,8 +82,8 @@ def test_airflow_lists_the_provider_and_its_hook(installed):
     assert ours["class"] == "tavus_provider.hooks.tavus.TavusHook"
 
 
-def test_the_installed_package_deletes_a_replica_of_its_own_sandbox(installed):
-    said = installed(
+def test_installed_package_deletes_a_replica_of_its_sandbox(installed):
+    output = installed(
         "-c",
         """
 import json, os
@@ -98,7 +98,7 @@ with Sandbox() as tavus:
     print(json.dumps([tavus_provider.__file__, done["outcome"], tavus.state()["deletes"]]))
 """,
     )
-    where, outcome, deletes = json.loads(said.splitlines()[-1])
-    assert not where.startswith(str(ROOT))
+    file, outcome, deletes = json.loads(output.splitlines()[-1])
+    assert not file.startswith(str(ROOT))
     assert outcome == "deleted"
     assert deletes == [{"replica_id": "r1a0c5e8f3b2", "hard": False}]
