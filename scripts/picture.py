@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import html
 import os
-import re
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS, ROW, CHAR = 176, 17, 7.25
-COLOURS = {"DELETE": "#ff7b72", "keep, in doubt": "#d29922", "keep": "#7ee787"}
+COLOURS = {"DELETE": "#ff7b72", "keep, undetermined": "#d29922", "keep": "#7ee787"}
 
 
 def account(policy: RetentionPolicy) -> Account:
@@ -42,13 +41,13 @@ def account(policy: RetentionPolicy) -> Account:
 
 def lines() -> list[str]:
     """Return the table, made by the code that makes it in a task."""
-    from tavus_provider.rendering.tables import decision_sentence, decision_table
+    from tavus_provider.rendering.tables import decision_lines, decision_sentence
     from tavus_provider.retention.engine import RetentionPolicy
 
     policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
     read = account(policy)
     decision = read.decide(policy, hard=False)
-    table = decision_table(decision, now=read.now)
+    table = decision_lines(decision, now=read.now)
     rule = "─" * (COLUMNS - 2)
     return [*(rule if set(line) == {"─"} else line for line in table), "", decision_sentence(decision)]
 
@@ -70,7 +69,7 @@ def drawing(text: list[str]) -> str:
     """Return the lines as an SVG that needs nothing from anywhere else."""
     rows = []
     for number, line in enumerate(text):
-        verdict = next((word for word in COLOURS if re.match(rf"{word}  ", line)), None)
+        verdict = next((word for word in COLOURS if line.startswith(word)), None)
         shown = html.escape(line[: COLUMNS - 1], quote=False)
         if verdict:
             shown = f'<tspan fill="{COLOURS[verdict]}">{verdict}</tspan>{shown[len(verdict) :]}'

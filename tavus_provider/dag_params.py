@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from airflow.sdk import Param
 
-_AGE: Final = {"pattern": "^[1-9][0-9]{0,4}[wdhm]$", "minLength": 2, "maxLength": 6}
+_AGE: Final[dict[str, Any]] = {"pattern": "^[1-9][0-9]{0,4}[wdhm]$", "minLength": 2, "maxLength": 6}
 _NAMES: Final[dict[str, Any]] = {
     "type": ["null", "array"],
     "items": {"type": "string", "minLength": 1, "maxLength": 256},

@@ -34,16 +34,11 @@ if TYPE_CHECKING:
     from tavus_provider.execution.executor import Account
     from tavus_provider.retention.checks import Verdict
     from tavus_provider.retention.context import Known
-    from tavus_provider.retention.engine import Decision, RetentionPolicy
+    from tavus_provider.retention.engine import RetentionPolicy
     from tavus_provider.retention.simulation import Forecast
 
 OK, FINDINGS, NOT_DONE = 0, 1, 2
 _NAME = "python -m tavus_provider"
-_SHOWN = {
-    "expired": ("DELETE", "bold red"),
-    "scheduled": ("scheduled", "magenta"),
-    "undetermined": ("keep, in doubt", "yellow"),
-}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,12 +81,14 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    from tavus_provider.rendering.tables import decision_sentence, decision_table
+
     policy, account = _read(arguments)
     decision = account.decide(policy, hard=arguments.hard)
     if arguments.output == "table":
         console = _console()
-        console.print(_table(("verdict", "replica", "name", "age", "reason"), map(_row, decision.verdicts)))
-        console.print(_sentence(decision))
+        console.print(decision_table(decision, now=account.now))
+        console.print(_plain(decision_sentence(decision)))
     else:
         _structured([_facts(verdict) for verdict in decision.verdicts], arguments.output)
     if decision.breach:
@@ -100,6 +97,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
+    from tavus_provider.rendering.labels import label
+
     replica_id = check_replica_id(arguments.replica_id)
     policy, account = _read(arguments)
     known = account.known
@@ -123,8 +122,7 @@ def _explain(arguments: argparse.Namespace) -> int:
     console = _console()
     console.print(_plain(f"{replica_id} {_name(replica.replica_name)}"))
     console.print(_table(("", "status", "asked", "answer"), rows_shown))
-    verdict = _SHOWN.get(asked[decided].status, ("keep", ""))[0]
-    console.print(_plain(f"{verdict}: {asked[decided].reason}"))
+    console.print(_plain(f"{label(asked[decided].status).text}: {asked[decided].reason}"))
     below = next((one for one in asked[decided + 1 :] if one.reason is not None), None)
     if below is not None and asked[decided].status in ("held", "kept"):
         console.print(_plain(f"without that, {below.reason_code}: {below.reason}"))
@@ -259,9 +257,7 @@ def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[RenderableTyp
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in head:
-        table.add_column(
-            name, overflow="fold", no_wrap=name in ("replica", "verdict", "date", "announced", "age", "when")
-        )
+        table.add_column(name, overflow="fold", no_wrap=name in ("replica", "date", "announced", "when"))
     for style, cells in rows:
         table.add_row(*(_plain(cell) if isinstance(cell, str) else cell for cell in cells), style=style)
     return table
@@ -277,12 +273,6 @@ def _name(name: str | None) -> str:
     return "(no name)" if name is None else escape_line(name, 40)
 
 
-def _row(verdict: Verdict) -> tuple[str, Sequence[str]]:
-    word, style = _SHOWN.get(verdict.status, ("keep", ""))
-    age = "?" if verdict.age_days is None else f"{verdict.age_days:,} d"
-    return style, (word, verdict.replica.replica_id, _name(verdict.replica.replica_name), age, verdict.reason)
-
-
 def _facts(verdict: Verdict) -> dict[str, Any]:
     from tavus_provider.planning.plan import as_text, row_of
 
@@ -293,12 +283,6 @@ def _facts(verdict: Verdict) -> dict[str, Any]:
         "next_reason": verdict.next_reason,
         "due_at": as_text(verdict.due_at),
     }
-
-
-def _sentence(decision: Decision) -> RenderableType:
-    from tavus_provider.rendering.tables import decision_sentence
-
-    return _plain(decision_sentence(decision))
 
 
 def _show(forecast: Forecast, console: Console) -> None:

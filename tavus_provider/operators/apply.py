@@ -312,9 +312,9 @@ def _left_by(tries: Iterable[Attempt]) -> dict[str, str | None]:
 def _say(log: Any, context: Context, report: Report, plan: Plan) -> Report:
     """Log a report, push its sentence, and return it as it fits into an XCom."""
     from tavus_provider.execution.executor import fitted
-    from tavus_provider.rendering.tables import report_sentence, report_table
+    from tavus_provider.rendering.tables import report_lines, report_sentence
 
-    for line in report_table(report, plan):
+    for line in report_lines(report, plan):
         log.info("%s", line)
     summary = report_sentence(report)
     log.info("%s", summary)

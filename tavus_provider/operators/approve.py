@@ -57,7 +57,7 @@ class ApproveRetentionOperator(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Show the page and wait."""
-        from tavus_provider.rendering.tables import approval_page, approval_subject
+        from tavus_provider.rendering.approval import approval_page, approval_subject
 
         with final_errors_do_not_retry():
             if try_number(context) > 1:

@@ -90,7 +90,7 @@ class PlanRetentionOperator(TavusOperator):
         """Return the plan."""
         from tavus_provider.execution.executor import read_account
         from tavus_provider.planning.plan import make_plan, verdict_rows
-        from tavus_provider.rendering.tables import decision_sentence, decision_table
+        from tavus_provider.rendering.tables import decision_lines, decision_sentence
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.plan_store import to_xcom
 
@@ -110,7 +110,7 @@ class PlanRetentionOperator(TavusOperator):
                 self.hook, policy, now=base.now, known=lambda now: read_history(policy, ledger, now=now)
             )
             decision = account.decide(policy, hard=self.hard)
-            for line in decision_table(decision, now=account.now):
+            for line in decision_lines(decision, now=account.now):
                 self.log.info("%s", line)
             summary = f"{'Dry run: ' if dry_run else ''}{decision_sentence(decision)}"
             self.log.info("%s", summary)

@@ -136,9 +136,13 @@ def test_the_plan_names_every_replica_with_its_verdict_and_reason(run, policy, s
     assert (code, err) == (0, "")
     rows = [line.split() for line in out.splitlines()]
     assert sum(row[:1] in (["DELETE"], ["keep"], ["keep,"]) for row in rows) == 26
-    assert re.search(r"DELETE +r5e27d9a6c40 +webinar_lukas +150 d +150 days old, limit is 14d", out)
-    assert re.search(r"keep, in doubt +r6a3d9e1c5b8 +legacy-import_1 +\? +created_at is not given", out)
-    assert out.splitlines()[-1].startswith("4 of 26 replicas to delete, 4 in doubt and kept")
+    assert re.search(
+        r"DELETE +r5e27d9a6c40 +webinar_lukas +150 d +149 d ago +150 days old, limit is 14d", out
+    )
+    assert re.search(
+        r"keep, undetermined +r6a3d9e1c5b8 +legacy-import_1 +\? +- +created_at is not given", out
+    )
+    assert out.splitlines()[-1].startswith("4 of 26 replicas to delete, 4 undetermined and kept")
 
 
 def test_a_plan_beyond_a_limit_is_shown_and_says_that_a_run_would_stop(run, policy, sandbox):

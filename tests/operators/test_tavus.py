@@ -451,7 +451,7 @@ def test_every_verdict_and_its_reason_is_in_the_log(sandbox, log):
     lines = log()
     for row in ti.pushed["verdicts"]:
         assert len([line for line in lines if row["replica_id"] in line and row["reason"] in line]) == 1
-    assert [line for line in lines if "6 of 26 replicas to delete, 4 in doubt and kept" in line]
+    assert [line for line in lines if "6 of 26 replicas to delete, 4 undetermined and kept" in line]
     assert not [line for line in lines if KEY in line]
 
 

@@ -17,22 +17,22 @@ const NEXT = 6;
 const DAY = 86_400_000;
 
 const RUNGS = {
-  expired: ["goes", "--goes"],
-  scheduled: ["scheduled", "--scheduled"],
-  held: ["held", "--held"],
-  undetermined: ["in doubt, kept", "--doubt"],
-  kept: ["kept by a guard", "--kept"],
-  not_expired: ["not expired", "--good"],
-  out_of_scope: ["outside scope", "--outside"],
+  expired: ["goes", "--tone-danger"],
+  scheduled: ["scheduled", "--tone-warning"],
+  held: ["held", "--tone-hold"],
+  undetermined: ["in doubt, kept", "--tone-unclear"],
+  kept: ["kept by a guard", "--tone-info"],
+  not_expired: ["not expired", "--tone-good"],
+  out_of_scope: ["outside scope", "--tone-muted"],
 };
 const OUTCOMES = {
-  deleted: ["deleted", "--good"],
-  confirmed: ["confirmed", "--gone"],
-  already_gone: ["already gone", "--kept"],
-  skipped: ["skipped", "--outside"],
-  failed: ["failed", "--scheduled"],
-  unknown: ["unknown", "--goes"],
-  not_attempted: ["not attempted", "--held"],
+  deleted: ["deleted", "--tone-good"],
+  confirmed: ["confirmed", "--tone-good-soft"],
+  already_gone: ["already gone", "--tone-info"],
+  skipped: ["skipped", "--tone-muted"],
+  failed: ["failed", "--tone-warning"],
+  unknown: ["unknown", "--tone-danger"],
+  not_attempted: ["not attempted", "--tone-hold"],
 };
 const AGES = [["0 to 6", 7], ["7 to 29", 30], ["30 to 89", 90], ["90 to 179", 180], ["180 to 364", 365], ["365 and more", Infinity], ["unknown", NaN]];
 
@@ -154,7 +154,7 @@ const seconds = (value) => {
   if (typeof value !== "number") return "–";
   return value < 90 ? `${value.toFixed(value < 10 ? 1 : 0)} s` : `${number(Math.round(value / 60))} min`;
 };
-const rungOf = (name) => RUNGS[name] ?? [plain(name ?? "unknown"), "--doubt"];
+const rungOf = (name) => RUNGS[name] ?? [plain(name ?? "unknown"), "--tone-unclear"];
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -361,9 +361,9 @@ function showAges(rows, complete) {
 
 function showNext(plan) {
   const going = [...(plan.delete ?? [])].sort((a, b) => (b.age_days ?? 0) - (a.age_days ?? 0)).slice(0, NEXT)
-    .map((row) => ({ ...row, when: plan.hard ? "when approved" : "with this plan", colour: "--goes" }));
+    .map((row) => ({ ...row, when: plan.hard ? "when approved" : "with this plan", colour: "--tone-danger" }));
   const later = [...(plan.scheduled ?? [])].sort((a, b) => (a.due_at > b.due_at ? 1 : -1)).slice(0, NEXT)
-    .map((row) => ({ ...row, when: `${time(row.due_at)}, ${until(row.due_at)}`, colour: "--scheduled" }));
+    .map((row) => ({ ...row, when: `${time(row.due_at)}, ${until(row.due_at)}`, colour: "--tone-warning" }));
   const left = (plan.delete?.length ?? 0) + (plan.scheduled?.length ?? 0) - going.length - later.length;
   const parts = [table([["when", "when"], ["replica", "id"], ["name", "name"], ["age", "number"], ["rule"], ["why"]],
     [...going, ...later].map((row) => [marked(row.when, row.colour), plain(row.replica_id), plain(row.replica_name ?? "(no name)"),
@@ -498,10 +498,10 @@ function showRunsChart() {
 
 function stateOf(run) {
   const tasks = [...run.plan, ...run.approve, ...run.apply, ...run.delete];
-  if (tasks.some((ti) => ti.state === "failed")) return ["red", "--goes"];
-  if (run.approve.some((ti) => ["awaiting_input", "deferred"].includes(ti.state))) return ["waits for approval", "--scheduled"];
-  if (tasks.some((ti) => ["running", "queued", "scheduled", "up_for_retry", null].includes(ti.state))) return ["under way", "--kept"];
-  return run.outcomes.dry ? ["green, dry run", "--gone"] : ["green", "--good"];
+  if (tasks.some((ti) => ti.state === "failed")) return ["red", "--tone-danger"];
+  if (run.approve.some((ti) => ["awaiting_input", "deferred"].includes(ti.state))) return ["waits for approval", "--tone-warning"];
+  if (tasks.some((ti) => ["running", "queued", "scheduled", "up_for_retry", null].includes(ti.state))) return ["under way", "--tone-info"];
+  return run.outcomes.dry ? ["green, dry run", "--tone-good-soft"] : ["green", "--tone-good"];
 }
 
 function showHistory() {
