@@ -1,5 +1,5 @@
-# One word for each thing to do. Each sets up what it needs, and is quick the second time.
-# Needs GNU make and Python 3.11 or newer; PYTHON=python3.12 takes another one.
+# Each target installs what it needs on its first run. `make help` lists the targets.
+# Requires GNU make and Python 3.11 or newer; PYTHON=python3.12 chooses another interpreter.
 
 PYTHON ?= python3
 PORT ?= 8080
@@ -7,84 +7,88 @@ CHARTS := chart.js@4.6.1
 VENV := .venv
 LOWEST := .venv-lowest
 
-# The way into an environment: uv, because it is quick; pip where uv is not to be had.
+# Install the package into an environment: by uv, which is faster, or by pip if uv cannot be installed.
 install = unset PYTHONDONTWRITEBYTECODE; \
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 && \
 	$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python -c $(2) -e '.[$(or $(3),test)]' || \
 	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[$(or $(3),test)]'
 
 resolve := --quiet --upgrade --no-header --no-annotate --python-version 3.11
-# Newer ones of these three raise common-compat, whose floor is to be tested.
-old_providers := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers-common-io<1.8' \
-	'apache-airflow-providers-common-sql<1.32'
+# Newer versions of these would raise common-compat or rich above the floors that are to be tested.
+old_packages := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers-common-io<1.8' \
+	'apache-airflow-providers-common-sql<1.32' 'import-linter>=2.5,<2.7'
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test test-lowest test-cluster test-ui lint types unit browser mutants faults-table \
-	bench picture vendor constraints clean
+.PHONY: help demo plan airflow test quick test-lowest test-cluster test-ui lint types unit browser mutants \
+	faults-table bench picture vendor constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/ready  ## Prune a sandbox on loopback with Airflow: first dry, then for real
+demo: $(VENV)/ready  ## Delete old replicas of a sandbox with Airflow: first a dry run, then a real run
 	@$(VENV)/bin/python scripts/try_it.py demo
 
-plan: $(VENV)/ready  ## With TAVUS_API_KEY: show what would be deleted in your account, delete nothing
+plan: $(VENV)/ready  ## Show what would be deleted in your account; deletes nothing (needs TAVUS_API_KEY)
 	@$(VENV)/bin/python scripts/try_it.py plan
 
-airflow: $(VENV)/ready  ## The whole of Airflow with its UI, wired to a sandbox (PORT=8080)
+airflow: $(VENV)/ready  ## Run Airflow with its UI, connected to a sandbox (PORT=8080)
 	@$(VENV)/bin/python scripts/try_it.py airflow --port $(PORT)
 
-test: lint types unit  ## Lint, types, unit tests, and every DAG against a sandbox over HTTP
+test: lint types unit  ## Run lint, types and all tests, every DAG against a sandbox included (minutes)
 
-lint: $(VENV)/ready
+quick: $(VENV)/ready  ## Run the tests that need no server, no Airflow database and no other process (seconds)
+	$(VENV)/bin/python -m pytest -q -m 'not server and not airflow_db and not process'
+
+lint: $(VENV)/ready  ## Check style (ruff) and the layers of the package (import-linter)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports --no-logo
 
-types: $(VENV)/ready
+types: $(VENV)/ready  ## Check types (mypy --strict)
 	$(VENV)/bin/mypy
 
 unit: $(VENV)/ready
 	$(VENV)/bin/python -m pytest
 
-browser: $(VENV)/ready  ## Chromium (from Debian, as root) and its driver, for the tests of the UI
+browser: $(VENV)/ready  ## Install Chromium (Debian, as root) and its driver for the UI tests
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq -y --no-install-recommends install chromium; }
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[ui]'
 
-test-ui: browser  ## Forms, approval and the Tavus page in a real browser; pictures into UI_PICTURES
+test-ui: browser  ## Test forms, approval and the Tavus page in a browser; screenshots go to UI_PICTURES
 	$(VENV)/bin/python -m pytest tests/test_airflow.py -k browser
 
-test-lowest: $(LOWEST)/ready  ## The tests on the lowest Airflow that is supported
+test-lowest: $(LOWEST)/ready  ## Run all tests on the lowest supported versions of Airflow and other dependencies
 	$(LOWEST)/bin/python -m pytest
 
-test-cluster: $(VENV)/cluster  ## The batched DAG over two Celery workers, of which one is killed on the way
+test-cluster: $(VENV)/cluster  ## Run the batched DAG on two Celery workers and kill one of them
 	@$(VENV)/bin/python scripts/cluster.py
 
-mutants: $(VENV)/ready  ## Plant bugs into a copy of the package and show which tests catch them (takes minutes)
+mutants: $(VENV)/ready  ## Put known bugs into copies of the package and check that tests fail (minutes)
 	$(VENV)/bin/python scripts/mutants.py
 
-faults-table: $(VENV)/bench  ## Run the faults on other HTTP clients too, and write docs/faults.md
+faults-table: $(VENV)/bench  ## Run the fault tests with other HTTP clients too, and write docs/faults.md
 	PYTHONPATH=tests $(VENV)/bin/python scripts/faults_table.py
 
-constraints: $(VENV)/ready  ## Resolve constraints.txt and constraints-lowest.txt anew
+constraints: $(VENV)/ready  ## Update constraints.txt and constraints-lowest.txt
 	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster --extra ui setup.cfg -o constraints.txt
 	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
-		constraints.txt; printf '%s\n' $(old_providers); } | $(VENV)/bin/uv pip compile $(resolve) \
+		constraints.txt; printf '%s\n' $(old_packages); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
 
-bench: $(VENV)/bench  ## How fast this is, beside what one would otherwise write (BENCH=--help)
+bench: $(VENV)/bench  ## Compare the speed with other HTTP clients (BENCH=--help)
 	@$(VENV)/bin/python benchmarks/bench.py $(BENCH)
 
-picture: $(VENV)/ready  ## Draw the pictures in docs/ anew
+picture: $(VENV)/ready  ## Update the pictures in docs/
 	$(VENV)/bin/python scripts/picture.py
 
-vendor:  ## Take the chart library of the Tavus page anew from npm, as it is
+vendor:  ## Update the chart library of the Tavus page from npm
 	@dir=$$(mktemp -d) && (cd $$dir && npm pack --silent $(CHARTS) >/dev/null && tar -xzf *.tgz) && \
 		cp $$dir/package/dist/chart.umd.min.js tavus_provider/plugins/www/vendor/ && \
 		cp $$dir/package/LICENSE.md tavus_provider/plugins/www/vendor/chart.js.LICENSE.md && \
 		rm -r $$dir && head -2 tavus_provider/plugins/www/vendor/chart.umd.min.js
 
-clean:  ## Remove what the other words have made
+clean:  ## Remove everything that the other targets have created
 	rm -rf $(VENV) $(LOWEST) .airflow .cluster build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/ready: setup.cfg constraints.txt

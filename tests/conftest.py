@@ -43,6 +43,31 @@ def pytest_configure(config) -> None:
     config.addinivalue_line("filterwarnings", f"error::{kind}:tavus_provider")
 
 
+NEEDS = {
+    "server": {"sandbox", "serve", "raw_server", "tavus", "chat"},
+    "airflow_db": {"airflow_db"},
+    "process": {"airflow", "wheel"},
+}
+"""The fixtures that give a test a marker. Folders and modules are in ``FILES``."""
+FILES = {
+    "server": ("tests/sandbox/", "tests/faults/"),
+    "process": ("tests/test_crash.py", "tests/test_kill.py", "tests/test_wheel.py", "tests/test_airflow.py"),
+}
+STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "run_python"}
+"""Names whose use in the code of a test means that it starts a process."""
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark what a test needs, so that ``make quick`` can leave it out."""
+    for item in items:
+        file = item.path.relative_to(ROOT).as_posix()
+        for marker, fixtures in NEEDS.items():
+            if fixtures & set(item.fixturenames) or file.startswith(FILES.get(marker, ())):
+                item.add_marker(marker)
+        if STARTS_PROCESSES & set(item.function.__code__.co_names):
+            item.add_marker("process")
+
+
 def pytest_unconfigure() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
