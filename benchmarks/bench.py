@@ -313,16 +313,17 @@ def plan_once(url: str) -> dict[str, float]:
     """Read the account and decide; in a process of its own, for a process does not give memory back."""
     from tavus_provider.execution.executor import read_account
     from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.retention.engine import RetentionPolicy
+    from tavus_provider.retention.engine import evaluate
+    from tavus_provider.retention.policy import Policy
 
     os.environ |= connection(url)
-    policy = RetentionPolicy.read(STALE)
+    policy = Policy.parse(STALE)
     with TavusHook() as hook:
         hook.transport.send("GET", "/v2/videos", {"limit": 1, "page": 1})
         before, started = memory(), (time.perf_counter(), time.process_time())
         account = read_account(hook, policy, now=lambda: datetime.now(UTC))
         most_reading, read = memory(), (time.perf_counter(), time.process_time())
-        decision = account.decide(policy, hard=False)
+        decision = evaluate(policy, account, now=account.read_at)
         decided = (time.perf_counter(), time.process_time())
     return {
         "listed": decision.listed,

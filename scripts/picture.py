@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tavus_provider.execution.executor import Account
-    from tavus_provider.retention.engine import RetentionPolicy
+    from tavus_provider.retention.context import Inventory
+    from tavus_provider.retention.policy import Policy
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 COLUMNS, ROW, CHAR = 176, 17, 7.25
 COLOURS = {"DELETE": "#ff7b72", "keep, undetermined": "#d29922", "keep": "#7ee787"}
 
 
-def account(policy: RetentionPolicy) -> Account:
+def account(policy: Policy) -> Inventory:
     """Return all that a policy needs of the sandbox's account."""
     os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
     from tavus_provider.sandbox import Sandbox
@@ -42,12 +42,13 @@ def account(policy: RetentionPolicy) -> Account:
 def lines() -> list[str]:
     """Return the table, made by the code that makes it in a task."""
     from tavus_provider.rendering.tables import decision_lines, decision_sentence
-    from tavus_provider.retention.engine import RetentionPolicy
+    from tavus_provider.retention.engine import evaluate
+    from tavus_provider.retention.policy import Policy
 
-    policy = RetentionPolicy.read({"expire": [{"rule": "stale", "older_than": "90d"}]})
+    policy = Policy.parse({"expire": [{"rule": "stale", "older_than": "90d"}]})
     read = account(policy)
-    decision = read.decide(policy, hard=False)
-    table = decision_lines(decision, now=read.now)
+    decision = evaluate(policy, read, now=read.read_at)
+    table = decision_lines(decision, now=read.read_at)
     rule = "─" * (COLUMNS - 2)
     return [*(rule if set(line) == {"─"} else line for line in table), "", decision_sentence(decision)]
 
@@ -57,12 +58,12 @@ def year() -> str:
     import yaml
 
     from tavus_provider.rendering.chart import picture
-    from tavus_provider.retention.engine import RetentionPolicy
+    from tavus_provider.retention.policy import Policy
     from tavus_provider.retention.simulation import simulate
 
-    policy = RetentionPolicy.read(yaml.safe_load((DOCS / "retention.yaml").read_text(encoding="utf-8")))
+    policy = Policy.parse(yaml.safe_load((DOCS / "retention.yaml").read_text(encoding="utf-8")))
     read = account(policy)
-    return picture(simulate(policy, read.replicas, read.use, now=read.now, days=365))
+    return picture(simulate(policy, read, now=read.read_at, days=365))
 
 
 def drawing(text: list[str]) -> str:

@@ -18,12 +18,13 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tavus_provider.exceptions import PlanRejectedError, TavusError
 from tavus_provider.execution.executor import MANY, OUTCOMES, RED, Application, read_account
 from tavus_provider.planning.plan import make_plan
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 from tavus_provider.storage.history import read_history
 from tavus_provider.storage.ledger import Ledger, job_name
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
-POLICY = RetentionPolicy.read(
+POLICY = Policy.parse(
     {
         "name": "stale",
         "expire": [{"rule": "old", "older_than": "90d"}],
@@ -144,11 +145,11 @@ class AnyOrder(RuleBasedStateMachine):
     @rule()
     def plan_it(self):
         try:
-            account = read_account(self.hook, POLICY, now=now, known=self.known)
+            account = read_account(self.hook, POLICY, now=now, history=self.history)
         except TavusError:
             return
         self.plan = make_plan(
-            account.decide(POLICY, hard=self.hard),
+            evaluate(POLICY, account, now=account.read_at, hard=self.hard),
             POLICY,
             now=now(),
             hard=self.hard,
@@ -190,8 +191,11 @@ class AnyOrder(RuleBasedStateMachine):
         tries, findings = verify(self.folder)
         assert tries[-1].closed
         assert not [finding for finding in findings if tries[-1].name in finding]
-        account = read_account(self.hook, POLICY, now=now, known=self.known)
-        again = {verdict.replica.replica_id for verdict in account.decide(POLICY, hard=self.hard).delete}
+        account = read_account(self.hook, POLICY, now=now, history=self.history)
+        again = {
+            verdict.replica.replica_id
+            for verdict in evaluate(POLICY, account, now=account.read_at, hard=self.hard).delete
+        }
         assert not again & self.planned & self.listed or self.hard
 
     # what is promised
@@ -220,8 +224,8 @@ class AnyOrder(RuleBasedStateMachine):
     def listed(self):
         return {replica.replica_id for replica in self.hook.list_replicas()}
 
-    def known(self, at):
-        return read_history(POLICY, self.ledger, now=at)
+    def history(self, at):
+        return read_history(self.ledger, POLICY)
 
     def try_once(self, run, fuse=None, torn=False):
         run.tries += 1
@@ -250,7 +254,7 @@ class AnyOrder(RuleBasedStateMachine):
             now=now,
             log=lambda line: None,
             begin=begin,
-            known=self.known,
+            history=self.history,
             earlier=earlier,
             earlier_tries=run.tries > 1,
             begun_before=bool(tries),

@@ -155,12 +155,12 @@ def test_hard_is_set_in_the_dag_file(bag):
     "dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"]
 )
 def test_shipped_policy_keeps_replicas_in_use_and_has_default_limits(bag, dag_id):
-    from tavus_provider.retention.engine import RetentionPolicy
+    from tavus_provider.retention.policy import Policy
 
     written = dict(bag.dags[dag_id].get_task("plan").policy)
     written["expire"] = [{**written["expire"][0], "older_than": "90d"}]
     written["narrow"] = {}
-    policy = RetentionPolicy.read(written)
+    policy = Policy.parse(written)
     assert [(str(rule.older_than), rule.unused_for) for rule in policy.expire] == [("90d", None)]
     assert policy.keep.in_use == ("persona", "conversation", "video")
     assert policy.keep.keep_last is None

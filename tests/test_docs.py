@@ -16,8 +16,8 @@ import pytest
 import yaml
 
 from tavus_provider.retention.checks import CHECKS
-from tavus_provider.retention.engine import RetentionPolicy
-from tavus_provider.retention.policy import Limits, Rule
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Limits, Policy, Rule
 from tavus_provider.retention.schema import policy_schema
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def table(head: str) -> list[list[str]]:
 def test_the_worked_policy_is_one_file_in_docs_and_readme():
     for text in (DOCS, README):
         assert re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) == [POLICY]
-    assert RetentionPolicy.faults(yaml.safe_load(POLICY)) == []
+    assert Policy.find_problems(yaml.safe_load(POLICY)) == []
     assert f"$schema={(ROOT / 'docs' / 'retention-policy.schema.json').name}\n" in POLICY
 
 
@@ -45,9 +45,10 @@ def test_each_replica_of_the_sandbox_stays_or_goes_as_the_table_says(sandbox):
     from tavus_provider.execution.executor import read_account
     from tavus_provider.hooks.tavus import TavusHook
 
-    policy = RetentionPolicy.read(yaml.safe_load(POLICY))
+    policy = Policy.parse(yaml.safe_load(POLICY))
     with TavusHook() as hook:
-        decision = read_account(hook, policy, now=lambda: datetime.now(UTC)).decide(policy, hard=False)
+        inventory = read_account(hook, policy, now=lambda: datetime.now(UTC))
+    decision = evaluate(policy, inventory, now=inventory.read_at)
     fates = {"expired": "goes", "scheduled": "goes when its grace is over"}
     rows = {
         cells[1].strip("`"): cells for cells in table("| replica | id | stays or goes | word | because |")
@@ -93,7 +94,7 @@ def test_the_defaults_in_the_table_are_those_of_the_code():
     assert said["limits.max_deletion_percent"] == f"`{limits.max_deletion_percent}`"
     assert limits.max_undetermined_percent is None
     assert said["expire.status"] == ", ".join(f"`{one}`" for one in Rule(older_than="1d").status)
-    assert said["name"] == f"`{RetentionPolicy.read({'expire': [{'older_than': '1d'}]}).name}`"
+    assert said["name"] == f"`{Policy.parse({'expire': [{'older_than': '1d'}]}).name}`"
 
 
 ASKED = table("| asked for | here | shown by |")
@@ -147,8 +148,8 @@ def test_the_picture_of_the_simulation_ends_as_one_of_today_does(sandbox):
     from tavus_provider.rendering.chart import outcome
     from tavus_provider.retention.simulation import simulate
 
-    policy = RetentionPolicy.read(yaml.safe_load(POLICY))
+    policy = Policy.parse(yaml.safe_load(POLICY))
     with TavusHook() as hook:
         read = read_account(hook, policy, now=lambda: datetime.now(UTC))
-    found = simulate(policy, read.replicas, read.use, now=read.now, days=365)
+    found = simulate(policy, read, now=read.read_at, days=365)
     assert outcome(found) in (ROOT / "docs" / "simulation.svg").read_text(encoding="utf-8")

@@ -31,11 +31,10 @@ from tavus_provider.sanitize import escape_line
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from tavus_provider.execution.executor import Account
-    from tavus_provider.retention.checks import Verdict
-    from tavus_provider.retention.context import Known
-    from tavus_provider.retention.engine import RetentionPolicy
-    from tavus_provider.retention.simulation import Forecast
+    from tavus_provider.retention.context import Inventory
+    from tavus_provider.retention.policy import Policy
+    from tavus_provider.retention.simulation import Simulation
+    from tavus_provider.retention.verdict import Verdict
 
 OK, FINDINGS, NOT_DONE = 0, 1, 2
 _NAME = "python -m tavus_provider"
@@ -82,29 +81,28 @@ def _schema(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> int:
     from tavus_provider.rendering.tables import decision_sentence, decision_table
+    from tavus_provider.retention.engine import evaluate
 
     policy, account = _read(arguments)
-    decision = account.decide(policy, hard=arguments.hard)
+    decision = evaluate(policy, account, now=account.read_at, hard=arguments.hard)
     if arguments.output == "table":
         console = _console()
-        console.print(decision_table(decision, now=account.now))
+        console.print(decision_table(decision, now=account.read_at))
         console.print(_plain(decision_sentence(decision)))
     else:
         _structured([_facts(verdict) for verdict in decision.verdicts], arguments.output)
-    if decision.breach:
-        _complain(f"a run would stop: {decision.breach}")
-    return FINDINGS if decision.breach else OK
+    if decision.limit_exceeded:
+        _complain(f"a run would stop: {decision.limit_exceeded}")
+    return FINDINGS if decision.limit_exceeded else OK
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     from tavus_provider.rendering.labels import label
+    from tavus_provider.retention.engine import explain
 
     replica_id = check_replica_id(arguments.replica_id)
     policy, account = _read(arguments)
-    known = account.known
-    asked = policy.explain(
-        replica_id, account.replicas, account.use, now=account.now, hard=arguments.hard, known=known
-    )
+    asked = explain(policy, account, replica_id, now=account.read_at, hard=arguments.hard)
     if not asked:
         _complain(f"replica {replica_id} is not among the {len(account.replicas):,} that are listed")
         return FINDINGS
@@ -136,20 +134,18 @@ def _simulate(arguments: argparse.Namespace) -> int:
     policy, account = _read(arguments)
     forecast = simulate(
         policy,
-        account.replicas,
-        account.use,
-        now=account.now,
+        account,
+        now=account.read_at,
         days=arguments.days,
         hard=arguments.hard,
-        known=account.known,
-        limits=not arguments.without_limits,
+        with_limits=not arguments.without_limits,
     )
     if arguments.picture is not None:
         _write(arguments.picture, picture(forecast))
     if arguments.output == "table":
         _show(forecast, _console())
     else:
-        _structured(forecast.as_json(), arguments.output)
+        _structured(forecast.to_json(), arguments.output)
     for stop in forecast.stops:
         until = "" if stop.first == stop.last else f" and on each day until {forecast.at(stop.last)}"
         _complain(f"on {forecast.at(stop.first)}{until} the run would stop: {stop.reason}")
@@ -178,7 +174,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 # --- what they read -------------------------------------------------------------------------------------
 
 
-def _read(arguments: argparse.Namespace) -> tuple[RetentionPolicy, Account]:
+def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
     """The policy in the file, and all that it needs of the account."""
     # As airflow's own commands say it, so that connections in Airflow's database are found.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
@@ -186,7 +182,7 @@ def _read(arguments: argparse.Namespace) -> tuple[RetentionPolicy, Account]:
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.storage.history import read_history
     from tavus_provider.storage.ledger import Ledger
-    from tavus_provider.storage.policy_files import read_policy
+    from tavus_provider.storage.policy_files import read_legal_holds, read_policy
 
     if not sys.warnoptions:  # only now: Airflow 3.1 asks for some when it is imported
         warnings.simplefilter("ignore")
@@ -195,14 +191,21 @@ def _read(arguments: argparse.Namespace) -> tuple[RetentionPolicy, Account]:
     with TavusHook(arguments.conn_id) as hook:
         ledger = Ledger(hook.origin, arguments.conn_id)
 
-        def known(now: datetime) -> Known:
+        def held(now: datetime) -> frozenset[str]:
             try:
-                return read_history(policy, ledger, now=now)
+                return read_legal_holds(policy.legal_holds, now=now)
             except TavusValidationError as error:
                 fault = str(error)
             raise PlanRejectedError(fault)
 
-        return policy, read_account(hook, policy, now=lambda: datetime.now(UTC), known=known)
+        inventory = read_account(
+            hook,
+            policy,
+            now=lambda: datetime.now(UTC),
+            history=lambda now: read_history(ledger, policy),
+            held=held,
+        )
+        return policy, inventory
 
 
 def _report(file: str) -> dict[str, Any]:
@@ -274,18 +277,18 @@ def _name(name: str | None) -> str:
 
 
 def _facts(verdict: Verdict) -> dict[str, Any]:
-    from tavus_provider.planning.plan import as_text, row_of
+    from tavus_provider.planning.plan import format_time
 
     return {
         "status": verdict.status,
         "reason_code": verdict.reason_code,
-        **row_of(verdict),
+        **verdict.to_row(),
         "next_reason": verdict.next_reason,
-        "due_at": as_text(verdict.due_at),
+        "due_at": format_time(verdict.due_at),
     }
 
 
-def _show(forecast: Forecast, console: Console) -> None:
+def _show(forecast: Simulation, console: Console) -> None:
     from rich.bar import Bar
 
     from tavus_provider.rendering.chart import headline, outcome
@@ -311,7 +314,7 @@ def _show(forecast: Forecast, console: Console) -> None:
         head.insert(1, "announced")
     if rows:
         console.print(_table(head, rows))
-    stay = ", ".join(f"{count:,} {word}" for word, count in forecast.as_json()["last_day"].items()) or "none"
+    stay = ", ".join(f"{count:,} {word}" for word, count in forecast.to_json()["last_day"].items()) or "none"
     console.print(_plain(f"{outcome(forecast)}. On the last day: {stay}"))
 
 

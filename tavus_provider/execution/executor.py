@@ -7,14 +7,12 @@ than what was seen. Knows no Airflow; talks to Tavus through a hook.
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import itertools
 import json
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -28,10 +26,11 @@ from tavus_provider.exceptions import (
     TavusRequestRejectedError,
 )
 from tavus_provider.models import Conversation, Persona, Replica, Video
-from tavus_provider.planning.plan import MAX_BYTES, Plan, as_name, as_text, fits_xcom
-from tavus_provider.retention.checks import Verdict
-from tavus_provider.retention.context import Known, Use
-from tavus_provider.retention.engine import Decision, RetentionPolicy
+from tavus_provider.planning.plan import MAX_BYTES, Plan, fits_xcom, format_time, shorten_name
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import Decision, evaluate
+from tavus_provider.retention.policy import Policy
+from tavus_provider.retention.verdict import Verdict
 
 OUTCOMES = ("deleted", "confirmed", "already_gone", "failed", "unknown", "not_attempted", "skipped")
 RED = ("failed", "unknown", "not_attempted")
@@ -49,7 +48,6 @@ MANY = 5
 RECORD_EVERY = 100
 """Outcomes that are recorded together; those of a try that is killed before are found out by its rerun."""
 
-HARD_DELETE_AFTER = "hard_delete_after"
 _SAID_GONE = ("deleted", "confirmed")
 PROGRESS_EVERY = 5.0
 """Seconds between two lines of progress."""
@@ -57,7 +55,7 @@ PROGRESS_EVERY = 5.0
 Report = dict[str, Any]
 
 
-BY_HAND = RetentionPolicy.read(
+BY_HAND = Policy.parse(
     {
         "name": "by hand",
         "expire": [{"rule": "by hand", "older_than": "1m", "status": ["started", "completed", "error"]}],
@@ -89,51 +87,25 @@ class Record(Protocol):
     def close(self, **fields: Any) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Account:
-    """Everything that a decision about an account rests on, read completely."""
-
-    replicas: Sequence[Replica]
-    use: Use
-    known: Known
-    now: datetime
-
-    def decide(self, policy: RetentionPolicy, *, hard: bool) -> Decision:
-        """Decide about it; errors as for :meth:`RetentionPolicy.decide`."""
-        with _without_collecting():
-            return policy.decide(self.replicas, self.use, now=self.now, hard=hard, known=self.known)
-
-
-@contextlib.contextmanager
-def _without_collecting() -> Iterator[None]:
-    """Pause the search for cycles: a decision makes none, and the heap of Airflow is large."""
-    paused = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if paused:
-            gc.enable()
-
-
 def read_account(
     tavus: Tavus,
-    policy: RetentionPolicy,
+    policy: Policy,
     *,
     now: Callable[[], datetime],
-    known: Callable[[datetime], Known] = lambda now: Known(),
+    history: Callable[[datetime], History] = lambda now: History(),
+    held: Callable[[datetime], frozenset[str]] = lambda now: frozenset(),
     shrinking: bool = False,
-) -> Account:
+) -> Inventory:
     """
     Read all that a policy needs of an account.
 
     :param now: called once, after everything else was read
-    :param known: told that time, returns who is held, scheduled and soft-deleted
+    :param history: told that time, returns what earlier runs did
+    :param held: told that time, returns the ids under legal hold
     :param shrinking: whether replicas are being deleted meanwhile, by other batches of a plan
     :raises TavusError: if a list that the policy needs cannot be read completely
     """
-    replicas = tavus.list_replicas(shrinking=shrinking)
-    use = _use(tavus, policy)
+    inventory = _use(tavus, policy, tavus.list_replicas(shrinking=shrinking))
     skew = tavus.clock_skew
     if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
         raise PlanRejectedError(
@@ -141,7 +113,7 @@ def read_account(
             "set the worker's clock; nothing was deleted"
         )
     read_at = now()
-    return Account(replicas, use, known(read_at), read_at)
+    return replace(inventory, held=held(read_at), history=history(read_at), read_at=read_at)
 
 
 def decide_one(
@@ -168,7 +140,7 @@ def decide_one(
     if missing:
         reason = f"chosen by hand although {missing}; it may be soft-deleted already"
         return Verdict(Replica(replica_id), "expired", "by_hand", reason, rule="by hand", listed=False)
-    verdict = BY_HAND.decide([replica], _use(tavus, BY_HAND), now=now()).verdicts[0]
+    verdict = evaluate(BY_HAND, _use(tavus, BY_HAND, [replica]), now=now()).verdicts[0]
     if verdict.reason_code in ("not_user", "in_use"):
         raise PlanRejectedError(
             f"replica {replica_id} is not deleted by hand: {verdict.reason}; nothing was deleted"
@@ -177,8 +149,9 @@ def decide_one(
     return verdict._replace(status="expired", rule="by hand", reason=f"chosen by hand{doubt}")
 
 
-def _use(tavus: Tavus, policy: RetentionPolicy) -> Use:
-    return Use(
+def _use(tavus: Tavus, policy: Policy, replicas: Sequence[Replica]) -> Inventory:
+    return Inventory(
+        replicas,
         personas=tavus.list_personas() if "personas" in policy.needs else (),
         conversations=tavus.list_conversations(newest=True) if "conversations" in policy.needs else (),
         videos=tavus.list_videos(newest=True) if "videos" in policy.needs else (),
@@ -195,7 +168,8 @@ class Application:
     :param log: called with each line worth reading
     :param begin: opens the record of this try, with the ids that are about to be deleted as ``intent`` and
         the ``outcomes`` that are certain without a delete
-    :param known: told the time, returns who is held, scheduled and soft-deleted
+    :param history: told the time, returns what earlier runs did
+    :param held: told the time, returns the ids under legal hold
     :param earlier: what earlier tries of this task left in the ledger: an outcome for each id, or
         ``None`` where only the intent was recorded
     :param earlier_tries: whether there was an earlier try, of which perhaps no record survived
@@ -211,7 +185,8 @@ class Application:
     now: Callable[[], datetime]
     log: Callable[[str], None]
     begin: Callable[..., Record]
-    known: Callable[[datetime], Known] = lambda now: Known()
+    history: Callable[[datetime], History] = lambda now: History()
+    held: Callable[[datetime], frozenset[str]] = lambda now: frozenset()
     earlier: Mapping[str, str | None] = field(default_factory=dict)
     earlier_tries: bool = False
     begun_before: bool = False
@@ -287,16 +262,18 @@ class Application:
         return rows
 
     def _revalidate(self) -> list[Mapping[str, Any]]:
-        policy = RetentionPolicy.read(self.plan["policy"])
+        policy = Policy.parse(self.plan["policy"])
         mine = {row["replica_id"] for row in self._rows}
         others = [row for row in self.plan["delete"] if row["replica_id"] not in mine]
-        account = read_account(self.tavus, policy, now=self.now, known=self.known, shrinking=bool(others))
+        account = read_account(
+            self.tavus, policy, now=self.now, history=self.history, held=self.held, shrinking=bool(others)
+        )
         replicas = account.replicas
         # What other batches are deleting does not keep the place of what is left, so they are not looked at:
         # with fewer beside it a replica is rather kept.
         theirs = {row["replica_id"] for row in others}
         account = replace(account, replicas=[r for r in replicas if r.replica_id not in theirs])
-        decision = account.decide(policy, hard=self.plan["hard"])
+        decision = evaluate(policy, account, now=account.read_at, hard=self.plan["hard"])
         fresh = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
         todo = []
         for row in self._rows:
@@ -327,7 +304,7 @@ class Application:
             return
         seen = listed | self.carried().keys()
         for rows in (self._rows, self.plan["delete"]):
-            missing = sum(row["replica_id"] not in seen and row["rule"] != HARD_DELETE_AFTER for row in rows)
+            missing = sum(row["replica_id"] not in seen and row["source"] != "soft_deleted" for row in rows)
             if missing >= MANY and 2 * missing > len(rows):
                 self.items.clear()
                 raise PlanRejectedError(
@@ -338,7 +315,7 @@ class Application:
 
     def _refuse_beyond_limits(
         self,
-        policy: RetentionPolicy,
+        policy: Policy,
         decision: Decision,
         todo: Sequence[Mapping[str, Any]],
         others: Sequence[Mapping[str, Any]],
@@ -355,9 +332,9 @@ class Application:
         unlisted = [
             row
             for row in (*others, *before)
-            if row["replica_id"] not in fresh and row["rule"] != HARD_DELETE_AFTER
+            if row["replica_id"] not in fresh and row["source"] != "soft_deleted"
         ]
-        if breach := policy.limits.breach(
+        if breach := policy.limits.exceeded(
             delete=len(todo) + len(before) + len(others),
             listed=decision.listed + len(unlisted),
             undetermined=len(decision.undetermined),
@@ -401,7 +378,7 @@ class Application:
             return
         # Should the process be stopped while this one is under way, nobody knows what came of it.
         sent = in_doubt = put_off = False
-        for_good = row["rule"] == HARD_DELETE_AFTER
+        for_good = row["source"] == "soft_deleted"
         try:
             if hard and not for_good:
                 current = self.tavus.get_replica(replica_id)
@@ -559,8 +536,8 @@ def changed_since(row: Mapping[str, Any], current: Replica) -> str | None:
     """Say how a replica differs from the one that was planned; an id may have been given to another."""
     if current.replica_type != "user":
         return f"its type is now {ascii(current.replica_type)[:40]}"
-    if as_name(current.replica_name) != row["replica_name"]:
+    if shorten_name(current.replica_name) != row["replica_name"]:
         return "its name is another since the plan was made"
-    if as_text(current.created_at) != row["created_at"]:
+    if format_time(current.created_at) != row["created_at"]:
         return "its created_at is another since the plan was made"
     return None

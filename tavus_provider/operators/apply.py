@@ -168,11 +168,12 @@ class ApplyRetentionOperator(TavusOperator):
         self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[Mapping[str, Any]]
     ) -> Application:
         from tavus_provider.execution.executor import Application
-        from tavus_provider.retention.engine import RetentionPolicy
+        from tavus_provider.retention.policy import Policy
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.ledger import job_name
+        from tavus_provider.storage.policy_files import read_legal_holds
 
-        ledger, who, policy = self.ledger, task_identity(context), RetentionPolicy.read(plan["policy"])
+        ledger, who, policy = self.ledger, task_identity(context), Policy.parse(plan["policy"])
         if self.hard:
             ledger.require_shared("a permanent delete")
         work = job_name("plan", plan["digest"])
@@ -204,7 +205,8 @@ class ApplyRetentionOperator(TavusOperator):
                 **part,
                 **fields,
             ),
-            known=lambda now: read_history(policy, ledger, now=now),
+            history=lambda now: read_history(ledger, policy),
+            held=lambda now: read_legal_holds(policy.legal_holds, now=now),
             earlier=earlier,
             earlier_tries=try_number(context) > 1,
             begun_before=any(not ids.isdisjoint(one.intended) for one in tries),

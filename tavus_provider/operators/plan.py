@@ -24,9 +24,10 @@ from tavus_provider.operators.base import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.execution.executor import Account
     from tavus_provider.planning.plan import Plan
-    from tavus_provider.retention.engine import Decision, RetentionPolicy
+    from tavus_provider.retention.context import Inventory
+    from tavus_provider.retention.engine import Decision
+    from tavus_provider.retention.policy import Policy
 
 SCHEDULED = "tavus_replicas_scheduled"
 """Asset with an event whenever a plan schedules replicas whose grace begins now."""
@@ -45,7 +46,7 @@ class PlanRetentionOperator(TavusOperator):
     Where a rule has ``grace``, what has expired is first scheduled: in the ledger, in the plan, in the log,
     and as an event of the asset ``tavus_replicas_scheduled``. A dry run schedules nothing.
 
-    :param policy: the policy: a mapping, a ``RetentionPolicy``, or the location of a YAML or JSON file (any
+    :param policy: the policy: a mapping, a ``Policy``, or the location of a YAML or JSON file (any
         Airflow object storage path), which is read when the task runs. Templates may stand in
         ``older_than``, ``unused_for``, ``scope`` and ``narrow``; everywhere else they are refused.
     :param narrow: what a trigger form says, ``include``, ``exclude`` and ``older_than``; all that goes must
@@ -61,14 +62,14 @@ class PlanRetentionOperator(TavusOperator):
     def __init__(
         self,
         *,
-        policy: Mapping[str, Any] | RetentionPolicy | str,
+        policy: Mapping[str, Any] | Policy | str,
         narrow: Mapping[str, Any] | None = None,
         hard: bool = False,
         dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**with_outlet(SCHEDULED, kwargs))
-        self.policy = policy if isinstance(policy, Mapping | str) else _policy(policy).as_json()
+        self.policy = policy if isinstance(policy, Mapping | str) else _policy(policy).to_json()
         self.policy_as_written = self.policy
         self.narrow = narrow
         self.narrow_as_written = narrow
@@ -83,7 +84,7 @@ class PlanRetentionOperator(TavusOperator):
             )
         if isinstance(self.policy, Mapping):
             checked = _policy(_with_stand_ins(self.policy), _with_stand_ins(narrow))
-            if not templated and (found := checked.contradictions()):
+            if not templated and (found := checked.problems()):
                 raise TavusValidationError(f"policy: {'; '.join(found)}")
 
     def execute(self, context: Context) -> Plan:
@@ -91,8 +92,10 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.execution.executor import read_account
         from tavus_provider.planning.plan import make_plan, verdict_rows
         from tavus_provider.rendering.tables import decision_lines, decision_sentence
+        from tavus_provider.retention.engine import evaluate
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.plan_store import to_xcom
+        from tavus_provider.storage.policy_files import read_legal_holds
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.tavus_conn_id }}"
@@ -107,10 +110,14 @@ class PlanRetentionOperator(TavusOperator):
                 if asked:
                     ledger.require_shared(what)
             account = read_account(
-                self.hook, policy, now=base.now, known=lambda now: read_history(policy, ledger, now=now)
+                self.hook,
+                policy,
+                now=base.now,
+                history=lambda now: read_history(ledger, policy),
+                held=lambda now: read_legal_holds(policy.legal_holds, now=now),
             )
-            decision = account.decide(policy, hard=self.hard)
-            for line in decision_lines(decision, now=account.now):
+            decision = evaluate(policy, account, now=account.read_at, hard=self.hard)
+            for line in decision_lines(decision, now=account.read_at):
                 self.log.info("%s", line)
             summary = f"{'Dry run: ' if dry_run else ''}{decision_sentence(decision)}"
             self.log.info("%s", summary)
@@ -118,7 +125,7 @@ class PlanRetentionOperator(TavusOperator):
             plan = make_plan(
                 decision,
                 policy,
-                now=account.now,
+                now=account.read_at,
                 hard=self.hard,
                 tavus_conn_id=self.tavus_conn_id,
                 origin=self.hook.origin,
@@ -129,14 +136,14 @@ class PlanRetentionOperator(TavusOperator):
             pushed = to_xcom(plan)
             if pushed is not plan:
                 self.log.info("The plan is too large for an XCom, it lies at %s", pushed["plan_at"])
-            if decision.breach and not dry_run:
+            if decision.limit_exceeded and not dry_run:
                 push(context, "return_value", pushed)
-                raise PlanRejectedError(decision.breach)
-            if decision.breach:
-                self.log.warning("A real run would stop here: %s", decision.breach)
+                raise PlanRejectedError(decision.limit_exceeded)
+            if decision.limit_exceeded:
+                self.log.warning("A real run would stop here: %s", decision.limit_exceeded)
             return pushed
 
-    def _rendered_policy(self) -> RetentionPolicy:
+    def _rendered_policy(self) -> Policy:
         narrow = _as_written(self.narrow_as_written, self.narrow)
         if isinstance(self.policy_as_written, Mapping):
             return _policy(_as_written(self.policy_as_written, self.policy), narrow)
@@ -144,9 +151,8 @@ class PlanRetentionOperator(TavusOperator):
 
         return _policy(read_policy(self.policy_as_written), narrow)
 
-    def _reschedule(
-        self, context: Context, policy: RetentionPolicy, account: Account, decision: Decision
-    ) -> None:
+    def _reschedule(self, context: Context, policy: Policy, account: Inventory, decision: Decision) -> None:
+        from tavus_provider.retention.engine import evaluate
         from tavus_provider.retention.policy import Narrow
         from tavus_provider.storage.history import record_schedule
 
@@ -155,9 +161,11 @@ class PlanRetentionOperator(TavusOperator):
             self.ledger,
             policy,
             decision,
-            unnarrowed=decision if unnarrowed == policy else account.decide(unnarrowed, hard=self.hard),
-            known=account.known,
-            now=account.now,
+            unnarrowed=decision
+            if unnarrowed == policy
+            else evaluate(unnarrowed, account, now=account.read_at, hard=self.hard),
+            history=account.history,
+            now=account.read_at,
             context=task_identity(context),
         )
         if not new:
@@ -171,17 +179,17 @@ class PlanRetentionOperator(TavusOperator):
             events[AssetAlias(SCHEDULED)].add(Asset(SCHEDULED), extra=extra)
 
 
-def _policy(value: object, narrow: object = None) -> RetentionPolicy:
-    from tavus_provider.retention.engine import RetentionPolicy
+def _policy(value: object, narrow: object = None) -> Policy:
+    from tavus_provider.retention.policy import Policy
 
-    policy = RetentionPolicy.read(value)
+    policy = Policy.parse(value)
     if narrow is None:
         return policy
     if policy.narrow != type(policy.narrow)():
         raise TavusValidationError(
             "policy: narrow is given in the policy and as an argument: give one of them"
         )
-    return RetentionPolicy.read({**policy.as_json(), "narrow": narrow})
+    return Policy.parse({**policy.to_json(), "narrow": narrow})
 
 
 def _templated(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

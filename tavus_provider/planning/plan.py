@@ -8,21 +8,20 @@ Knows neither Airflow nor HTTP nor the clock.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from tavus_provider.digest import digest_of, seal
 from tavus_provider.exceptions import PlanRejectedError
 from tavus_provider.models import check_replica_id
-from tavus_provider.retention.checks import Verdict
-from tavus_provider.retention.engine import Decision, RetentionPolicy
+from tavus_provider.retention.engine import Decision
+from tavus_provider.retention.policy import Policy
+from tavus_provider.retention.verdict import MAX_NAME, format_time, shorten_name
 
 GOOD_FOR = timedelta(hours=24)
-MAX_NAME = 256
 MAX_VERDICTS = 4_500
 MAX_BYTES = 900_000
 """An XCom should hold 1 MB at most."""
@@ -30,10 +29,22 @@ MAX_SCHEDULED = 4_000
 
 Plan = dict[str, Any]
 
+__all__ = [
+    "MAX_NAME",
+    "Plan",
+    "check_plan",
+    "fits_xcom",
+    "format_time",
+    "make_plan",
+    "reference_to",
+    "shorten_name",
+    "verdict_rows",
+]
+
 
 def make_plan(
     decision: Decision,
-    policy: RetentionPolicy,
+    policy: Policy,
     *,
     now: datetime,
     hard: bool,
@@ -46,18 +57,18 @@ def make_plan(
     Of what stays it names the first few thousand; ``left_out`` says how many it does not.
     """
     plan: Plan = {
-        "policy": policy.as_json(),
+        "policy": policy.to_json(),
         "policy_digest": policy.digest,
-        "made_at": as_text(now),
-        "valid_until": as_text(now + GOOD_FOR),
+        "made_at": format_time(now),
+        "valid_until": format_time(now + GOOD_FOR),
         "hard": hard,
         "tavus_conn_id": tavus_conn_id,
         "origin": origin,
         "listed": decision.listed,
-        "limits": policy.as_json()["limits"],
-        "delete": [row_of(verdict) for verdict in decision.delete],
+        "limits": policy.to_json()["limits"],
+        "delete": [verdict.to_row() for verdict in decision.delete],
         "scheduled": [
-            {**row_of(verdict), "due_at": as_text(verdict.due_at)}
+            {**verdict.to_row(), "due_at": format_time(verdict.due_at)}
             for verdict in decision.scheduled[:MAX_SCHEDULED]
         ],
         "keep": decision.keep,
@@ -100,38 +111,13 @@ def reference_to(plan: Plan, plan_at: str) -> dict[str, Any]:
     }
 
 
-def row_of(verdict: Verdict) -> dict[str, Any]:
-    """Return one replica that is to go, as a plan names it; ages in whole days, dates in ISO 8601."""
-    replica = verdict.replica
-    return {
-        "replica_id": replica.replica_id,
-        "replica_name": as_name(replica.replica_name),
-        "created_at": as_text(replica.created_at),
-        "age_days": verdict.age_days,
-        "last_used_at": as_text(verdict.last_used_at),
-        "rule": verdict.rule,
-        "reason": verdict.reason,
-    }
-
-
 def verdict_rows(decision: Decision) -> list[dict[str, Any]] | dict[str, Any]:
     """
     Return every verdict with its reasons for and against.
 
     Above ``MAX_VERDICTS`` rows, or ``MAX_BYTES`` of JSON, only how many of which.
     """
-    rows = [
-        {
-            "replica_id": verdict.replica.replica_id,
-            "replica_name": as_name(verdict.replica.replica_name),
-            "status": verdict.status,
-            "reason_code": verdict.reason_code,
-            "reason": verdict.reason,
-            "next_reason": verdict.next_reason,
-            "age_days": verdict.age_days,
-        }
-        for verdict in decision.verdicts[: MAX_VERDICTS + 1]
-    ]
+    rows = [verdict.to_json() for verdict in decision.verdicts[: MAX_VERDICTS + 1]]
     if len(rows) <= MAX_VERDICTS and len(json.dumps(rows, separators=(",", ":"))) <= MAX_BYTES:
         return rows
     counts = dict(sorted(Counter(verdict.reason_code for verdict in decision.verdicts).items()))
@@ -194,16 +180,3 @@ def check_plan(
             f"the plan is refused: {'; '.join(faults)}. Nothing was deleted; trigger a new run"
         )
     return plan
-
-
-def as_name(name: str | None) -> str | None:
-    """Return a name as plans write it: whole, or if it is very long its begin and the sha256 of all of it."""
-    if name is None or len(name) <= MAX_NAME:
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{name[: MAX_NAME - 80]}... sha256:{digest}"
-
-
-def as_text(moment: datetime | None) -> str | None:
-    """Return a moment as ISO 8601 in UTC, as plans and reports write it."""
-    return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

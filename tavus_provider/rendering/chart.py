@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import html
 
-from tavus_provider.retention.simulation import Forecast
+from tavus_provider.retention.simulation import Simulation
 from tavus_provider.sanitize import escape_line
 
 WIDTH, HEIGHT = 960, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 84, 44
 
 
-def picture(forecast: Forecast) -> str:
+def picture(forecast: Simulation) -> str:
     """Return the SVG: a bar for each period, and a shade over the days on which a run would stop."""
     periods = forecast.periods()
     high = max(1, *(count for _, count in periods))
@@ -62,7 +62,7 @@ def picture(forecast: Forecast) -> str:
     )
 
 
-def headline(forecast: Forecast) -> str:
+def headline(forecast: Simulation) -> str:
     """Return what was simulated, in one sentence."""
     return (
         f"Policy '{escape_line(forecast.policy.name, 60)}' over {forecast.listed:,} replicas, one run a day "
@@ -70,7 +70,7 @@ def headline(forecast: Forecast) -> str:
     )
 
 
-def outcome(forecast: Forecast) -> str:
+def outcome(forecast: Simulation) -> str:
     """Return how it ends, in one sentence."""
     left = forecast.listed - sum(departure.verdict.listed for departure in forecast.gone)
     went = f"{len(forecast.gone):,} go, {left:,} are left"

@@ -22,8 +22,8 @@ from rich.text import Text
 from tavus_provider.outcomes import UNFINISHED
 from tavus_provider.planning.plan import Plan
 from tavus_provider.rendering.labels import label
-from tavus_provider.retention.checks import Verdict
 from tavus_provider.retention.engine import Decision
+from tavus_provider.retention.verdict import Verdict
 from tavus_provider.sanitize import escape_line
 
 MAX_ROWS: Final = 200

@@ -15,6 +15,7 @@ from tavus_provider.models import Replica
 from tavus_provider.retention.context import Case, Facts, said
 from tavus_provider.retention.fields import NO_TIME, ZERO, Duration
 from tavus_provider.retention.policy import Narrow, Rule
+from tavus_provider.retention.verdict import Source, Verdict
 from tavus_provider.sanitize import escape_line
 
 # Tavus refunds a failed training, but not if its replica is deleted before the failure was registered.
@@ -22,34 +23,7 @@ REFUND_WINDOW: Final = timedelta(hours=72)
 _HOURS: Final = Duration("72h", REFUND_WINDOW)
 
 
-class Verdict(NamedTuple):
-    """
-    What was decided about one replica, and why.
-
-    :param rung: out_of_scope, held, undetermined, kept, scheduled, expired or not_expired; what is
-        ``expired`` may be deleted, nothing else
-    :param word: what reports count by
-    :param reason: one sentence that a person can check
-    :param otherwise: what would have decided had this reason not been; ``None`` if nothing would
-    :param age_days: whole days since it was created; ``None`` if that is in doubt
-    :param last_used_at: ``None`` if it was never used, and where use was not read or is in doubt
-    :param due_at: when its grace ends or ended; ``None`` if its rule has none
-    :param listed: whether Tavus listed it; if not, it comes from the ledger
-    """
-
-    replica: Replica
-    status: str
-    reason_code: str
-    reason: str
-    next_reason: str | None = None
-    rule: str | None = None
-    age_days: int | None = None
-    last_used_at: datetime | None = None
-    due_at: datetime | None = None
-    listed: bool = True
-
-
-class Asked(NamedTuple):
+class CheckResult(NamedTuple):
     """What one rung of the ladder says of a replica; ``reason`` is ``None`` if it says nothing."""
 
     status: str
@@ -78,7 +52,7 @@ def _younger_than_asked(case: Case, facts: Facts) -> str | None:
 
 
 def _held(case: Case, facts: Facts) -> str | None:
-    return "is under legal hold" if case.replica.replica_id in facts.known.held else None
+    return "is under legal hold" if case.replica.replica_id in facts.held else None
 
 
 def _undetermined(case: Case, facts: Facts) -> str | None:
@@ -92,7 +66,7 @@ def _protected(case: Case, facts: Facts) -> str | None:
 
 
 def _soft_deleted(case: Case, facts: Facts) -> str | None:
-    since = facts.known.soft_deleted.get(case.replica.replica_id)
+    since = facts.history.soft_deleted.get(case.replica.replica_id)
     if since is None or (facts.hard and facts.hard_delete_after is None):
         return None
     if facts.hard_delete_after is None:
@@ -103,7 +77,7 @@ def _soft_deleted(case: Case, facts: Facts) -> str | None:
 
 
 def _due_for_good(case: Case, facts: Facts) -> str | None:
-    since, limit = facts.known.soft_deleted.get(case.replica.replica_id), facts.hard_delete_after
+    since, limit = facts.history.soft_deleted.get(case.replica.replica_id), facts.hard_delete_after
     if since is None or limit is None or facts.now - since < limit.delta:
         return None
     if _protected(case, facts) is not None or _in_use(case, facts) is not None:
@@ -158,7 +132,7 @@ def _scheduled(case: Case, facts: Facts) -> str | None:
 
 
 def _due_at(case: Case, rule: Rule, facts: Facts) -> datetime:
-    since = facts.known.scheduled.get(case.replica.replica_id, facts.now)
+    since = facts.history.scheduled.get(case.replica.replica_id, facts.now)
     return min(since, facts.now) + (rule.grace or NO_TIME).delta
 
 
@@ -190,6 +164,7 @@ class Step(NamedTuple):
     status: str
     reason_code: str
     asks: Callable[[Case, Facts], str | None]
+    source: Source = Source.RULE
 
 
 # From the top; the first rung that answers decides, the last one always does.
@@ -199,7 +174,7 @@ CHECKS: Final = (
     Step("held", "held", _held),
     # What must go, as opposed to what may, stands here: below a hold, above doubt and preference.
     Step("kept", "soft_deleted", _soft_deleted),
-    Step("expired", "hard_delete_after", _due_for_good),
+    Step("expired", "hard_delete_after", _due_for_good, Source.SOFT_DELETED),
     Step("undetermined", "undetermined", _undetermined),
     Step("kept", "protected", _protected),
     Step("kept", "in_use", _in_use),
@@ -214,11 +189,11 @@ CHECKS: Final = (
 )
 
 
-def asked(case: Case, facts: Facts) -> Iterator[Asked]:
+def asked(case: Case, facts: Facts) -> Iterator[CheckResult]:
     """Yield what each step says of one replica, from the top, down to the first doubt."""
     for step in CHECKS:
         reason = step.asks(case, facts)
-        yield Asked(step.status, step.reason_code, reason)
+        yield CheckResult(step.status, step.reason_code, reason)
         if step.reason_code == "undetermined" and reason is not None:
             return  # below doubt a rung would answer from what is in doubt
 
@@ -244,14 +219,11 @@ def decide_replica(case: Case, facts: Facts) -> Verdict:
         reason_code=step.reason_code,
         reason=reason,
         next_reason=None if against is None else f"{against[0].reason_code}: {against[1]}",
-        rule=step.reason_code
-        if step.reason_code == "hard_delete_after"
-        else None
-        if rule is None
-        else rule.rule,
+        rule=None if rule is None else rule.rule,
         age_days=None if created is None or created > facts.now else case.age.days,
         last_used_at=case.last_used_at,
         due_at=None if rule is None or rule.grace is None else _due_at(case, rule, facts),
+        source=step.source,
     )
 
 
@@ -259,7 +231,7 @@ def no_longer_listed(facts: Facts, listed: Set[str]) -> Iterator[Verdict]:
     """What was soft-deleted and is due for good, whether or not Tavus still lists it."""
     if facts.narrow != Narrow():
         return  # without a name or a date it cannot be told if the form means it
-    for replica_id in sorted(facts.known.soft_deleted.keys() - listed):
+    for replica_id in sorted(facts.history.soft_deleted.keys() - listed):
         case = facts.case(Replica(replica_id))
         if (for_good := _due_for_good(case, facts)) is None:
             continue
@@ -270,8 +242,8 @@ def no_longer_listed(facts: Facts, listed: Set[str]) -> Iterator[Verdict]:
             reason_code="hard_delete_after" if held is None else "held",
             reason=f"{for_good}; no longer listed" if held is None else held,
             next_reason=None if held is None else f"hard_delete_after: {for_good}",
-            rule="hard_delete_after" if held is None else None,
             listed=False,
+            source=Source.SOFT_DELETED,
         )
 
 

@@ -27,27 +27,38 @@ LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
-    """The personas, conversations and videos of the account."""
+class History:
+    """
+    What earlier runs did, from the ledger.
 
-    personas: Sequence[Persona]
-    conversations: Sequence[Conversation]
-    videos: Sequence[Video]
+    :param scheduled: since when each id has been scheduled without a break under this policy
+    :param soft_deleted: when this package soft-deleted each id
+    """
+
+    scheduled: Mapping[str, datetime] = field(default_factory=dict)
+    soft_deleted: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Inventory:
     """
-    What is known from elsewhere than Tavus.
+    Everything that one decision is made from.
 
-    :param held: ids under a legal hold
-    :param scheduled: since when each id has been scheduled without a break, under this policy
-    :param soft_deleted: when this package deleted each id softly, as its ledger tells
+    :param replicas: the complete listing
+    :param personas, conversations, videos: complete, where :attr:`.Policy.needs` names them
+    :param held: ids under legal hold
+    :param history: what earlier runs did
+    :param read_at: when it was read, to be given as ``now`` to :func:`.evaluate`; an inventory without it
+        is read as one in whose time every date is in the future, so everything is kept
     """
 
+    replicas: Sequence[Replica]
+    personas: Sequence[Persona] = ()
+    conversations: Sequence[Conversation] = ()
+    videos: Sequence[Video] = ()
     held: frozenset[str] = frozenset()
-    scheduled: Mapping[str, datetime] = field(default_factory=dict)
-    soft_deleted: Mapping[str, datetime] = field(default_factory=dict)
+    history: History = field(default_factory=History)
+    read_at: datetime = LONG_AGO
 
 
 class Case(NamedTuple):
@@ -78,10 +89,11 @@ class Facts:
     :raises TavusInvalidResponseError: if it cannot be known which replica an unfinished conversation or video uses
     """
 
-    def __init__(self, policy: Policy, use: Use, now: datetime, *, hard: bool, known: Known) -> None:
+    def __init__(self, policy: Policy, inventory: Inventory, now: datetime, *, hard: bool) -> None:
         self.now = now
         self.hard = hard
-        self.known = known
+        self.held = inventory.held
+        self.history = inventory.history
         self.hard_delete_after = policy.hard_delete_after if hard else None
         self.narrow = policy.narrow
         self.sentinels = frozenset(policy.account.expect_present if policy.account is not None else ())
@@ -101,12 +113,12 @@ class Facts:
         self._last_used: dict[str, datetime] = {}
         self._use_doubts: dict[str, tuple[str, str]] = {}
         self._nameless: tuple[datetime, str] | None = None
-        self._read_use(use)
+        self._read_use(inventory)
         if not policy.needs >= {"conversations", "videos"}:
             self._last_used.clear()  # from one list alone it would look too long ago
             self._nameless = None
 
-    def _read_use(self, use: Use) -> None:
+    def _read_use(self, use: Inventory) -> None:
         default_of = {persona.persona_id: persona.replica_id for persona in use.personas}
         if "persona" in self.keep.in_use:
             for persona_id, replica_id in sorted(default_of.items()):
@@ -189,7 +201,7 @@ class Facts:
             replica = case.replica
             if replica.replica_type != "user" or case.outside or case.doubt:
                 continue
-            if replica.replica_id in self.known.soft_deleted:
+            if replica.replica_id in self.history.soft_deleted:
                 continue
             if pattern is None:
                 groups["", None].append(replica)

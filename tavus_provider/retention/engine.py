@@ -7,92 +7,86 @@ sure of stays.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.models import Replica
-from tavus_provider.retention.checks import Asked, Verdict, asked, decide_replica, no_longer_listed
-from tavus_provider.retention.context import LONG_AGO, Case, Facts, Known, Use
+from tavus_provider.retention.checks import CheckResult, asked, decide_replica, no_longer_listed
+from tavus_provider.retention.context import LONG_AGO, Case, Facts, Inventory
 from tavus_provider.retention.fields import show
 from tavus_provider.retention.policy import Limits, Policy
+from tavus_provider.retention.verdict import Verdict
 from tavus_provider.sanitize import escape_line
 
-__all__ = ["Asked", "Decision", "Known", "RetentionPolicy", "Use", "Verdict"]
 
+def evaluate(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool = False) -> Decision:
+    """
+    Return a verdict for every replica.
 
-class RetentionPolicy(Policy):
-    """A policy that decides; what it says, and how it is read, is told by :class:`.Policy`."""
-
-    def decide(
-        self,
-        replicas: Iterable[Replica],
-        use: Use,
-        *,
-        now: datetime,
-        hard: bool = False,
-        known: Known | None = None,
-    ) -> Decision:
-        """
-        Give every replica its verdict.
-
-        :param replicas: the complete listing
-        :param use: the complete lists that :attr:`needs` names
-        :param now: the time by the wall clock, aware
-        :param hard: whether it is for permanent deletes
-        :param known: who is held, scheduled and soft-deleted; nobody if left out
-        :raises TavusInvalidResponseError: if an id was listed twice, it cannot be known which replica is in use, or a
-            replica of ``account.expect_present`` is not listed
-        """
-        facts, cases = self._facts(replicas, use, now, hard=hard, known=known)
+    :param inventory: complete, as far as :attr:`.Policy.needs` asks
+    :param now: the time by the wall clock, with a time zone
+    :param hard: whether the decision is for permanent deletes
+    :raises TavusInvalidResponseError: if an id was listed twice, if it is unknown which replica an unfinished
+        conversation or video uses, or if a replica of ``account.expect_present`` is not listed
+    :raises TavusValidationError: if ``now`` has no time zone
+    """
+    with _without_garbage_collection():
+        facts, cases = _facts(policy, inventory, now, hard=hard)
         listed = {case.replica.replica_id for case in cases}
         verdicts = [decide_replica(case, facts) for case in cases]
         verdicts += no_longer_listed(facts, listed)
-        return Decision(tuple(sorted(verdicts, key=_reading_order)), self.limits)
+        return Decision(tuple(sorted(verdicts, key=_reading_order)), policy.limits)
 
-    def explain(
-        self,
-        replica_id: str,
-        replicas: Iterable[Replica],
-        use: Use,
-        *,
-        now: datetime,
-        hard: bool = False,
-        known: Known | None = None,
-    ) -> list[Asked]:
-        """
-        Return what each rung of the ladder says of one replica, from the top; the first reason decides.
 
-        Arguments and errors as for :meth:`decide`; empty if the replica is not listed.
-        """
-        facts, cases = self._facts(replicas, use, now, hard=hard, known=known)
-        return [one for case in cases if case.replica.replica_id == replica_id for one in asked(case, facts)]
+def explain(
+    policy: Policy, inventory: Inventory, replica_id: str, *, now: datetime, hard: bool = False
+) -> list[CheckResult]:
+    """
+    Return the result of every check for one replica, in order; the first with a reason decides.
 
-    def _facts(
-        self, replicas: Iterable[Replica], use: Use, now: datetime, *, hard: bool, known: Known | None
-    ) -> tuple[Facts, list[Case]]:
-        if not isinstance(now, datetime) or now.utcoffset() is None:
-            raise TavusValidationError(f"now must be a datetime with a time zone, not {show(str(now))}")
-        now = now.astimezone(UTC)
-        now = datetime.combine(now.date(), now.time(), UTC)  # pendulum's would do sums in its own way
-        facts = Facts(self, use, now, hard=hard, known=known or Known())
-        cases = [facts.case(replica) for replica in replicas]
-        listed = {case.replica.replica_id for case in cases}
-        if len(listed) < len(cases):
-            (replica_id, _), *_ = Counter(case.replica.replica_id for case in cases).most_common(1)
-            raise TavusInvalidResponseError(
-                f"replica {escape_line(replica_id)} was listed twice; nothing may be deleted"
-            )
-        if missing := sorted(facts.sentinels - listed):
-            raise TavusInvalidResponseError(
-                f"account.expect_present names {', '.join(missing[:3])}, not listed here: it is the wrong "
-                "account, or a replica is gone that should not be; nothing may be deleted"
-            )
-        facts.rank(cases)
-        return facts, cases
+    Arguments and errors as for :func:`evaluate`. Empty if the replica is not listed.
+    """
+    facts, cases = _facts(policy, inventory, now, hard=hard)
+    return [one for case in cases if case.replica.replica_id == replica_id for one in asked(case, facts)]
+
+
+def _facts(policy: Policy, inventory: Inventory, now: datetime, *, hard: bool) -> tuple[Facts, list[Case]]:
+    if not isinstance(now, datetime) or now.utcoffset() is None:
+        raise TavusValidationError(f"now must be a datetime with a time zone, not {show(str(now))}")
+    now = now.astimezone(UTC)
+    now = datetime.combine(now.date(), now.time(), UTC)  # pendulum's would do sums in its own way
+    facts = Facts(policy, inventory, now, hard=hard)
+    cases = [facts.case(replica) for replica in inventory.replicas]
+    listed = {case.replica.replica_id for case in cases}
+    if len(listed) < len(cases):
+        (replica_id, _), *_ = Counter(case.replica.replica_id for case in cases).most_common(1)
+        raise TavusInvalidResponseError(
+            f"replica {escape_line(replica_id)} was listed twice; nothing may be deleted"
+        )
+    if missing := sorted(facts.sentinels - listed):
+        raise TavusInvalidResponseError(
+            f"account.expect_present names {', '.join(missing[:3])}, not listed here: it is the wrong "
+            "account, or a replica is gone that should not be; nothing may be deleted"
+        )
+    facts.rank(cases)
+    return facts, cases
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause the search for reference cycles: a decision makes none, and the heap of Airflow is large."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _reading_order(verdict: Verdict) -> tuple[Any, ...]:
@@ -143,9 +137,9 @@ class Decision:
         return dict(sorted(counts.items()))
 
     @property
-    def breach(self) -> str | None:
-        """The sentence that forbids to carry this out, if a limit is passed."""
-        return self.limits.breach(
+    def limit_exceeded(self) -> str | None:
+        """The sentence that names the limits which this decision exceeds; ``None`` if it exceeds none."""
+        return self.limits.exceeded(
             delete=len(self.delete), listed=self.listed, undetermined=len(self.undetermined)
         )
 

@@ -178,7 +178,7 @@ class Limits(Part):
     max_undetermined_percent: OptionalPercent = None
     """How much of the account may be in doubt before a run stops, in percent; no limit if left out."""
 
-    def breach(self, *, delete: int, listed: int, undetermined: int = 0) -> str | None:
+    def exceeded(self, *, delete: int, listed: int, undetermined: int = 0) -> str | None:
         """Return the sentence that names each limit which this many would pass, if any."""
         doubted = self.max_undetermined_percent
         if doubted is not None and 100 * undetermined > doubted * listed:
@@ -201,7 +201,7 @@ class Limits(Part):
 
 class Policy(Part):
     """
-    What may go, what stays, and how much one run may delete; made by :meth:`read`.
+    What may go, what stays, and how much one run may delete; made by :meth:`parse`.
 
     ``narrow`` is a second scope, what a trigger form said. A replica must pass both, so that a form
     can only make a run smaller. ``hard_delete_after`` lets a permanent plan name what was deleted softly
@@ -249,7 +249,7 @@ class Policy(Part):
         return self
 
     @classmethod
-    def read(cls, value: object) -> Self:
+    def parse(cls, value: object) -> Self:
         """
         Return the policy which a mapping describes.
 
@@ -265,22 +265,22 @@ class Policy(Part):
         raise TavusValidationError(f"policy: {'; '.join(problems[:5])}{more}")
 
     @classmethod
-    def faults(cls, value: object) -> list[str]:
+    def find_problems(cls, value: object) -> list[str]:
         """Return all that is wrong with a policy, or without effect in it, one sentence each; or nothing."""
         try:
-            return cls.model_validate(value).contradictions()
+            return cls.model_validate(value).problems()
         except ValidationError as error:
             return _in_plain_words(error)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the whole policy with its defaults; :meth:`read` makes the same policy of it again."""
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole policy with its defaults; :meth:`parse` makes the same policy of it again."""
         return self.model_dump(mode="json", exclude_none=True)
 
     @property
     def digest(self) -> str:
-        return canonical_digest(self.as_json())
+        return canonical_digest(self.to_json())
 
-    def contradictions(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Return one sentence for each part of the policy that can never have an effect."""
         found = []
         for at, rule in enumerate(self.expire):

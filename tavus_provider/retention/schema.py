@@ -16,7 +16,7 @@ def policy_schema() -> dict[str, Any]:
     """
     Return the JSON Schema of a policy file.
 
-    It accepts whatever :meth:`Policy.read` accepts, and refuses what that refuses as far as JSON
+    It accepts whatever :meth:`Policy.parse` accepts, and refuses what that refuses as far as JSON
     Schema can say it: not that a regular expression is one, nor that rules have names of their own.
     """
     schema = Policy.model_json_schema()

@@ -2,25 +2,24 @@
 What a policy would do to an account: the same decision, day by day into the future.
 
 The account stays as it is now but for what goes; use stays as it is too. Decides with
-:meth:`RetentionPolicy.decide` and nothing else. Knows neither Airflow nor HTTP nor the clock.
+:func:`.evaluate` and nothing else. Knows neither Airflow nor HTTP nor the clock.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
-from tavus_provider.models import Replica
-from tavus_provider.planning.plan import row_of
-from tavus_provider.retention.checks import REFUND_WINDOW, Verdict
-from tavus_provider.retention.context import Known, Use
-from tavus_provider.retention.engine import Decision, RetentionPolicy
+from tavus_provider.retention.checks import REFUND_WINDOW
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import Decision, evaluate
 from tavus_provider.retention.fields import ZERO
-from tavus_provider.retention.policy import Narrow
+from tavus_provider.retention.policy import Narrow, Policy
+from tavus_provider.retention.verdict import Verdict
 
 _DAY = timedelta(days=1)
 
@@ -49,7 +48,7 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
-class Forecast:
+class Simulation:
     """
     What goes when, over some days with a run on each.
 
@@ -61,7 +60,7 @@ class Forecast:
     :param end: what is decided on the last day
     """
 
-    policy: RetentionPolicy
+    policy: Policy
     begins: datetime
     days: int
     listed: int
@@ -80,10 +79,10 @@ class Forecast:
         names = dict.fromkeys(name(self.at(day)) for day in range(self.days + 1))
         return [(period, counts[period]) for period in names]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
         return {
-            "policy": self.policy.as_json(),
+            "policy": self.policy.to_json(),
             "from": self.begins.isoformat(),
             "days": self.days,
             "listed": self.listed,
@@ -91,7 +90,7 @@ class Forecast:
                 {
                     "date": self.at(departure.day).isoformat(),
                     "day": departure.day,
-                    **row_of(departure.verdict),
+                    **departure.verdict.to_row(),
                     "announced": None if departure.announced is None else departure.announced.isoformat(),
                 }
                 for departure in self.gone
@@ -109,16 +108,14 @@ class Forecast:
 
 
 def simulate(
-    policy: RetentionPolicy,
-    replicas: Sequence[Replica],
-    use: Use,
+    policy: Policy,
+    inventory: Inventory,
     *,
     now: datetime,
     days: int,
     hard: bool = False,
-    known: Known | None = None,
-    limits: bool = True,
-) -> Forecast:
+    with_limits: bool = True,
+) -> Simulation:
     """
     Decide once a day, from now on, and let go what goes.
 
@@ -126,12 +123,12 @@ def simulate(
     reached, or something went or was scheduled the day before. A run that stops at a limit on deletions
     stops on all days after it too, for time only moves replicas towards deletion.
 
-    :param replicas, use, now, hard, known: as for :meth:`RetentionPolicy.decide`, with its errors
+    :param policy, inventory, now, hard: as for :func:`.evaluate`, with its errors
     :param days: how many days after today
-    :param limits: whether runs stop at limits; if not, as if somebody raised them each time
+    :param with_limits: whether runs stop at limits; if not, as if somebody raised them each time
     """
-    known, listing = known or Known(), list(replicas)
-    to_look_at = {0, days, *(_first_day(at, now) for at in _moments(policy, listing, use, known))}
+    listed = len(inventory.replicas)
+    to_look_at = {0, days, *(_first_day(at, now) for at in _moments(policy, inventory))}
     narrowed = policy.has_grace and policy.narrow != Narrow()
     unnarrowed = policy.model_copy(update={"narrow": Narrow()}) if narrowed else None
     gone: list[Departure] = []
@@ -142,35 +139,35 @@ def simulate(
                 stops[-1] = replace(stops[-1], last=day)
             continue
         at = now + day * _DAY
-        decision = policy.decide(listing, use, now=at, hard=hard, known=known)
-        before, due = known, _due(decision)
+        decision = evaluate(policy, inventory, now=at, hard=hard)
+        before, due = inventory.history, _due(decision)
+        scheduled = before.scheduled
         if unnarrowed is not None:  # what only the form leaves out keeps its place, as in the plan task
-            whole = unnarrowed.decide(listing, use, now=at, hard=hard, known=known)
-            due |= _due(whole) & known.scheduled.keys()
+            whole = evaluate(unnarrowed, inventory, now=at, hard=hard)
+            due |= _due(whole) & scheduled.keys()
         if policy.has_grace:
-            known = replace(known, scheduled={i: known.scheduled.get(i, at) for i in due})
+            history = replace(before, scheduled={i: scheduled.get(i, at) for i in due})
+            inventory = replace(inventory, history=history)
         to_look_at |= {_first_day(v.due_at, now) for v in decision.scheduled if v.due_at is not None}
         ids: set[str] = set()
-        if limits and (reason := decision.breach):
+        if with_limits and (reason := decision.limit_exceeded):
             if stops and stops[-1].last == day - 1:
                 stops[-1] = replace(stops[-1], last=day)
             else:
                 stops.append(Stop(day, day, reason))
-            if policy.limits.breach(delete=len(decision.delete), listed=decision.listed):
+            if policy.limits.exceeded(delete=len(decision.delete), listed=decision.listed):
                 to_look_at = {days}
         else:
             ids = {verdict.replica.replica_id for verdict in decision.delete}
-            gone += [Departure(day, v, known.scheduled.get(v.replica.replica_id)) for v in decision.delete]
-            listing = [replica for replica in listing if replica.replica_id not in ids]
-            known = _without(known, ids)
-        if ids or known != before:  # fewer are listed, or more scheduled: a limit may be passed by that alone
+            since = inventory.history.scheduled
+            gone += [Departure(day, v, since.get(v.replica.replica_id)) for v in decision.delete]
+            inventory = _without(inventory, ids)
+        if ids or inventory.history != before:  # fewer are listed, or more scheduled: enough to pass a limit
             to_look_at.add(day + 1)
-    return Forecast(policy, now, days, len(replicas), tuple(gone), tuple(stops), decision)
+    return Simulation(policy, now, days, listed, tuple(gone), tuple(stops), decision)
 
 
-def _moments(
-    policy: RetentionPolicy, replicas: Sequence[Replica], use: Use, known: Known
-) -> Iterator[datetime]:
+def _moments(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
     """When anything that a rung of the ladder compares with the time can become true or untrue."""
     unused_for = [rule.unused_for.delta for rule in policy.expire if rule.unused_for is not None]
     ages = {ZERO, REFUND_WINDOW, *unused_for}
@@ -178,18 +175,18 @@ def _moments(
     ages |= {
         limit.delta for limit in (policy.keep.keep_within, policy.narrow.older_than) if limit is not None
     }
-    for replica in replicas:
+    for replica in inventory.replicas:
         yield from _after(replica.created_at, ages)
         yield from _after(replica.updated_at, (ZERO, REFUND_WINDOW))
     if unused_for:
-        for activity in (*use.conversations, *use.videos):
+        for activity in (*inventory.conversations, *inventory.videos):
             yield from _after(activity.used_at, (ZERO, *unused_for))
     for rule in policy.expire:
         if rule.grace is not None:
-            for since in known.scheduled.values():
+            for since in inventory.history.scheduled.values():
                 yield from _after(since, (rule.grace.delta,))
     if policy.hard_delete_after is not None:
-        for since in known.soft_deleted.values():
+        for since in inventory.history.soft_deleted.values():
             yield from _after(since, (policy.hard_delete_after.delta,))
 
 
@@ -211,11 +208,15 @@ def _due(decision: Decision) -> set[str]:
     return {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
 
 
-def _without(known: Known, gone: Set[str]) -> Known:
+def _without(inventory: Inventory, gone: Set[str]) -> Inventory:
+    history = inventory.history
     return replace(
-        known,
-        scheduled={i: at for i, at in known.scheduled.items() if i not in gone},
-        soft_deleted={i: at for i, at in known.soft_deleted.items() if i not in gone},
+        inventory,
+        replicas=[replica for replica in inventory.replicas if replica.replica_id not in gone],
+        history=History(
+            scheduled={i: at for i, at in history.scheduled.items() if i not in gone},
+            soft_deleted={i: at for i, at in history.soft_deleted.items() if i not in gone},
+        ),
     )
 
 

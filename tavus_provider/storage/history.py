@@ -12,25 +12,22 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tavus_provider.retention.context import Known
-from tavus_provider.retention.engine import Decision, RetentionPolicy
+from tavus_provider.retention.context import History
+from tavus_provider.retention.engine import Decision
+from tavus_provider.retention.policy import Policy
 from tavus_provider.storage.ledger import Ledger, job_name
-from tavus_provider.storage.policy_files import read_legal_holds
 
 _GONE = {"deleted", "confirmed"}
 
 
-def read_history(policy: RetentionPolicy, ledger: Ledger, *, now: datetime) -> Known:
+def read_history(ledger: Ledger, policy: Policy) -> History:
     """
-    Read what is known beside the account.
+    Return what earlier runs did.
 
-    :raises TavusValidationError: if the file of legal holds cannot be read or is too old
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    return Known(
-        held=frozenset() if policy.legal_holds is None else read_legal_holds(policy.legal_holds, now=now),
-        scheduled=_schedule(ledger, policy) if policy.has_grace else {},
-        soft_deleted=soft_deleted(ledger),
+    return History(
+        scheduled=_schedule(ledger, policy) if policy.has_grace else {}, soft_deleted=soft_deleted(ledger)
     )
 
 
@@ -59,11 +56,11 @@ def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
 
 def record_schedule(
     ledger: Ledger,
-    policy: RetentionPolicy,
+    policy: Policy,
     decision: Decision,
     *,
     unnarrowed: Decision,
-    known: Known,
+    history: History,
     now: datetime,
     context: Mapping[str, Any],
 ) -> frozenset[str]:
@@ -80,8 +77,8 @@ def record_schedule(
     due = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
     left_out = {verdict.replica.replica_id for verdict in unnarrowed.verdicts if verdict.due_at is not None}
     since = {
-        replica_id: known.scheduled.get(replica_id, now)
-        for replica_id in due | (left_out & known.scheduled.keys())
+        replica_id: history.scheduled.get(replica_id, now)
+        for replica_id in due | (left_out & history.scheduled.keys())
     }
     work = job_name("schedule", policy.name)
     entry = ledger.begin_attempt(
@@ -90,13 +87,13 @@ def record_schedule(
         prior_attempts={one.name: one.last_digest for one in ledger.attempts(work)[-1:]},
         policy_digest=policy.digest,
         scheduled={replica_id: at.isoformat() for replica_id, at in since.items()},
-        cancelled=sorted(known.scheduled.keys() - since.keys()),
+        cancelled=sorted(history.scheduled.keys() - since.keys()),
     )
     entry.close()
-    return frozenset(since.keys() - known.scheduled.keys())
+    return frozenset(since.keys() - history.scheduled.keys())
 
 
-def _schedule(ledger: Ledger, policy: RetentionPolicy) -> dict[str, datetime]:
+def _schedule(ledger: Ledger, policy: Policy) -> dict[str, datetime]:
     tries = [one for one in ledger.attempts(job_name("schedule", policy.name)) if one.records or one.flaws]
     if not tries or tries[-1].flaws:
         return {}  # of a damaged schedule nothing is believed: every grace begins again

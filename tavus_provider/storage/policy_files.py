@@ -18,8 +18,7 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import check_replica_id, parse_time
-from tavus_provider.retention.engine import RetentionPolicy
-from tavus_provider.retention.policy import LegalHolds
+from tavus_provider.retention.policy import LegalHolds, Policy
 from tavus_provider.sanitize import escape_line
 from tavus_provider.storage.ledger import shown
 
@@ -27,7 +26,7 @@ _MAX_BYTES = 2**20
 _CLOCKS_DIFFER = timedelta(minutes=5)
 
 
-def read_policy(location: str) -> RetentionPolicy:
+def read_policy(location: str) -> Policy:
     """
     Return the policy in a file.
 
@@ -35,8 +34,8 @@ def read_policy(location: str) -> RetentionPolicy:
     :raises TavusValidationError: on one line with the location, the path inside the file and what would be right
     """
     try:
-        policy = RetentionPolicy.read(_read(location))
-        contradictions = policy.contradictions()
+        policy = Policy.parse(_read(location))
+        contradictions = policy.problems()
     except TavusValidationError as error:
         contradictions = [str(error).removeprefix("policy: ")]
     if contradictions:
@@ -56,15 +55,15 @@ def find_policy_problems(location: str) -> list[str]:
         fault = str(error)
     else:
         try:
-            return RetentionPolicy.faults(_parse(text))
+            return Policy.find_problems(_parse(text))
         except TavusValidationError as error:
             return [str(error)]
     raise TavusValidationError(f"policy {escape_line(shown(location), 200)}: {fault}")
 
 
-def read_legal_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
+def read_legal_holds(holds: LegalHolds | None, *, now: datetime) -> frozenset[str]:
     """
-    Return the ids under legal hold.
+    Return the ids under legal hold; none if no file is named.
 
     The file is a list of ids, or a mapping with ``replica_ids`` and ``as_of``, the time at which the list
     was true; without ``as_of`` the file's own time counts.
@@ -72,6 +71,8 @@ def read_legal_holds(holds: LegalHolds, *, now: datetime) -> frozenset[str]:
     :param now: the time by the wall clock, aware
     :raises TavusValidationError: if it cannot be read or is older than ``max_age``: it is not known who is held
     """
+    if holds is None:
+        return frozenset()
     try:
         return _held(holds, now)
     except TavusValidationError as error:

@@ -17,7 +17,8 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.execution.executor import OUTCOMES, Application, decide_one, dry_report, read_account
 from tavus_provider.planning.plan import make_plan
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 from tavus_provider.storage.ledger import Ledger, job_name, ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
@@ -56,9 +57,9 @@ class Account:
         self.planned_at = 0
 
     def plan(self, *, hard=False, policy=POLICY):
-        policy = RetentionPolicy.read(policy)
+        policy = Policy.parse(policy)
         plan = make_plan(
-            read_account(self.hook, policy, now=now).decide(policy, hard=hard),
+            evaluate(policy, read_account(self.hook, policy, now=now), now=now(), hard=hard),
             policy,
             now=now(),
             hard=hard,

@@ -26,8 +26,9 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.hooks.tavus import TavusHook
 from tavus_provider.models import Persona, Replica, check_bool
-from tavus_provider.retention.context import Use
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 
 API = "https://tavusapi.com"
 KEY = "hook-key-8f2b6c91/+d"
@@ -708,11 +709,11 @@ def test_the_newest_lead_to_the_same_decision_as_all(mocked, requests_mock, seed
         Replica(f"r{at:04}", f"n{at}", "completed", "user", None, dt.datetime(2025, 12, 1, tzinfo=dt.UTC))
         for at in range(1, 6)
     ]
-    policy = RetentionPolicy.read({"expire": [{"older_than": "30d", "unused_for": "70d"}]})
+    policy = Policy.parse({"expire": [{"older_than": "30d", "unused_for": "70d"}]})
     personas = [Persona("p1", "r0004"), Persona("p2", None)]
 
     def decided(conversations):
-        decision = policy.decide(replicas, Use(personas, conversations, ()), now=now)
+        decision = evaluate(policy, Inventory(replicas, personas, conversations), now=now)
         return [(one.replica.replica_id, one.reason_code, one.last_used_at) for one in decision.verdicts]
 
     assert decided(mocked.list_conversations(newest=True)) == decided(mocked.list_conversations())

@@ -29,7 +29,7 @@ from tavus_provider.operators.tavus import (
     SplitRetentionOperator,
     SummarizeRetentionOperator,
 )
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.policy import Policy
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
@@ -456,7 +456,7 @@ def test_every_verdict_and_its_reason_is_in_the_log(sandbox, log):
 
 
 def test_a_policy_object_is_as_good_as_its_mapping(sandbox):
-    object_ = RetentionPolicy.read(POLICY)
+    object_ = Policy.parse(POLICY)
     assert planned(policy=object_)["policy"] == planned(policy=POLICY)["policy"]
 
 

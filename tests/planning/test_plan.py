@@ -18,12 +18,12 @@ from tavus_provider.planning.plan import (
     reference_to,
     verdict_rows,
 )
-from tavus_provider.retention.context import Use
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
-POLICY = RetentionPolicy.read({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})
-NOBODY = Use((), (), ())
+POLICY = Policy.parse({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})
 HERE = {"tavus_conn_id": "tavus_default", "origin": "https://tavusapi.com"}
 
 
@@ -34,7 +34,7 @@ def replica(replica_id, days=200, **known):
 
 
 def decide(*replicas, policy=POLICY):
-    return policy.decide(replicas, NOBODY, now=NOW)
+    return evaluate(policy, Inventory(replicas), now=NOW)
 
 
 def made(*replicas, hard=False, policy=POLICY):
@@ -71,7 +71,7 @@ def test_a_plan_has_exactly_the_keys_of_the_contract(soft):
     }
     (row,) = soft["delete"]
     assert set(row) == {
-        *("replica_id", "replica_name", "created_at", "age_days", "last_used_at", "rule", "reason"),
+        *("replica_id", "replica_name", "created_at", "age_days", "last_used_at", "rule", "source", "reason"),
     }
     assert [set(doubt) for doubt in soft["undetermined"]] == [{"replica_id", "reason"}]
 
@@ -85,6 +85,7 @@ def test_a_plan_says_who_goes_under_which_rule_and_why(soft):
             "age_days": 200,
             "last_used_at": None,
             "rule": "old",
+            "source": "rule",
             "reason": "200 days old, limit is 90d",
         }
     ]
@@ -97,7 +98,7 @@ def test_a_plan_says_who_goes_under_which_rule_and_why(soft):
 def test_a_plan_holds_the_whole_policy_with_its_defaults(soft):
     assert soft["limits"] == soft["policy"]["limits"] == {"max_deletions": 10, "max_deletion_percent": 25}
     assert soft["policy"]["keep"]["in_use"] == ["persona", "conversation", "video"]
-    assert RetentionPolicy.read(soft["policy"]) == POLICY
+    assert Policy.parse(soft["policy"]) == POLICY
     assert soft["policy_digest"] == POLICY.digest
 
 

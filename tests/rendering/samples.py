@@ -8,11 +8,12 @@ import pytest
 
 from tavus_provider.models import Replica
 from tavus_provider.planning.plan import make_plan
-from tavus_provider.retention.context import Use
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
-POLICY = RetentionPolicy.read({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})
+POLICY = Policy.parse({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})
 
 HOSTILE_NAMES = [
     pytest.param("**bold** __also__ _so_ `code` ~~x~~ # h", id="markdown"),
@@ -37,7 +38,7 @@ def replica(replica_id, name="anna", days=200):
 
 
 def decide(*replicas, policy=POLICY):
-    return policy.decide(replicas, Use((), (), ()), now=NOW)
+    return evaluate(policy, Inventory(replicas), now=NOW)
 
 
 def make(*replicas, policy=POLICY):

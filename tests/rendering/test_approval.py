@@ -7,7 +7,7 @@ import pytest
 from rendering.samples import HOSTILE_NAMES, make, replica
 
 from tavus_provider.rendering.approval import approval_page, approval_subject, plain_text
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.policy import Policy
 
 # What mdast-util-gfm-autolink-literal, the parser of Airflow's UI, makes links of.
 AUTOLINK = re.compile(r"(https?://|www(?=\.))[-.\w]+|[-.\w+]+@[-\w]+(\.[-\w]+)+", re.IGNORECASE)
@@ -52,7 +52,7 @@ def test_plain_text_escapes_markdown_and_html(mark):
 
 
 def test_hostile_rule_name_is_plain_text_in_summary_and_list():
-    policy = RetentionPolicy.read({"expire": [{"rule": "<b>a|b</b>", "older_than": "90d"}]})
+    policy = Policy.parse({"expire": [{"rule": "<b>a|b</b>", "older_than": "90d"}]})
     page = approval_page(make(*(replica(f"r{n:04}") for n in range(20)), policy=policy))
     assert "<" not in page
     assert html.unescape(page).count("| <b>a|b</b> |") == 21

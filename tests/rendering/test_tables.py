@@ -17,7 +17,7 @@ from tavus_provider.rendering.tables import (
     report_sentence,
     report_table,
 )
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.policy import Policy
 
 
 def printed(table, width=200):
@@ -94,7 +94,7 @@ def test_long_table_is_cut_and_the_rest_is_counted_by_reason_code():
 
 
 def test_longest_verdict_is_not_wrapped_in_the_log():
-    policy = RetentionPolicy.read(
+    policy = Policy.parse(
         {"expire": [{"rule": "n" * 60, "older_than": "90d"}], "scope": {"exclude": ["*" + "x" * 200]}}
     )
     decision = decide(replica("r" + "1" * 63, "山" * 300 + "x" * 200), policy=policy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -12,13 +13,13 @@ import pytest
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
 from tavus_provider.models import Conversation, Persona, Replica, Video
-from tavus_provider.retention.checks import Verdict
-from tavus_provider.retention.context import Use
-from tavus_provider.retention.engine import Decision, RetentionPolicy
-from tavus_provider.retention.policy import Limits
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.engine import Decision, evaluate
+from tavus_provider.retention.policy import Limits, Policy
+from tavus_provider.retention.verdict import Verdict
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
-UNUSED = Use(personas=(), conversations=(), videos=())
+UNUSED = Inventory(())
 SECOND = timedelta(seconds=1)
 STALE = {"rule": "stale", "older_than": "90d"}
 
@@ -55,15 +56,15 @@ def video(
     return Video(activity_id, replica_id, None, status, at)
 
 
-def policy(*rules: dict[str, Any], **parts: Any) -> RetentionPolicy:
-    return RetentionPolicy.read({"expire": list(rules or [STALE]), **parts})
+def policy(*rules: dict[str, Any], **parts: Any) -> Policy:
+    return Policy.parse({"expire": list(rules or [STALE]), **parts})
 
 
-def decide(*replicas: Replica, by: RetentionPolicy | None = None, use: Use = UNUSED) -> Decision:
-    return (by or policy()).decide(replicas, use, now=NOW)
+def decide(*replicas: Replica, by: Policy | None = None, use: Inventory = UNUSED) -> Decision:
+    return evaluate(by or policy(), replace(use, replicas=replicas), now=NOW)
 
 
-def verdict(one: Replica, *, by: RetentionPolicy | None = None, use: Use = UNUSED) -> Verdict:
+def verdict(one: Replica, *, by: Policy | None = None, use: Inventory = UNUSED) -> Verdict:
     (only,) = decide(one, by=by, use=use).verdicts
     return only
 
@@ -89,7 +90,7 @@ FULL = {
 
 
 def test_the_policy_carries_its_defaults_and_its_durations_as_they_were_written() -> None:
-    assert policy({"older_than": "090d"}).as_json() == {
+    assert policy({"older_than": "090d"}).to_json() == {
         "name": "retention",
         "expire": [{"rule": "rule 1", "older_than": "090d", "status": ["completed", "error"]}],
         "scope": {"include": [], "exclude": [], "model_names": []},
@@ -103,11 +104,11 @@ def test_the_policy_carries_its_defaults_and_its_durations_as_they_were_written(
     "mapping", [pytest.param(FULL, id="full"), pytest.param({"expire": [STALE]}, id="least")]
 )
 def test_a_policy_read_from_its_own_json_is_the_same_policy(mapping: dict[str, Any]) -> None:
-    first = RetentionPolicy.read(mapping)
-    again = RetentionPolicy.read(json.loads(json.dumps(first.as_json())))
+    first = Policy.parse(mapping)
+    again = Policy.parse(json.loads(json.dumps(first.to_json())))
     assert again == first
     assert again.digest == first.digest
-    assert RetentionPolicy.read(first) is first
+    assert Policy.parse(first) is first
 
 
 def test_the_digest_changes_with_every_guard() -> None:
@@ -130,7 +131,7 @@ def test_the_canonical_digest_is_that_of_sorted_json_in_utf8() -> None:
 
 
 def test_none_stands_for_the_default_only_where_no_guard_is_lost() -> None:
-    assert RetentionPolicy.read({"name": None, "expire": [STALE], "limits": None}) == policy()
+    assert Policy.parse({"name": None, "expire": [STALE], "limits": None}) == policy()
 
 
 def test_a_policy_cannot_be_changed_after_it_was_read() -> None:
@@ -180,7 +181,7 @@ LIMIT = "is not above zero and at most 36500d"
 @pytest.mark.parametrize("key", ["older_than", "unused_for"])
 def test_a_duration_that_is_not_one_is_refused(key: str, value: object, said: str) -> None:
     with pytest.raises(TavusValidationError) as error:
-        RetentionPolicy.read({"expire": [{"rule": "stale", key: value}]})
+        Policy.parse({"expire": [{"rule": "stale", key: value}]})
     assert str(error.value) == f"policy: expire.0.{key}: {said}"
 
 
@@ -208,7 +209,7 @@ UNSEEN = "begins or ends with a space or holds an invisible character"
 
 def refusal(value: object) -> str:
     with pytest.raises(TavusValidationError) as error:
-        RetentionPolicy.read(value)
+        Policy.parse(value)
     assert str(error.value).isprintable()
     assert error.value.__cause__ is None
     assert error.value.__context__ is None, "the words of pydantic would be logged with ours"
@@ -733,7 +734,8 @@ def test_a_failed_replica_without_updated_at_counts_from_its_creation() -> None:
     assert verdict(vague, by=by).reason == "updated_at '2026-08-02' has no time zone"
 
 
-IN_USE = Use(
+IN_USE = Inventory(
+    (),
     personas=[Persona("p9", "r_default"), Persona("p123", "r_default"), Persona("p0", None)],
     conversations=[
         conversation("r_talking", status="active", activity_id="c12"),
@@ -792,7 +794,7 @@ def test_only_the_kinds_of_use_that_are_named_keep(kinds: list[str], kept: set[s
 
 
 def test_an_active_conversation_without_replica_uses_the_default_one_of_its_persona() -> None:
-    use = Use([Persona("p1", "r1")], [conversation(None, status="active", persona_id="p1")], [])
+    use = Inventory((), [Persona("p1", "r1")], [conversation(None, status="active", persona_id="p1")], [])
     found = verdict(replica(), by=policy(keep={"in_use": ["conversation"]}), use=use)
     assert found.reason == "is in active conversation c1"
 
@@ -801,20 +803,20 @@ def test_an_active_conversation_without_replica_uses_the_default_one_of_its_pers
 def test_of_several_uses_the_same_one_is_named_in_whatever_order_they_were_listed(turn: int) -> None:
     personas = [Persona("p2", "r1"), Persona("p1", "r1")][::turn]
     talks = [conversation("r2", status="active", activity_id=i, at=None) for i in ("c2", "c1")][::turn]
-    found = decide(replica("r1"), replica("r2"), use=Use(personas, talks, []))
+    found = decide(replica("r1"), replica("r2"), use=Inventory((), personas, talks, []))
     assert [v.reason for v in found.verdicts] == [
         "is the default of persona p1",
         "is in active conversation c1",
     ]
     by_use = policy({"unused_for": "1d"})
-    (doubt,) = by_use.decide([replica("r2")], Use([], talks, []), now=NOW).undetermined
+    (doubt,) = evaluate(by_use, Inventory([replica("r2")], [], talks, []), now=NOW).undetermined
     assert doubt.reason == "last use is unknown: conversation c1 has no readable date"
 
 
 @pytest.mark.parametrize("persona_id", [None, "p_unlisted", "p_bare"])
 def test_nothing_is_decided_while_an_active_conversation_hides_its_replica(persona_id: str | None) -> None:
     hidden = conversation(None, status="active", persona_id=persona_id, activity_id="c7\n")
-    use = Use([Persona("p_bare", None)], [hidden], [])
+    use = Inventory((), [Persona("p_bare", None)], [hidden], [])
     with pytest.raises(TavusInvalidResponseError) as error:
         decide(replica(), use=use)
     assert str(error.value) == (
@@ -824,7 +826,7 @@ def test_nothing_is_decided_while_an_active_conversation_hides_its_replica(perso
 
 
 def test_nothing_is_decided_while_an_unfinished_video_hides_its_replica() -> None:
-    use = Use([], [], [video(None, status="generating", activity_id="v9")])
+    use = Inventory((), [], [], [video(None, status="generating", activity_id="v9")])
     with pytest.raises(
         TavusInvalidResponseError, match="video v9 is generating and does not say which replica it uses"
     ):
@@ -832,7 +834,7 @@ def test_nothing_is_decided_while_an_unfinished_video_hides_its_replica() -> Non
 
 
 def test_a_finished_conversation_or_video_that_hides_its_replica_stops_no_rule_on_age() -> None:
-    use = Use([], [conversation(None, status="ended")], [video(None, status="ready")])
+    use = Inventory((), [], [conversation(None, status="ended")], [video(None, status="ready")])
     assert decide(replica(), use=use).delete
 
 
@@ -840,15 +842,15 @@ def test_what_hides_its_replica_counts_as_use_of_every_replica() -> None:
     by_use = policy({"unused_for": "30d"})
     hidden = video(None, status="ready", activity_id="v9", at=NOW - timedelta(days=20))
     older = conversation(None, status="ended", activity_id="c8", at=NOW - timedelta(days=25))
-    (verdict,) = by_use.decide([replica()], Use([], [older], [hidden]), now=NOW).verdicts
+    (verdict,) = evaluate(by_use, Inventory([replica()], [], [older], [hidden]), now=NOW).verdicts
     assert (verdict.reason_code, verdict.reason) == (
         "not_expired",
         "perhaps used 20 days ago, video v9 does not say by which replica it was made, "
         "rule 'rule 1' asks for 30d",
     )
-    assert by_use.decide([replica()], Use([], [], [hidden]), now=NOW + timedelta(days=10)).delete
+    assert evaluate(by_use, Inventory([replica()], [], [], [hidden]), now=NOW + timedelta(days=10)).delete
     undated = video(None, status="ready", at=None)
-    assert not by_use.decide([replica()], Use([], [], [undated]), now=NOW).delete
+    assert not evaluate(by_use, Inventory([replica()], [], [], [undated]), now=NOW).delete
 
 
 @pytest.mark.parametrize(
@@ -946,7 +948,7 @@ def test_a_reason_to_keep_outweighs_a_rule_that_matches(
 
 def test_the_first_reason_to_keep_is_the_one_that_is_told() -> None:
     failed = {"status": "error", "updated_at": ago(hours=1)}
-    use = Use([Persona("p1", "r1")], [], [])
+    use = Inventory((), [Persona("p1", "r1")], [], [])
     everything = {"protected_ids": ["r1"], "keep_within": "300d", "keep_last": 1}
     told = []
     for left_out in ("", "protected_ids", "use", "status", "keep_within", "keep_last"):
@@ -1150,63 +1152,63 @@ def test_a_replica_expires_by_the_first_rule_all_of_whose_conditions_hold(
     ("use", "reason_code", "reason"),
     [
         pytest.param(
-            Use([], [conversation(at=ago(days=90))], []),
+            Inventory((), [], [conversation(at=ago(days=90))], []),
             "expired",
             "unused for 90 days, limit is 90d",
             id="at the limit",
         ),
         pytest.param(
-            Use([], [conversation(at=ago(days=90) + SECOND)], []),
+            Inventory((), [], [conversation(at=ago(days=90) + SECOND)], []),
             "not_expired",
             "unused for 89 days, rule 'idle' asks for 90d",
             id="a second before",
         ),
         pytest.param(
-            Use([], [conversation(at=ago(days=150))], [video(at=ago(days=120), status="ready")]),
+            Inventory((), [], [conversation(at=ago(days=150))], [video(at=ago(days=120), status="ready")]),
             "expired",
             "unused for 120 days, limit is 90d",
             id="the newest use counts, of whatever kind",
         ),
         pytest.param(
-            Use([Persona("p1", "r1")], [conversation(None, at=ago(days=3), persona_id="p1")], []),
+            Inventory((), [Persona("p1", "r1")], [conversation(None, at=ago(days=3), persona_id="p1")], []),
             "not_expired",
             "unused for 3 days, rule 'idle' asks for 90d",
             id="used through its persona",
         ),
         pytest.param(
-            Use([Persona("p1", "r1")], [conversation("r2", at=ago(days=3), persona_id="p1")], []),
+            Inventory((), [Persona("p1", "r1")], [conversation("r2", at=ago(days=3), persona_id="p1")], []),
             "expired",
             "never used since it was created 200 days ago, limit is 90d",
             id="the conversation's own replica counts",
         ),
         pytest.param(
-            Use([], [conversation(at=None), conversation(at=ago(days=150), activity_id="c2")], []),
+            Inventory((), [], [conversation(at=None), conversation(at=ago(days=150), activity_id="c2")], []),
             "undetermined",
             "last use is unknown: conversation c1 has no readable date",
             id="a use without date",
         ),
         pytest.param(
-            Use([], [], [video(at=NOW + SECOND, status="ready", activity_id="v1")]),
+            Inventory((), [], [], [video(at=NOW + SECOND, status="ready", activity_id="v1")]),
             "undetermined",
             "last use is unknown: video v1 is dated in the future",
             id="a use a second ahead",
         ),
         pytest.param(
-            Use([], [conversation(at=NOW)], []),
+            Inventory((), [], [conversation(at=NOW)], []),
             "not_expired",
             "unused for 0 days, rule 'idle' asks for 90d",
             id="used now",
         ),
     ],
 )
-def test_unused_for_counts_from_the_last_use(use: Use, reason_code: str, reason: str) -> None:
+def test_unused_for_counts_from_the_last_use(use: Inventory, reason_code: str, reason: str) -> None:
     by = policy({"rule": "idle", "unused_for": "90d"}, keep={"in_use": []})
     found = verdict(replica(), by=by, use=use)
     assert (found.reason_code, found.reason) == (reason_code, reason)
 
 
 def test_a_use_of_unknown_date_matters_only_where_a_rule_asks_for_use() -> None:
-    use = Use([], [conversation(at=None)], [])
+    use = Inventory((), [], [conversation(at=None)], [])
     assert verdict(replica(), use=use).reason_code == "expired"
     by = policy({"rule": "a", "unused_for": "1d", "status": ["error"]}, {"rule": "b", "older_than": "1d"})
     assert verdict(replica(), by=by, use=use).reason_code == "expired"
@@ -1214,19 +1216,19 @@ def test_a_use_of_unknown_date_matters_only_where_a_rule_asks_for_use() -> None:
 
 
 def test_a_verdict_tells_age_and_last_use_only_where_they_are_known() -> None:
-    used = Use([], [conversation(at=ago(days=4))], [])
+    used = Inventory((), [], [conversation(at=ago(days=4))], [])
     found = verdict(replica(), use=used)
     assert (found.age_days, found.last_used_at) == (200, ago(days=4))
     assert verdict(replica()).last_used_at is None
     assert verdict(replica(created_at=NOW + SECOND)).age_days is None
-    assert verdict(replica(), use=Use([], [conversation(at=None)], [])).last_used_at is None
+    assert verdict(replica(), use=Inventory((), [], [conversation(at=None)], [])).last_used_at is None
     # Where videos were not read the last use is not known, whatever the conversations say.
     assert verdict(replica(), by=policy(keep={"in_use": ["conversation"]}), use=used).last_used_at is None
 
 
 def test_what_servers_and_policies_call_things_cannot_break_the_line() -> None:
     bad = "x\n::group::\u202e"
-    use = Use([Persona(bad, "r1")], [conversation("r2", status=bad, activity_id=bad)], [])
+    use = Inventory((), [Persona(bad, "r1")], [conversation("r2", status=bad, activity_id=bad)], [])
     by = policy(
         {"rule": "::group::", "older_than": "900d"}, keep={"keep_last": 1, "group_by": "(?s)(?P<group>.*)"}
     )
@@ -1265,7 +1267,7 @@ def test_a_decision_lists_what_goes_first_and_does_not_depend_on_the_listing() -
 
 def test_nothing_listed_is_nothing_to_delete() -> None:
     found = decide(by=policy(limits={"max_deletions": 0, "max_deletion_percent": 0}))
-    assert (found.listed, found.delete, found.keep, found.breach) == (0, (), {}, None)
+    assert (found.listed, found.delete, found.keep, found.limit_exceeded) == (0, (), {}, None)
 
 
 def test_an_id_listed_twice_is_no_listing() -> None:
@@ -1278,12 +1280,12 @@ def test_an_id_listed_twice_is_no_listing() -> None:
 @pytest.mark.parametrize("now", [None, "2026-09-01T12:00:00Z", datetime(2026, 9, 1), 0, NOW.date()])  # noqa: DTZ001
 def test_a_time_without_a_zone_is_refused(now: Any) -> None:
     with pytest.raises(TavusValidationError, match=r"^now must be a datetime with a time zone, not '"):
-        policy().decide([], UNUSED, now=now)
+        evaluate(policy(), Inventory([]), now=now)
 
 
 def test_the_zone_of_now_does_not_matter() -> None:
     kiritimati = NOW.astimezone(timezone(timedelta(hours=14)))
-    found = policy().decide([replica(age=timedelta(days=90))], UNUSED, now=kiritimati)
+    found = evaluate(policy(), Inventory([replica(age=timedelta(days=90))]), now=kiritimati)
     assert found == decide(replica(age=timedelta(days=90)))
 
 
@@ -1298,8 +1300,8 @@ class Pendulum(datetime):
 
 def test_a_now_that_does_sums_in_its_own_way_decides_the_same() -> None:
     now = Pendulum(2026, 9, 1, 12, tzinfo=UTC)
-    used = Use([], [conversation(at=ago(days=3))], [])
-    assert policy().decide([replica()], used, now=now) == decide(replica(), use=used)
+    used = Inventory((), [], [conversation(at=ago(days=3))], [])
+    assert evaluate(policy(), replace(used, replicas=[replica()]), now=now) == decide(replica(), use=used)
 
 
 LOOSE = {"max_deletions": 1000, "max_deletion_percent": 100}
@@ -1351,9 +1353,9 @@ def test_a_limit_that_is_passed_forbids_the_whole_decision(
     found = decide(*replicas, by=policy(limits=limits))
     assert len(found.delete) == expired
     tail = ": narrow the policy or raise the limit in the DAG file; nothing was deleted"
-    assert found.breach == (None if breach is None else breach + tail)
+    assert found.limit_exceeded == (None if breach is None else breach + tail)
 
 
 def test_limits_can_be_asked_without_a_decision() -> None:
-    assert Limits().breach(delete=10, listed=40) is None
-    assert Limits().breach(delete=10, listed=39) is not None
+    assert Limits().exceeded(delete=10, listed=40) is None
+    assert Limits().exceeded(delete=10, listed=39) is not None

@@ -16,8 +16,9 @@ from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, T
 from tavus_provider.execution.executor import Application, read_account
 from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
 from tavus_provider.planning.plan import make_plan
-from tavus_provider.retention.context import Known, Use
-from tavus_provider.retention.engine import Decision, RetentionPolicy
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import Decision, evaluate, explain
+from tavus_provider.retention.policy import Policy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 IDS = [f"r{n}" for n in range(7)]
@@ -90,7 +91,8 @@ def activities(kind: type[Activity], states: list[str | None]) -> st.SearchStrat
 
 
 uses = st.builds(
-    Use,
+    Inventory,
+    st.just(()),
     personas=st.sampled_from(
         [[], [Persona("p1", None)], [Persona("p1", "r1")], [Persona("p2", "r2"), Persona("p1", "r2")]]
     ),
@@ -138,8 +140,8 @@ policies = st.fixed_dictionaries(
 )
 
 
-def decide(policy: dict[str, Any], listing: list[Replica], use: Use, now: datetime = NOW) -> Decision:
-    return RetentionPolicy.read(policy).decide(listing, use, now=now)
+def decide(policy: dict[str, Any], listing: list[Replica], use: Inventory, now: datetime = NOW) -> Decision:
+    return evaluate(Policy.parse(policy), replace(use, replicas=listing), now=now)
 
 
 def deleted(decision: Decision) -> set[str]:
@@ -153,7 +155,7 @@ def changed(policy: dict[str, Any], part: str, **keys: Any) -> dict[str, Any]:
 @law
 @given(policies, listings, uses)
 def test_every_replica_has_one_verdict_with_a_reason_on_one_line(
-    policy: dict[str, Any], listing: list[Replica], use: Use
+    policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
     decision = decide(policy, listing, use)
     assert sorted(v.replica.replica_id for v in decision.verdicts) == sorted(r.replica_id for r in listing)
@@ -169,9 +171,9 @@ def test_every_replica_has_one_verdict_with_a_reason_on_one_line(
 @law
 @given(policies, listings, uses)
 def test_nothing_that_is_guarded_or_in_doubt_is_deleted(
-    policy: dict[str, Any], listing: list[Replica], use: Use
+    policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
-    read = RetentionPolicy.read(policy)
+    read = Policy.parse(policy)
     guards = read.keep.in_use
     used = {p.replica_id for p in use.personas if "persona" in guards}
     used |= {c.replica_id for c in use.conversations if "conversation" in guards and c.status != "ended"}
@@ -181,7 +183,7 @@ def test_nothing_that_is_guarded_or_in_doubt_is_deleted(
         if "video" in guards and v.status not in {"ready", "deleted", "error"}
     }
     trainable = any("started" in rule.status for rule in read.expire)
-    for verdict in read.decide(listing, use, now=NOW).delete:
+    for verdict in evaluate(read, replace(use, replicas=listing), now=NOW).delete:
         replica = verdict.replica
         assert replica.replica_id not in {*used, *read.keep.protected_ids}
         assert replica.replica_type == "user"
@@ -198,31 +200,31 @@ def test_nothing_that_is_guarded_or_in_doubt_is_deleted(
 @law
 @given(policies, listings, uses)
 def test_a_limit_is_passed_exactly_when_the_sum_says_so(
-    policy: dict[str, Any], listing: list[Replica], use: Use
+    policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
     decision = decide(policy, listing, use)
-    limits = RetentionPolicy.read(policy).limits
+    limits = Policy.parse(policy).limits
     few = len(decision.delete) <= limits.max_deletions
     share = 100 * len(decision.delete) <= limits.max_deletion_percent * len(listing)
-    assert (decision.breach is None) == (few and share)
+    assert (decision.limit_exceeded is None) == (few and share)
 
 
 @law
 @given(policies, listings, uses, st.randoms(use_true_random=False))
 def test_the_order_of_listing_changes_nothing(
-    policy: dict[str, Any], listing: list[Replica], use: Use, random: Any
+    policy: dict[str, Any], listing: list[Replica], use: Inventory, random: Any
 ) -> None:
     def mixed(items: Any) -> list[Any]:
         return random.sample(list(items), len(items))
 
-    again = Use(mixed(use.personas), mixed(use.conversations), mixed(use.videos))
+    again = Inventory((), mixed(use.personas), mixed(use.conversations), mixed(use.videos))
     assert decide(policy, mixed(listing), again) == decide(policy, listing, use)
 
 
 @law
 @given(policies, listings, uses)
 def test_deciding_again_over_the_survivors_deletes_nothing(
-    policy: dict[str, Any], listing: list[Replica], use: Use
+    policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
     gone = deleted(decide(policy, listing, use))
     assert not deleted(decide(policy, [r for r in listing if r.replica_id not in gone], use))
@@ -233,7 +235,7 @@ def test_deciding_again_over_the_survivors_deletes_nothing(
     policies.filter(lambda policy: "keep_last" not in policy["keep"]), listings, uses, st.sampled_from(SPANS)
 )
 def test_what_has_expired_stays_expired_as_time_goes_by(
-    policy: dict[str, Any], listing: list[Replica], use: Use, span: timedelta
+    policy: dict[str, Any], listing: list[Replica], use: Inventory, span: timedelta
 ) -> None:
     assert deleted(decide(policy, listing, use)) <= deleted(decide(policy, listing, use, NOW + abs(span)))
 
@@ -241,7 +243,7 @@ def test_what_has_expired_stays_expired_as_time_goes_by(
 @law
 @given(policies, listings, uses, st.data())
 def test_a_stricter_policy_never_deletes_more(
-    policy: dict[str, Any], listing: list[Replica], use: Use, data: st.DataObject
+    policy: dict[str, Any], listing: list[Replica], use: Inventory, data: st.DataObject
 ) -> None:
     keep = policy["keep"]
     rule = policy["expire"][0]
@@ -272,8 +274,8 @@ def test_a_stricter_policy_never_deletes_more(
 @law
 @given(policies)
 def test_every_policy_survives_its_own_json(policy: dict[str, Any]) -> None:
-    read = RetentionPolicy.read(policy)
-    assert RetentionPolicy.read(read.as_json()) == read
+    read = Policy.parse(policy)
+    assert Policy.parse(read.to_json()) == read
 
 
 @law
@@ -304,7 +306,7 @@ def test_whatever_is_read_is_a_policy_or_one_line_of_refusal(value: Any) -> None
         value = {"expire": [{"older_than": "90d"}], **value}
     refused = None
     try:
-        RetentionPolicy.read(value)
+        Policy.parse(value)
     except TavusValidationError as error:
         refused = str(error)
     assert refused is None or (refused.startswith("policy: ") and refused.isprintable())
@@ -315,17 +317,18 @@ def test_whatever_is_read_is_a_policy_or_one_line_of_refusal(value: Any) -> None
 
 @dataclass(frozen=True)
 class World:
-    """An account, a policy, and what is known beside both."""
+    """A policy and what it is evaluated on."""
 
     policy: dict[str, Any]
-    listing: list[Replica]
-    use: Use
-    known: Known
+    inventory: Inventory
     hard: bool
 
     def decide(self, now: datetime = NOW) -> Decision:
-        policy = RetentionPolicy.read(self.policy)
-        return policy.decide(self.listing, self.use, now=now, hard=self.hard, known=self.known)
+        return evaluate(Policy.parse(self.policy), self.inventory, now=now, hard=self.hard)
+
+    def having(self, **parts: Any) -> World:
+        """The same world with another inventory."""
+        return replace(self, inventory=replace(self.inventory, **parts))
 
 
 SINCE = [NOW - timedelta(days=days, seconds=s) for days in (0, 14, 30, 100) for s in (0, 1, -1)]
@@ -350,8 +353,9 @@ def worlds(draw: Any) -> World:
         policy["account"] = {"expect_present": draw(some)}
     dates = st.dictionaries(st.sampled_from([*IDS, "gone1", "gone2"]), st.sampled_from(SINCE), max_size=4)
     held = draw(st.sets(st.sampled_from([*IDS, "gone1"]), max_size=2))
-    known = Known(frozenset(held), draw(dates), draw(dates))
-    return World(policy, listing, draw(uses), known, hard)
+    history = History(draw(dates), draw(dates))
+    inventory = replace(draw(uses), replicas=listing, held=frozenset(held), history=history)
+    return World(policy, inventory, hard)
 
 
 @wide_law
@@ -360,15 +364,18 @@ def test_each_replica_stands_on_one_rung_and_explain_says_the_same_as_decide(wor
     decision = world.decide()
     by_id = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
     assert len(by_id) == len(decision.verdicts)
-    assert {i for i, verdict in by_id.items() if verdict.listed} == {r.replica_id for r in world.listing}
-    policy = RetentionPolicy.read(world.policy)
+    assert {i for i, verdict in by_id.items() if verdict.listed} == {
+        r.replica_id for r in world.inventory.replicas
+    }
+    policy = Policy.parse(world.policy)
     for replica_id, verdict in by_id.items():
         assert verdict.reason_code in WORDS[verdict.status]
         assert verdict.reason.isprintable()
-        assert (verdict.rule is not None) == (verdict.status in ("expired", "scheduled"))
-        asked = policy.explain(
-            replica_id, world.listing, world.use, now=NOW, hard=world.hard, known=world.known
-        )
+        due = verdict.status in ("expired", "scheduled")
+        assert (verdict.rule is not None) == (due and verdict.reason_code != "hard_delete_after")
+        assert (verdict.source == "soft_deleted") <= (verdict.reason_code in ("hard_delete_after", "held"))
+        assert due <= ((verdict.source == "rule") == (verdict.rule is not None))
+        asked = explain(policy, world.inventory, replica_id, now=NOW, hard=world.hard)
         if not verdict.listed:
             assert asked == []
             continue
@@ -385,30 +392,32 @@ def test_each_replica_stands_on_one_rung_and_explain_says_the_same_as_decide(wor
 @wide_law
 @given(worlds())
 def test_nothing_held_protected_or_in_use_goes_nor_a_sentinel_nor_within_its_grace(world: World) -> None:
-    policy = RetentionPolicy.read(world.policy)
-    known, guards = world.known, policy.keep.in_use
-    used = {p.replica_id for p in world.use.personas if "persona" in guards}
+    policy = Policy.parse(world.policy)
+    history, guards = world.inventory.history, policy.keep.in_use
+    used = {p.replica_id for p in world.inventory.personas if "persona" in guards}
     used |= {
-        c.replica_id for c in world.use.conversations if "conversation" in guards and c.status != "ended"
+        c.replica_id
+        for c in world.inventory.conversations
+        if "conversation" in guards and c.status != "ended"
     }
     rules = {rule.rule: rule for rule in policy.expire}
     sentinels = policy.account.expect_present if policy.account else ()
     for verdict in world.decide().delete:
         replica_id = verdict.replica.replica_id
-        assert replica_id not in {*known.held, *policy.keep.protected_ids, *sentinels, *used}
+        assert replica_id not in {*world.inventory.held, *policy.keep.protected_ids, *sentinels, *used}
         if verdict.reason_code == "hard_delete_after":
             assert world.hard
             assert policy.hard_delete_after is not None
-            assert NOW - known.soft_deleted[replica_id] >= policy.hard_delete_after.delta
+            assert NOW - history.soft_deleted[replica_id] >= policy.hard_delete_after.delta
             assert not verdict.listed or verdict.replica.replica_type == "user"
             continue
         assert verdict.listed
         assert verdict.replica.replica_type == "user"
         assert verdict.replica.created_at is not None
         assert verdict.replica.created_at <= NOW
-        assert world.hard or replica_id not in known.soft_deleted
+        assert world.hard or replica_id not in history.soft_deleted
         if (grace := rules[verdict.rule or ""].grace) is not None:
-            assert NOW - known.scheduled[replica_id] >= grace.delta
+            assert NOW - history.scheduled[replica_id] >= grace.delta
 
 
 @wide_law
@@ -417,8 +426,9 @@ def test_the_order_of_listing_changes_nothing_of_all_this(world: World, random: 
     def mixed(items: Any) -> list[Any]:
         return random.sample(list(items), len(items))
 
-    use = Use(mixed(world.use.personas), mixed(world.use.conversations), mixed(world.use.videos))
-    assert replace(world, listing=mixed(world.listing), use=use).decide() == world.decide()
+    kinds = ("replicas", "personas", "conversations", "videos")
+    parts = {kind: mixed(getattr(world.inventory, kind)) for kind in kinds}
+    assert world.having(**parts).decide() == world.decide()
 
 
 @wide_law
@@ -432,17 +442,17 @@ def test_time_alone_only_moves_replicas_towards_deletion(world: World, span: tim
 def test_more_grace_a_hold_a_sentinel_or_less_of_the_record_never_deletes_more(
     world: World, data: st.DataObject
 ) -> None:
-    policy, known = world.policy, world.known
+    policy, history, held = world.policy, world.inventory.history, world.inventory.held
     longer = [{**rule, "grace": "60d"} for rule in policy["expire"]]
     first = [{**policy["expire"][0], "grace": "60d"}, *policy["expire"][1:]]
-    listed = [r.replica_id for r in world.listing]
+    listed = [r.replica_id for r in world.inventory.replicas]
     stricter = [
         replace(world, policy={**policy, "expire": longer}),
-        replace(world, known=replace(known, held=known.held | {"r0", "r1", "gone1"})),
-        replace(world, known=replace(known, scheduled={})),
+        world.having(held=held | {"r0", "r1", "gone1"}),
+        world.having(history=replace(history, scheduled={})),
         replace(world, policy={**policy, "account": {"expect_present": listed}}),
         replace(world, policy={k: v for k, v in policy.items() if k != "hard_delete_after"})
-        if not known.soft_deleted.keys() & set(listed)  # without it such a one is a replica as any other
+        if not history.soft_deleted.keys() & set(listed)  # without it such a one is a replica as any other
         else world,
         replace(world, policy={**policy, "narrow": {**policy["narrow"], "older_than": "200d"}}),
         replace(world, policy={**policy, "keep": {**policy["keep"], "protected_ids": IDS}}),
@@ -459,20 +469,20 @@ class Memory:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.there = {replica.replica_id: replica for replica in world.listing}
+        self.there = {replica.replica_id: replica for replica in world.inventory.replicas}
         self.asked: list[str] = []
 
     def list_replicas(self, *, shrinking: bool = False) -> list[Replica]:
         return list(self.there.values())
 
     def list_personas(self) -> list[Persona]:
-        return list(self.world.use.personas)
+        return list(self.world.inventory.personas)
 
     def list_conversations(self, *, newest: bool = False) -> list[Conversation]:
-        return list(self.world.use.conversations)
+        return list(self.world.inventory.conversations)
 
     def list_videos(self, *, newest: bool = False) -> list[Video]:
-        return list(self.world.use.videos)
+        return list(self.world.inventory.videos)
 
     def get_replica(self, replica_id: str) -> Replica:
         if replica_id not in self.there:
@@ -498,7 +508,7 @@ class Unwritten:
         pass
 
 
-def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Known) -> dict[str, str]:
+def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Inventory) -> dict[str, str]:
     application = Application(
         plan,
         tavus,
@@ -506,7 +516,8 @@ def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Known)
         now=lambda: NOW,
         log=lambda line: None,
         begin=lambda **fields: Unwritten(),
-        known=lambda now: known,
+        history=lambda now: known.history,
+        held=lambda now: known.held,
     )
     with contextlib.suppress(PlanRejectedError):
         application.run()
@@ -518,12 +529,14 @@ def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Known)
 def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
     world: World, data: st.DataObject
 ) -> None:
-    tavus, policy = Memory(world), RetentionPolicy.read(world.policy)
+    tavus, policy = Memory(world), Policy.parse(world.policy)
 
-    def planned(known: Known) -> dict[str, Any]:
-        account = read_account(tavus, policy, now=lambda: NOW, known=lambda now: known)
+    def planned(known: Inventory) -> dict[str, Any]:
+        account = read_account(
+            tavus, policy, now=lambda: NOW, history=lambda now: known.history, held=lambda now: known.held
+        )
         return make_plan(
-            account.decide(policy, hard=world.hard),
+            evaluate(policy, account, now=NOW, hard=world.hard),
             policy,
             now=NOW,
             hard=world.hard,
@@ -531,16 +544,16 @@ def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
             origin="https://tavusapi.com",
         )
 
-    plan = planned(world.known)
+    plan = planned(world.inventory)
     named = {row["replica_id"] for row in plan["delete"]}
     for replica_id in data.draw(st.sets(st.sampled_from(sorted(named)), max_size=2)) if named else ():
         gone_or_other = tavus.there.pop(replica_id, None)
         if gone_or_other is not None and data.draw(st.booleans()):
             tavus.there[replica_id] = replace(gone_or_other, replica_name="another")
-    more = world.known.held | data.draw(st.sets(st.sampled_from(IDS), max_size=1))
-    known = replace(world.known, held=more)
+    more = world.inventory.held | data.draw(st.sets(st.sampled_from(IDS), max_size=1))
+    known = replace(world.inventory, held=more)
     there = set(tavus.there)
-    expected = set(RetentionPolicy.read(world.policy).account.expect_present if policy.account else ())
+    expected = set(Policy.parse(world.policy).account.expect_present if policy.account else ())
     if expected - there:
         return  # the wrong account: what comes of it is told elsewhere
     outcomes = carried_out(world, tavus, plan, known)
@@ -555,6 +568,6 @@ def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
     assert there - set(tavus.there) == {i for i, outcome in outcomes.items() if outcome == "deleted"}
     if not {"not_attempted", "skipped"} & set(outcomes.values()):
         done = {i for i, outcome in outcomes.items() if outcome == "deleted"}
-        left = {i: at for i, at in known.soft_deleted.items() if i not in done | asked}
-        again = planned(replace(known, soft_deleted=left))
+        left = {i: at for i, at in known.history.soft_deleted.items() if i not in done | asked}
+        again = planned(replace(known, history=replace(known.history, soft_deleted=left)))
         assert not {row["replica_id"] for row in again["delete"]} & named

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.schema import policy_schema
 
 SCHEMA = policy_schema()
@@ -40,7 +40,7 @@ EDITOR = jsonschema.validators.extend(
 
 def read(value: Any) -> bool:
     try:
-        RetentionPolicy.read(value)
+        Policy.parse(value)
     except TavusValidationError:
         return False
     return True

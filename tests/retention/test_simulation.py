@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from xml.etree import ElementTree
 
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 
 from tavus_provider.models import Conversation, Persona, Replica
 from tavus_provider.rendering.chart import picture
-from tavus_provider.retention.context import Known, Use
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention import simulation
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.simulation import simulate
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
-UNUSED = Use((), (), ())
 ALL = {"max_deletions": 100, "max_deletion_percent": 100}
 
 
@@ -25,48 +27,50 @@ def replica(replica_id: str, days: float, **facts) -> Replica:
     return Replica(replica_id, created_at=NOW - timedelta(days=days), **facts)
 
 
-def forecast(policy, *replicas, days=30, use=UNUSED, **more):
-    return simulate(RetentionPolicy.read(policy), replicas, use, now=NOW, days=days, **more)
+def forecast(policy, *replicas, days=30, hard=False, with_limits=True, **parts):
+    inventory = Inventory(replicas, **parts)
+    return simulate(Policy.parse(policy), inventory, now=NOW, days=days, hard=hard, with_limits=with_limits)
 
 
 def gone(found) -> list[tuple[int, str]]:
     return [(departure.day, departure.verdict.replica.replica_id) for departure in found.gone]
 
 
-def every_day(policy, replicas, use, *, days, hard, known):
+def every_day(policy, inventory, *, days, hard):
     """The plain way to the same: decide on each day, let go what goes, write the schedule anew."""
     found, stopped = [], []
-    listing = list(replicas)
     for day in range(days + 1):
         at = NOW + day * DAY
-        decision = policy.decide(listing, use, now=at, hard=hard, known=known)
+        decision = evaluate(policy, inventory, now=at, hard=hard)
+        listing, history = inventory.replicas, inventory.history
         scheduled = {
-            v.replica.replica_id: known.scheduled.get(v.replica.replica_id, at)
+            v.replica.replica_id: history.scheduled.get(v.replica.replica_id, at)
             for v in decision.verdicts
             if v.due_at is not None
         }
-        soft_deleted = dict(known.soft_deleted)
-        if decision.breach:
+        soft_deleted = dict(history.soft_deleted)
+        if decision.limit_exceeded:
             stopped.append(day)
         else:
             found += [(day, v.replica.replica_id, v.reason) for v in decision.delete]
             ids = {v.replica.replica_id for v in decision.delete}
             listing = [one for one in listing if one.replica_id not in ids]
             soft_deleted = {i: when for i, when in soft_deleted.items() if i not in ids}
-        known = Known(known.held, scheduled, soft_deleted)
+        inventory = replace(inventory, replicas=listing, history=History(scheduled, soft_deleted))
     return found, stopped
 
 
 def test_a_date_that_no_calendar_can_add_to_is_in_doubt_and_stops_no_forecast():
     last = datetime.max.replace(tzinfo=UTC)
     odd = Replica("r1", "r1", "completed", "user", created_at=last, updated_at=last)
-    use = Use((), (Conversation("c1", "r2", None, "ended", last),), ())
     policy = {
         "name": "n",
         "expire": [{"older_than": "90d", "unused_for": "1d", "grace": "2d"}],
         "limits": ALL,
     }
-    found = forecast(policy, odd, replica("r3", 100), use=use)
+    found = forecast(
+        policy, odd, replica("r3", 100), conversations=[Conversation("c1", "r2", None, "ended", last)]
+    )
     assert gone(found) == [(2, "r3")]
 
 
@@ -88,12 +92,12 @@ listings = st.lists(st.one_of(rows, rows, st.none()), min_size=2, max_size=6).ma
         for replica_id, row in zip(IDS, found, strict=False)
     ]
 )
-uses = st.lists(
+conversations = st.lists(
     st.builds(
         Conversation, st.just("k"), st.sampled_from([*IDS, None]), st.none(), st.just("ended"), moments
     ),
     max_size=3,
-).map(lambda found: Use([Persona("p", "b_2")], found, []))
+)
 rules = st.sampled_from(
     [
         {"older_than": "7d"},
@@ -122,22 +126,30 @@ policies = st.fixed_dictionaries(
         "hard_delete_after": st.sampled_from(["4d", "10d"]),
     }
 )
-knowns = st.builds(
-    lambda held, scheduled, soft: Known(frozenset(held), scheduled, soft),
-    st.lists(st.sampled_from(IDS), max_size=1),
+histories = st.builds(
+    History,
     st.dictionaries(st.sampled_from(IDS), st.sampled_from([NOW - DAY, NOW - 2.5 * DAY]), max_size=2),
     st.dictionaries(st.sampled_from([*IDS, "gone"]), st.sampled_from([NOW, NOW - 6.5 * DAY]), max_size=2),
+)
+inventories = st.builds(
+    Inventory,
+    listings,
+    st.just([Persona("p", "b_2")]),
+    conversations,
+    held=st.lists(st.sampled_from(IDS), max_size=1).map(frozenset),
+    history=histories,
 )
 
 
 @settings(deadline=None, max_examples=150, derandomize=True, database=None)
-@given(policies, listings, uses, knowns, st.booleans())
-def test_days_that_are_passed_over_would_have_changed_nothing(policy, listing, use, known, hard):
-    read = RetentionPolicy.read(policy)
+@given(policies, inventories, st.booleans())
+def test_days_that_are_passed_over_would_have_changed_nothing(policy, inventory, hard):
+    read = Policy.parse(policy)
     if read.narrow.older_than is not None:  # that the form keeps a place is shown below
-        known = Known(known.held, {}, known.soft_deleted)
-    found = simulate(read, listing, use, now=NOW, days=14, hard=hard, known=known)
-    expected, stopped = every_day(read, listing, use, days=14, hard=hard, known=known)
+        history = replace(inventory.history, scheduled={})
+        inventory = replace(inventory, history=history)
+    found = simulate(read, inventory, now=NOW, days=14, hard=hard)
+    expected, stopped = every_day(read, inventory, days=14, hard=hard)
     assert [(d.day, d.verdict.replica.replica_id, d.verdict.reason) for d in found.gone] == expected
     assert [day for stop in found.stops for day in range(stop.first, stop.last + 1)] == stopped
 
@@ -157,7 +169,7 @@ def test_grace_is_announced_first_and_what_is_scheduled_already_keeps_its_place(
     found = forecast(
         policy,
         *(replica("r12", 95), replica("r13", 95)),
-        known=Known(scheduled={"r13": NOW - 10 * DAY}),
+        history=History(scheduled={"r13": NOW - 10 * DAY}),
     )
     assert gone(found) == [(4, "r13"), (14, "r12")]
     assert [departure.announced for departure in found.gone] == [NOW - 10 * DAY, NOW]
@@ -170,8 +182,8 @@ def test_what_only_a_form_leaves_out_keeps_its_place_in_the_schedule():
         "narrow": {"older_than": "100d"},
         "limits": ALL,
     }
-    known = Known(scheduled={"r12": NOW - 10 * DAY})
-    assert gone(forecast(policy, replica("r12", 95), known=known)) == [(5, "r12")]
+    history = History(scheduled={"r12": NOW - 10 * DAY})
+    assert gone(forecast(policy, replica("r12", 95), history=history)) == [(5, "r12")]
 
 
 def test_a_run_that_stops_deletes_nothing_and_neither_do_those_after_it():
@@ -181,7 +193,7 @@ def test_a_run_that_stops_deletes_nothing_and_neither_do_those_after_it():
     (stop,) = found.stops
     assert (stop.first, stop.last) == (5, 30)
     assert stop.reason.startswith("2 of 2 replicas would be deleted, max_deletions is 1")
-    lifted = forecast(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85), limits=False)
+    lifted = forecast(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85), with_limits=False)
     assert gone(lifted) == [(0, "r12"), (5, "r13"), (5, "r14")]
     assert lifted.stops == ()
 
@@ -195,17 +207,17 @@ def test_a_stop_because_of_doubt_ends_with_the_doubt():
 
 def test_use_stays_as_it_is():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
-    use = Use([], [Conversation("c12", "r12", None, "active", NOW)], [])
-    found = forecast(policy, replica("r12", 95), days=3650, use=use)
+    active = Conversation("c12", "r12", None, "active", NOW)
+    found = forecast(policy, replica("r12", 95), days=3650, conversations=[active])
     assert gone(found) == []
     assert found.end.verdicts[0].reason == "is in active conversation c12"
 
 
 def test_what_was_deleted_softly_goes_for_good_in_a_simulation_of_permanent_deletes():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL, "hard_delete_after": "30d"}
-    known = Known(soft_deleted={"r99": NOW - 20 * DAY})
-    assert gone(forecast(policy, replica("r12", 1), known=known, hard=True)) == [(10, "r99")]
-    assert gone(forecast(policy, replica("r12", 1), known=known)) == []
+    history = History(soft_deleted={"r99": NOW - 20 * DAY})
+    assert gone(forecast(policy, replica("r12", 1), history=history, hard=True)) == [(10, "r99")]
+    assert gone(forecast(policy, replica("r12", 1), history=history)) == []
 
 
 def test_a_failed_training_goes_when_its_refund_can_no_longer_be_lost():
@@ -216,15 +228,13 @@ def test_a_failed_training_goes_when_its_refund_can_no_longer_be_lost():
 
 def test_what_is_used_no_longer_goes_when_its_last_use_is_long_enough_ago():
     policy = {"expire": [{"unused_for": "10d"}], "limits": ALL}
-    use = Use([], [Conversation("c12", "r12", None, "ended", NOW - 5.5 * DAY)], [])
-    assert gone(forecast(policy, replica("r12", 50), use=use)) == [(5, "r12")]
+    ended = Conversation("c12", "r12", None, "ended", NOW - 5.5 * DAY)
+    assert gone(forecast(policy, replica("r12", 50), conversations=[ended])) == [(5, "r12")]
 
 
 def test_few_decisions_are_needed_where_little_happens(monkeypatch):
-    decide, asked = RetentionPolicy.decide, []
-    monkeypatch.setattr(
-        RetentionPolicy, "decide", lambda self, *a, **k: asked.append(k["now"]) or decide(self, *a, **k)
-    )
+    asked = []
+    monkeypatch.setattr(simulation, "evaluate", lambda *a, **k: asked.append(k["now"]) or evaluate(*a, **k))
     found = forecast({"expire": [{"older_than": "90d"}], "limits": ALL}, replica("r12", 50), days=3650)
     assert gone(found) == [(40, "r12")]
     assert len(asked) < 10

@@ -373,9 +373,9 @@ def test_what_we_soft_deleted_comes_into_a_permanent_plan_when_its_time_is_up(wo
     assert world.plan(PURGE, hard=True).pushed["return_value"]["delete"] == []
     world.days = 30.1
     plan = world.plan(PURGE, hard=True).pushed["return_value"]
-    assert {(row["replica_id"], row["rule"]) for row in plan["delete"]} == {
-        ("old1", "hard_delete_after"),
-        ("old2", "hard_delete_after"),
+    assert {(row["replica_id"], row["rule"], row["source"]) for row in plan["delete"]} == {
+        ("old1", None, "soft_deleted"),
+        ("old2", None, "soft_deleted"),
     }
     more = "; no longer listed" if listed == "hidden" else ""
     assert {row["reason"] for row in plan["delete"]} == {

@@ -9,18 +9,17 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Replica
-from tavus_provider.retention.context import Known, Use
-from tavus_provider.retention.engine import RetentionPolicy
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
 from tavus_provider.storage import ledger as ledger_room
 from tavus_provider.storage.history import read_history, record_schedule, soft_deleted
 from tavus_provider.storage.ledger import Ledger, job_name
 from tavus_provider.storage.ledger_verify import verify
+from tavus_provider.storage.policy_files import read_legal_holds
 
 START = datetime(2026, 9, 1, 12, tzinfo=UTC)
-POLICY = RetentionPolicy.read(
-    {"name": "stale", "expire": [{"rule": "old", "older_than": "90d", "grace": "14d"}]}
-)
-UNUSED = Use((), (), ())
+POLICY = Policy.parse({"name": "stale", "expire": [{"rule": "old", "older_than": "90d", "grace": "14d"}]})
 WHO = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
 
 
@@ -146,7 +145,7 @@ def test_an_approval_and_a_try_whose_first_record_is_torn_stop_nothing(ledger):
 # -- the schedule
 
 
-def decided(ledger, now, *, age=200, policy=POLICY, narrow=None, known=None):
+def decided(ledger, now, *, age=200, policy=POLICY, narrow=None):
     """Decide about r1 and r2 as the plan task does, write the schedule, and return what is scheduled anew."""
     replicas = [
         Replica(i, replica_name=i, replica_type="user", status="completed", created_at=START - span)
@@ -154,12 +153,18 @@ def decided(ledger, now, *, age=200, policy=POLICY, narrow=None, known=None):
     ]
     narrowed = policy
     if narrow is not None:
-        narrowed = RetentionPolicy.read({**policy.as_json(), "narrow": narrow})
-    known = known or read_history(policy, ledger, now=now)
-    decision = narrowed.decide(replicas, UNUSED, now=now, known=known)
-    unnarrowed = policy.decide(replicas, UNUSED, now=now, known=known)
+        narrowed = Policy.parse({**policy.to_json(), "narrow": narrow})
+    inventory = Inventory(replicas, history=read_history(ledger, policy))
+    decision = evaluate(narrowed, inventory, now=now)
+    unnarrowed = evaluate(policy, inventory, now=now)
     new = record_schedule(
-        ledger, narrowed, decision, unnarrowed=unnarrowed, known=known, now=now, context=WHO
+        ledger,
+        narrowed,
+        decision,
+        unnarrowed=unnarrowed,
+        history=inventory.history,
+        now=now,
+        context=WHO,
     )
     return set(new), {v.replica.replica_id for v in decision.delete}
 
@@ -169,13 +174,13 @@ def test_a_replica_keeps_the_day_on_which_it_was_scheduled_until_it_goes(ledger,
     assert decided(ledger, day(13.9)) == (set(), set())
     assert decided(ledger, day(14)) == (set(), {"r1", "r2"})
     assert decided(ledger, day(15)) == (set(), {"r1", "r2"})
-    assert read_history(POLICY, ledger, now=day(15)).scheduled == {"r1": START, "r2": START}
+    assert read_history(ledger, POLICY).scheduled == {"r1": START, "r2": START}
 
 
 def test_one_plan_without_it_cancels_and_the_next_begins_anew(ledger, day):
     decided(ledger, day(0))
     assert decided(ledger, day(5), age=10) == (set(), set())
-    assert read_history(POLICY, ledger, now=day(5)).scheduled == {"r2": START}
+    assert read_history(ledger, POLICY).scheduled == {"r2": START}
     assert ledger.attempts(job_name("schedule", "stale"))[-1].begin_record["cancelled"] == ["r1"]
     assert decided(ledger, day(14)) == ({"r1"}, {"r2"})
     assert decided(ledger, day(28)) == (set(), {"r1", "r2"})
@@ -201,7 +206,7 @@ def test_of_a_damaged_schedule_nothing_is_believed_and_every_grace_begins_again(
         first.write_bytes(first.read_bytes()[:-1])
     else:
         first.unlink()
-    assert read_history(POLICY, ledger, now=day(14)).scheduled == {}
+    assert read_history(ledger, POLICY).scheduled == {}
     assert decided(ledger, day(14)) == ({"r1", "r2"}, set())
     assert decided(ledger, day(28)) == (set(), {"r1", "r2"})
 
@@ -211,36 +216,38 @@ def test_a_plan_killed_before_it_wrote_its_schedule_leaves_the_one_before(ledger
     (
         ledger.root / f"{ledger.account_folder}/{job_name('schedule', 'stale')}/20990101T000000.000000Z-00"
     ).mkdir()
-    assert read_history(POLICY, ledger, now=day(14)).scheduled == {"r1": START, "r2": START}
+    assert read_history(ledger, POLICY).scheduled == {"r1": START, "r2": START}
 
 
 def test_each_policy_and_each_account_has_a_schedule_of_its_own(ledger, day):
     decided(ledger, day(0))
-    other = RetentionPolicy.read({**POLICY.as_json(), "name": "other"})
-    assert read_history(other, ledger, now=day(1)).scheduled == {}
+    other = Policy.parse({**POLICY.to_json(), "name": "other"})
+    assert read_history(ledger, other).scheduled == {}
     elsewhere = Ledger("https://tavusapi.com", "eu", ledger.root)
-    assert read_history(POLICY, elsewhere, now=day(1)).scheduled == {}
-    assert set(read_history(POLICY, ledger, now=day(1)).scheduled) == {"r1", "r2"}
+    assert read_history(elsewhere, POLICY).scheduled == {}
+    assert set(read_history(ledger, POLICY).scheduled) == {"r1", "r2"}
 
 
 def test_a_clock_that_was_set_back_makes_no_grace_longer_than_it_is(ledger, day):
     decided(ledger, day(100))
-    assert decided(ledger, day(0), known=read_history(POLICY, ledger, now=day(0))) == (set(), set())
+    assert decided(ledger, day(0)) == (set(), set())
     (due,) = {
         v.due_at
-        for v in POLICY.decide(
-            [
-                Replica(
-                    "r1",
-                    replica_name="x",
-                    replica_type="user",
-                    status="completed",
-                    created_at=START - timedelta(days=200),
-                )
-            ],
-            UNUSED,
+        for v in evaluate(
+            POLICY,
+            Inventory(
+                [
+                    Replica(
+                        "r1",
+                        replica_name="x",
+                        replica_type="user",
+                        status="completed",
+                        created_at=START - timedelta(days=200),
+                    )
+                ],
+                history=read_history(ledger, POLICY),
+            ),
             now=START,
-            known=read_history(POLICY, ledger, now=START),
         ).scheduled
     }
     assert due == START + timedelta(days=14)
@@ -248,8 +255,8 @@ def test_a_clock_that_was_set_back_makes_no_grace_longer_than_it_is(ledger, day)
 
 def test_without_grace_no_schedule_is_read(ledger, day):
     decided(ledger, day(0))
-    plain = RetentionPolicy.read({"name": "stale", "expire": [{"older_than": "90d"}]})
-    assert read_history(plain, ledger, now=day(1)) == Known()
+    plain = Policy.parse({"name": "stale", "expire": [{"older_than": "90d"}]})
+    assert read_history(ledger, plain) == History()
 
 
 def test_a_schedule_that_was_removed_is_found(ledger, day):
@@ -266,8 +273,8 @@ def test_a_schedule_that_was_removed_is_found(ledger, day):
 
 def test_a_list_of_holds_that_cannot_be_read_is_an_error_and_not_nobody(ledger, tmp_path):
     held = {"file": str(tmp_path / "holds"), "max_age": "2d"}
-    policy = RetentionPolicy.read({**POLICY.as_json(), "legal_holds": held})
+    policy = Policy.parse({**POLICY.to_json(), "legal_holds": held})
     with pytest.raises(TavusValidationError, match="it is not known who is held"):
-        read_history(policy, ledger, now=START)
+        read_legal_holds(policy.legal_holds, now=START)
     (tmp_path / "holds").write_text("{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
-    assert read_history(policy, ledger, now=START).held == {"r1"}
+    assert read_legal_holds(policy.legal_holds, now=START) == {"r1"}

@@ -7,8 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.retention.engine import RetentionPolicy
-from tavus_provider.retention.policy import LegalHolds
+from tavus_provider.retention.policy import LegalHolds, Policy
 from tavus_provider.storage.policy_files import find_policy_problems, read_legal_holds, read_policy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
@@ -70,11 +69,11 @@ def refusal(act, *arguments, **more):
 )
 @pytest.mark.parametrize("name", ["p.yaml", "p.json", "no ending"])
 def test_a_policy_is_read_from_yaml_and_json_alike(file, content, name):
-    assert read_policy(file(content, name)) == RetentionPolicy.read(POLICY)
+    assert read_policy(file(content, name)) == Policy.parse(POLICY)
 
 
 def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
-    assert read_policy(f"file://{file(YAML)}") == RetentionPolicy.read(POLICY)
+    assert read_policy(f"file://{file(YAML)}") == Policy.parse(POLICY)
 
 
 @pytest.mark.parametrize(
