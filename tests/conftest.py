@@ -10,6 +10,7 @@ import os
 import shutil
 import ssl
 import tempfile
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -109,20 +110,21 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, seconds: float, stop: threading.Event | None = None) -> bool:
         self.waits.append(seconds)
         self.now += seconds
+        return stop is not None and stop.is_set()
 
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Let every gate of the process wait on a clock that the test can read."""
-    from tavus_provider.client import transport
+    """Let every rate limiter of the process wait on a clock that the test can read."""
+    from tavus_provider.client import rate_limiter
 
     clock = Clock()
-    real = transport.Gate
-    monkeypatch.setattr(transport, "_gates", {})
-    monkeypatch.setattr(transport, "Gate", lambda: real(sleep=clock.sleep, clock=clock))
+    real = rate_limiter.RateLimiter
+    monkeypatch.setattr(rate_limiter, "_shared", {})
+    monkeypatch.setattr(rate_limiter, "RateLimiter", lambda: real(sleep=clock.sleep, clock=clock))
     return clock
 
 

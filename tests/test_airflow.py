@@ -298,7 +298,7 @@ def test_a_mask_that_comes_back_from_the_form_does_not_become_the_key(airflow):
     before = len(airflow.state()["requests"])
     airflow.api("/connections", "POST", json={**made, "connection_id": "mask_only", "password": "***"})
     answer = airflow.api("/connections/test", "POST", json={**known, "connection_id": "mask_only"})
-    assert answer["message"] == "The API key is missing or cannot be one: enter it in the password field."
+    assert answer["message"] == "The API key is missing or invalid: enter it in the password field."
     assert len(airflow.state()["requests"]) == before
 
 

@@ -105,7 +105,7 @@ def test_each_way_to_define_the_connection_is_read(number, monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_TAVUS_DEFAULT", given[number])
     with TavusHook() as hook:
         assert hook.origin == "https://tavusapi.com"
-        assert hook.transport._key == "YOUR-API-KEY"
+        assert hook.client._transport._key == "YOUR-API-KEY"
 
 
 def test_the_origins_of_the_example_are_admitted(monkeypatch, connect):

@@ -1,9 +1,9 @@
 """
-Where Tavus is and with which key: the fields of a connection, checked before anything is sent.
+Settings of a client: origin, API key and options, validated before anything is sent.
 
-A connection is typed by people and saved by forms, and may be edited by someone who must not learn
-the key that is in it. So everything is an allow-list: one origin that the deployment admits, one
-place for the key, and known extras only. Knows neither Airflow nor HTTP.
+Connections are typed by people, saved by forms, and edited by users who must not learn the stored key.
+So only known values pass: an origin that the deployment allows, one place for the key, known options.
+No message repeats a value that could be the key.
 """
 
 from __future__ import annotations
@@ -13,29 +13,33 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 from tavus_provider.exceptions import TavusValidationError
 
-DEFAULT_ORIGIN = "https://tavusapi.com"
+DEFAULT_ORIGIN: Final = "https://tavusapi.com"
+MAX_EXTRA_BYTES: Final = 65_536
 
 _BASE_URL = re.compile(
     r"(?:(https?)://)?([a-z0-9](?:[a-z0-9-]*[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]*[a-z0-9])?)*)"
     r"(?::([0-9]{1,5}))?(?:/v2)?/?",
     re.ASCII | re.IGNORECASE,
 )
+_IPV4 = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2})")
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
-_PORTS = {"http": 80, "https": 443}
+_PORT = re.compile(r"[0-9]{1,5}")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True)
 class ClientOptions:
     """
-    The extras of a connection.
+    Options of a client: the extras of an Airflow connection.
 
-    :param timeout: seconds for one exchange with Tavus, above 0 up to 600
-    :param concurrency: the most requests under way at once, 1 to 64
-    :param requests_per_second: the most requests a second for one task; ``None`` for no limit
+    :param timeout: total time per request in seconds, greater than 0, at most 600
+    :param concurrency: maximum number of requests at the same time, 1 to 64
+    :param requests_per_second: maximum request rate of one task, greater than 0, at most 1000;
+        ``None`` for no limit
     """
 
     timeout: float = 30.0
@@ -43,127 +47,151 @@ class ClientOptions:
     requests_per_second: float | None = None
 
     @classmethod
-    def read(cls, text: object) -> ClientOptions:
+    def parse(cls, text: object) -> ClientOptions:
         """
-        Read the JSON text of a connection's ``extra``; a null counts as absent, as the form saves nulls.
+        Parse the JSON text of a connection's ``extra``. Null counts as absent, because forms save nulls.
 
-        :raises TavusValidationError: naming every unknown extra, or the one whose value is out of bounds
+        :raises TavusValidationError: for unknown extras, by name, and for a value outside its bounds
         """
-        values = _json_object(text)
+        values = _parse_json_object(text)
         known = {known.name for known in fields(cls)}
         if unknown := sorted(set(values) - known):
-            shown = ", ".join(ascii(name)[:40] for name in unknown[:5])
+            names = ", ".join(ascii(name)[:40] for name in unknown[:5])
             raise TavusValidationError(
-                f"the connection has unknown extras {shown}: known are {', '.join(sorted(known))}; "
+                f"the connection has unknown extras {names}: expected only {', '.join(sorted(known))}; "
                 "the API key belongs in the password, everything else in section [tavus] of the configuration"
             )
         given = {name: value for name, value in values.items() if value is not None}
         for name, value in given.items():
-            check_bounds(name, value)
+            check_option(name, value)
         return cls(**given)
 
 
-def check_bounds(name: str, value: object) -> None:
-    """
-    Check ``timeout``, ``concurrency``, ``requests_per_second`` or ``parallel_tasks``, wherever it was given.
-
-    :raises TavusValidationError: if it is not a number within its bounds
-    """
-    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
-    good, right = {
-        "timeout": (0 < number <= 600, "seconds above 0 up to 600"),
-        "concurrency": (isinstance(number, int) and 1 <= number <= 64, "a whole number from 1 to 64"),
-        "parallel_tasks": (isinstance(number, int) and 1 <= number <= 1024, "a whole number from 1 to 1024"),
-        "requests_per_second": (0 < number <= 1000, "a number above 0 up to 1000"),
-    }[name]
-    if not good:
-        # Text is not repeated: somebody may have typed the key here.
-        shown = f"of type {type(value).__name__}" if math.isnan(number) else ascii(value)[:40]
-        raise TavusValidationError(f"{name} is {shown}: expected {right}")
-
-
 @dataclass(frozen=True, slots=True)
-class Account:
-    """One origin, the key for it, and how fast it may be called."""
+class ClientConfig:
+    """
+    Everything that identifies an account of Tavus, and how fast it may be called.
+
+    :param origin: scheme, host and optional port, such as ``https://tavusapi.com``; see :func:`parse_origin`
+    :param key: API key; see :func:`parse_key`
+    """
 
     origin: str
     key: str = field(repr=False)
-    extras: ClientOptions = field(default_factory=ClientOptions)
+    options: ClientOptions = field(default_factory=ClientOptions)
 
 
-def read_origin(
+class _Bounds(NamedTuple):
+    least: int
+    most: int
+    expected: str
+    whole: bool = False
+    """Only integers, ``least`` included. Otherwise any number, ``least`` excluded."""
+
+    def admit(self, number: float) -> bool:
+        if self.whole:
+            return isinstance(number, int) and self.least <= number <= self.most
+        return self.least < number <= self.most
+
+
+_BOUNDS: Final = {
+    "timeout": _Bounds(0, 600, "a number of seconds greater than 0, at most 600"),
+    "concurrency": _Bounds(1, 64, "a whole number from 1 to 64", whole=True),
+    "parallel_tasks": _Bounds(1, 1024, "a whole number from 1 to 1024", whole=True),
+    "requests_per_second": _Bounds(0, 1000, "a number greater than 0, at most 1000"),
+}
+
+
+def check_option(name: str, value: object) -> None:
+    """
+    Check an option of a connection or an operator.
+
+    :param name: ``timeout``, ``concurrency``, ``requests_per_second`` or ``parallel_tasks``
+    :raises TavusValidationError: if ``value`` is not a number, or is outside the bounds of the option
+    """
+    number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    bounds = _BOUNDS[name]
+    if not bounds.admit(number):
+        # Text is not repeated: it may be a key that was entered in the wrong field.
+        shown = f"of type {type(value).__name__}" if math.isnan(number) else ascii(value)[:40]
+        raise TavusValidationError(f"{name} is {shown}: expected {bounds.expected}")
+
+
+def parse_origin(
     host: object, port: object = None, schema: object = None, *, allowed: Iterable[str] = (DEFAULT_ORIGIN,)
 ) -> str:
     """
-    Return the origin (``https://tavusapi.com``) that a connection's host, port and schema mean.
+    Return the origin, such as ``https://tavusapi.com``, of a connection's host, port and schema.
 
-    It is put together from the checked parts and never passed on as typed.
+    The origin is assembled from the checked parts. The text of the connection is never passed on.
 
-    :param allowed: the origins which the deployment admits
-    :raises TavusValidationError: if it cannot be read as one origin or is not among the admitted ones
+    :param allowed: origins that the deployment allows
+    :raises TavusValidationError: if the fields are not one valid origin, or the origin is not allowed
     """
-    origin = _origin(host or DEFAULT_ORIGIN, port, schema)
-    admitted = {_origin(text.strip()) for text in allowed if text.strip()}
-    if origin is None or None in admitted:
+    origin = _normalize_origin(host or DEFAULT_ORIGIN, port, schema)
+    allowed_origins = {_normalize_origin(text.strip()) for text in allowed if text.strip()}
+    if origin is None or None in allowed_origins:
         what = "the connection's base URL" if origin is None else "[tavus] allowed_origins"
         raise TavusValidationError(
-            f"{what} cannot be read: expected scheme, host and an optional port such as {DEFAULT_ORIGIN}"
+            f"{what} is not a valid origin: expected scheme, host and optional port, such as {DEFAULT_ORIGIN}"
         )
-    if origin not in admitted:
-        # A name without a dot is not repeated: somebody may have typed the key here.
+    if origin not in allowed_origins:
+        # A name without a dot is not repeated: it may be a key that was entered in the wrong field.
         shown = f" {origin}" if "." in origin or "//localhost" in origin else ""
         raise TavusValidationError(
-            f"the connection's base URL{shown} is not among the allowed origins: whoever runs this "
-            "deployment can admit it with allowed_origins in section [tavus] of the configuration, "
-            f"or AIRFLOW__TAVUS__ALLOWED_ORIGINS={shown.strip() or '...'}"
+            f"the connection's base URL{shown} is not among the allowed origins: an administrator of the "
+            "deployment can add it to allowed_origins in section [tavus] of the configuration, or to "
+            f"AIRFLOW__TAVUS__ALLOWED_ORIGINS={shown.strip() or '...'}"
         )
     return origin
 
 
-def read_key(password: object, *, login: object = None) -> str:
+def parse_key(password: object, *, login: object = None) -> str:
     """
-    Return the API key from a connection's password, without the blanks around it.
+    Return the API key from a connection's password, without surrounding whitespace.
 
-    :raises TavusValidationError: if it is missing, is a form's mask, or cannot be sent in a header; the text
-        never repeats it
+    :param login: login of the connection; never used, only mentioned if the password is empty
+    :raises TavusValidationError: if the key is missing, is the mask of a form, or does not fit in a header.
+        The message never contains the key.
     """
     key = password.strip() if isinstance(password, str) else ""
     if not key:
-        where = " (login holds a value: it is not read)" if login else ""
+        where = " (the login has a value, but it is not used)" if login else ""
         raise TavusValidationError(f"the connection has no API key: put it in the password{where}")
     if set(key) == {"*"}:
-        raise TavusValidationError("the connection's API key is the mask of a form: enter the key again")
+        raise TavusValidationError(
+            "the connection's API key is the mask that a form shows: enter the key again"
+        )
     if not _KEY.fullmatch(key):
         raise TavusValidationError(
-            "the connection's API key cannot be one: expected at most 512 visible ASCII characters, no blanks"
+            "the connection's API key is invalid: expected up to 512 visible ASCII characters, no whitespace"
         )
     return key
 
 
-def _origin(text: object, port: object = None, schema: object = None) -> str | None:
+def _normalize_origin(text: object, port: object = None, schema: object = None) -> str | None:
     match = _BASE_URL.fullmatch(text) if isinstance(text, str) else None
     if not match or (schema or "") not in ("", "v2", "/v2"):
         return None
     scheme, host = (match[1] or "https").lower(), match[2].lower()
-    # An all-numeric name (0x7f000001, 127.1) would be resolved as an address by some and not by others.
-    last = host.rsplit(".", 1)[-1]
-    if last[0].isdigit() and not re.fullmatch(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2})", host):
+    # Resolvers disagree on whether names such as 0x7f000001 and 127.1 are IP addresses.
+    if host.rsplit(".", 1)[-1][0].isdigit() and not _IPV4.fullmatch(host):
         return None
     given = [str(one) for one in (match[3], port) if one]
-    if any(not re.fullmatch(r"[0-9]{1,5}", one) for one in given):
+    if any(not _PORT.fullmatch(one) for one in given):
         return None
     ports = set(map(int, given))
     if len(ports) > 1 or any(not 0 < one < 65536 for one in ports):
         return None
-    number = ports.pop() if ports else _PORTS[scheme]
-    return f"{scheme}://{host}" if number == _PORTS[scheme] else f"{scheme}://{host}:{number}"
+    number = ports.pop() if ports else _DEFAULT_PORTS[scheme]
+    return f"{scheme}://{host}" if number == _DEFAULT_PORTS[scheme] else f"{scheme}://{host}:{number}"
 
 
-def _json_object(text: object) -> dict[str, Any]:
+def _parse_json_object(text: object) -> dict[str, Any]:
     if text is None or text == "":
         return {}
     value: object = None
-    if isinstance(text, str) and len(text) <= 65_536:
+    if isinstance(text, str) and len(text) <= MAX_EXTRA_BYTES:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):

@@ -1,9 +1,13 @@
 """
-``requests`` without what makes it unfit for an irrevocable request.
+A ``requests`` session that is safe for requests that cannot be undone.
 
-No environment, cookies, redirects or hidden retries; a deadline for the whole exchange, which a drip
-does not stretch; and a connection on which bytes are left after an answer is not used again. What the
-socket knows of an exchange (was anything sent, did anything come back) is told to the thread that sent it.
+- No proxy, credentials or certificates from the environment, no cookies, no redirects, no retries.
+- One deadline for the whole request, from connecting to the last byte of the response. ``requests`` only
+  limits each read, so a server that sends a byte now and then could stretch it without end.
+- A connection with bytes left after a response is closed. Otherwise they would be read as the response
+  to the next request.
+- :data:`current_request` tells the caller what the socket knows: whether the request was sent, and whether
+  a response began.
 """
 
 from __future__ import annotations
@@ -26,47 +30,60 @@ from requests.structures import CaseInsensitiveDict
 from tavus_provider import __version__
 
 
-class NotMeant(Exception):
-    """The request that was about to leave is not the one that was meant; nothing has left."""
+class UnexpectedRequestError(Exception):
+    """The request about to be sent is not an expected one. Nothing was sent."""
 
 
-class Call:
-    """What is known of the exchange under way in this thread, and how the request in it may begin."""
+class RequestState:
+    """
+    What is known of one request while it is sent and its response is read.
 
-    def __init__(self, seconds: float, *meant: tuple[str, str]) -> None:
-        self.meant = meant
+    :param seconds: total time for the request
+    :param expected: pairs of method and target that may be sent
+    """
+
+    def __init__(self, seconds: float, *expected: tuple[str, str]) -> None:
+        self.expected = expected
         self.deadline = time.monotonic() + seconds
         self.sent: bool | None = None
+        """``None`` until a connection is needed; then whether a byte of the request may have been sent."""
         self.received = False
         self.expired = False
 
+    def seconds_left(self) -> float:
+        return self.deadline - time.monotonic()
 
-class _Exchanges(threading.local):
-    """Hands the exchange of this thread down to the socket, past two libraries that know no deadline."""
 
-    _call: Call | None = None
+class _CurrentRequest(threading.local):
+    """
+    The request of the current thread.
 
-    def begin(self, seconds: float, *meant: tuple[str, str]) -> Call:
-        self._call = Call(seconds, *meant)
-        return self._call
+    It carries the deadline to the socket through two libraries that have no parameter for it.
+    """
+
+    _state: RequestState | None = None
+
+    def begin(self, seconds: float, *expected: tuple[str, str]) -> RequestState:
+        self._state = RequestState(seconds, *expected)
+        return self._state
 
     def end(self) -> None:
-        self._call = None
+        self._state = None
 
-    def call(self) -> Call:
-        return self._call or Call(0)
-
-
-exchanges = _Exchanges()
+    def state(self) -> RequestState:
+        return self._state or RequestState(0)
 
 
-class _Incoming(io.RawIOBase):
-    """The bytes of one answer: each wait for more is bounded by what is left of the whole exchange."""
+current_request = _CurrentRequest()
 
-    def __init__(self, sock: socket.socket, stream: io.RawIOBase, call: Call) -> None:
+
+class _DeadlineStream(io.RawIOBase):
+    """Bytes of one response. Each read waits at most until the deadline of the request."""
+
+    def __init__(self, sock: socket.socket, stream: io.RawIOBase, state: RequestState) -> None:
         self._sock = sock
         self._stream = stream
-        self._call = call
+        self._state = state
         self.ended = False
 
     def readable(self) -> bool:
@@ -75,84 +92,84 @@ class _Incoming(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self.ended:
             return 0
-        left = self._call.deadline - time.monotonic()
+        seconds = self._state.seconds_left()
         try:
-            if left <= 0:
-                raise TimeoutError("the exchange took too long")
-            self._sock.settimeout(left)
+            if seconds <= 0:
+                raise TimeoutError("the request took too long")
+            self._sock.settimeout(seconds)
             count = self._stream.readinto(buffer) or 0
         except TimeoutError:
-            self._call.expired = True
+            self._state.expired = True
             raise
-        self._call.received = self._call.received or count > 0
+        self._state.received = self._state.received or count > 0
         return count
 
     def close(self) -> None:
         self._stream.close()
         super().close()
 
-    def pending(self) -> bool:
-        """Whether TLS holds decrypted bytes that no look at the socket would show."""
+    def has_decrypted_bytes(self) -> bool:
+        """Whether TLS holds decrypted bytes, which are not visible on the socket."""
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
 
-    def hang_up(self) -> None:
+    def shut_down(self) -> None:
         with contextlib.suppress(OSError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
 
-class _Reader(io.BufferedReader):
-    """Hangs up when bytes are left after the answer: they would be taken for the next one."""
+class _ResponseReader(io.BufferedReader):
+    """Shut down the connection if bytes are left after the response."""
 
     def close(self) -> None:
-        incoming = self.raw
-        if not self.closed and isinstance(incoming, _Incoming):
-            incoming.ended = True
-            if self.peek(1) or incoming.pending():
-                incoming.hang_up()
+        stream = self.raw
+        if not self.closed and isinstance(stream, _DeadlineStream):
+            stream.ended = True
+            if self.peek(1) or stream.has_decrypted_bytes():
+                stream.shut_down()
         super().close()
 
 
-class _Response(http.client.HTTPResponse):
+class _HTTPResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        # What http.client opened keeps the socket open after a "Connection: close": read through it.
-        self.fp = _Reader(_Incoming(sock, self.fp.detach(), exchanges.call()))
+        # Wrap http.client's own stream: it keeps the socket open after "Connection: close".
+        self.fp = _ResponseReader(_DeadlineStream(sock, self.fp.detach(), current_request.state()))
 
     def _read_next_chunk_size(self) -> int:
-        # Of a chunk of less than nothing http.client would read all there is, past every limit of bytes.
-        size: int = super()._read_next_chunk_size()  # type: ignore[misc]
+        # http.client reads a chunk of negative size to the end of the stream, past every size limit.
+        size: int = super()._read_next_chunk_size()  # type: ignore[misc]  # private, not in the stubs
         if size < 0:
-            raise ValueError("a chunk has no size")
+            raise ValueError("negative chunk size")
         return size
 
 
 class _HTTPConnection(urllib3.connection.HTTPConnection):
-    response_class = _Response
-    debuglevel = 0  # http.client's own would print the headers, and with them the key
+    response_class = _HTTPResponse
+    debuglevel = 0  # the debug output of http.client contains the headers and so the key
 
     def connect(self) -> None:
         try:
-            exchanges.call().sent = False
+            current_request.state().sent = False
             super().connect()
         finally:
-            exchanges.call().sent = False  # to open a tunnel through a proxy is not to send the request
+            current_request.state().sent = False  # the CONNECT to a proxy is not the request
 
     def _new_conn(self) -> socket.socket:
         sock = super()._new_conn()
-        # A handshake has what is left, not as long again as it took to connect.
-        sock.settimeout(max(0.001, exchanges.call().deadline - time.monotonic()))
+        # The TLS handshake gets the rest of the time. urllib3 would give it the whole timeout again.
+        sock.settimeout(max(0.001, current_request.state().seconds_left()))
         return sock
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
-        # The last fence: this is what leaves, whatever the libraries above have made of the request.
-        if (method, url) not in exchanges.call().meant:
-            raise NotMeant
+        # The last check, on what is really sent, whatever the libraries above did to the request.
+        if (method, url) not in current_request.state().expected:
+            raise UnexpectedRequestError
         super().putrequest(method, url, *args, **kwargs)
 
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        exchanges.call().sent = True
+        current_request.state().sent = True
         super().send(data)
 
 
@@ -168,8 +185,8 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
-def _tls() -> ssl.SSLContext:
-    """A context that writes no SSLKEYLOGFILE, as those of ssl and urllib3 do."""
+def _tls_context() -> ssl.SSLContext:
+    """Return a context that ignores SSLKEYLOGFILE, unlike the default contexts of ssl and urllib3."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.hostname_checks_common_name = False
     return context
@@ -177,32 +194,22 @@ def _tls() -> ssl.SSLContext:
 
 class _Adapter(HTTPAdapter):
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=_tls(), **kwargs)
+        super().init_poolmanager(*args, ssl_context=_tls_context(), **kwargs)
         self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        kwargs |= {"ssl_context": _tls(), "proxy_ssl_context": _tls()}
+        kwargs |= {"ssl_context": _tls_context(), "proxy_ssl_context": _tls_context()}
         manager = super().proxy_manager_for(proxy, **kwargs)
         manager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
         return manager
 
 
 class Session(requests.Session):
-    """A session that adds nothing of its own: no environment, cookies, redirects or retries."""
+    """
+    A session that adds nothing to a request: no environment, cookies, redirects or retries.
 
-    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
-        """
-        Return the request as it is; there is nothing in it that would have to be merged, quoted or encoded.
-
-        :param request: method, URL and headers, each checked and fit to be sent
-        """
-        prepared = requests.PreparedRequest()
-        prepared.method = request.method
-        prepared.url = request.url
-        prepared.headers = CaseInsensitiveDict({**self.headers, **request.headers})
-        if request.method == "DELETE":
-            prepared.headers["Content-Length"] = "0"  # as requests does; there are proxies that ask for it
-        return prepared
+    :param concurrency: maximum number of open connections
+    """
 
     def __init__(self, concurrency: int) -> None:
         super().__init__()
@@ -220,6 +227,20 @@ class Session(requests.Session):
         self.mount("https://", adapter)
         self.mount("http://", adapter)
 
+    def prepare_request(self, request: requests.Request) -> requests.PreparedRequest:
+        """
+        Return the request unchanged: nothing in it needs to be merged, quoted or encoded.
+
+        :param request: method, URL and headers, already validated
+        """
+        prepared = requests.PreparedRequest()
+        prepared.method = request.method
+        prepared.url = request.url
+        prepared.headers = CaseInsensitiveDict({**self.headers, **request.headers})
+        if request.method == "DELETE":
+            prepared.headers["Content-Length"] = "0"  # as requests does; some proxies require it
+        return prepared
+
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """No redirect leads anywhere, and none is even looked into."""
+        """Return ``None``: redirects are neither followed nor parsed."""
         return

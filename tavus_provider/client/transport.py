@@ -1,8 +1,9 @@
 """
-One exchange with Tavus over HTTP: sent once, answered or in doubt, and it knows which.
+One HTTP request to Tavus, and its response.
 
-Every request is compared with what was meant before it leaves, every answer has a limit of bytes and
-of seconds, and retries live here and nowhere else. Knows no Airflow.
+Each request is compared with the expected one before it is sent. Each response has a limit of bytes and
+of seconds. An error says whether the request was certainly not sent. Retries are in
+:mod:`tavus_provider.client.retry`.
 """
 
 from __future__ import annotations
@@ -11,275 +12,175 @@ import base64
 import http.client
 import json
 import os
-import random
 import re
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cached_property
-from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple
 from urllib.parse import quote, urlencode
 
 import requests
 import urllib3
 
-from tavus_provider.client.config import Account
-from tavus_provider.client.connection import NotMeant, Session, exchanges
+from tavus_provider.client.config import ClientConfig
+from tavus_provider.client.connection import Session, UnexpectedRequestError, current_request
+from tavus_provider.client.rate_limiter import RateLimiter, shared_rate_limiter
 from tavus_provider.exceptions import (
     TavusOutcomeUnknownError,
     TavusRequestRejectedError,
     TavusRetryableError,
     TavusValidationError,
 )
+from tavus_provider.outcomes import Outcome
 from tavus_provider.sanitize import escape_line
 
-MAX_SENDS = 3
-PATIENCE = 120.0
-"""Seconds that one call may spend waiting between its sends; a longer ``Retry-After`` ends it at once."""
-MAX_BODY = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
-"""Bytes that are read of an answer, by method."""
+MAX_BODY_BYTES: Final = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
+"""Limit of bytes of a response body, by method."""
 
-A = TypeVar("A")
-B = TypeVar("B")
-
-_NOT_MEANT = "the request that was put together is not the {} that was meant; not sent"
+_UNEXPECTED = "the prepared request is not the {} that was asked for; it was not sent"
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
-_PROXY = re.compile(r"https?://([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 _DELETE = re.compile(r"/v2/replicas/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
+_PROXY = re.compile(r"https?://([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
+
+
+class RequestNotSentError(TavusRetryableError):
+    """No byte of the request was sent."""
+
+
+class RequestCancelledError(TavusRetryableError):
+    """The client was stopped before the request was sent."""
+
+    outcome = Outcome.NOT_ATTEMPTED
+
+
+class NoResponseError(TavusOutcomeUnknownError):
+    """
+    The request was sent, and no final response was received.
+
+    ``response_began`` is true if part of a response had arrived when the time was up. The server is then
+    reachable and slow: another attempt would take as long.
+    """
+
+    response_began = False
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """
-    A final answer: its head arrived whole, its body may not have.
+    A final response. Its head arrived in full, its body may not have.
 
-    :param body: not shown in its ``repr``: a server may repeat the key in it
-    :param flaw: why the body cannot be used; ``None`` if it arrived whole
-    :param attempts: how many requests had been sent for it
+    :param headers: names in lower case; values without the key
+    :param body: not part of the ``repr``, because a server may repeat the key in it
+    :param body_error: why the body cannot be used; ``None`` if it arrived in full
+    :param truncated: whether the connection was cut within the body, which a retry may fix
+    :param attempts: number of attempts made for this response
     """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
-    flaw: str | None = None
+    body_error: str | None = None
+    truncated: bool = False
     attempts: int = 1
 
     @property
     def request_id(self) -> str | None:
-        """The id which the server gave this answer, fit for a message."""
+        """The id that the server gave the request, safe to print."""
         given = self.headers.get("x-request-id")
         return escape_line(given, 64) if given else None
 
     @property
     def is_json(self) -> bool:
-        """Whether the answer says that its body is JSON."""
+        """Whether the content type is JSON."""
         return "json" in self.headers.get("content-type", "").lower()
 
     def json(self) -> Any:
         """
         Return the body as JSON.
 
-        :raises ValueError: with a sentence that says why it is not usable JSON
+        :raises ValueError: if the body is not usable JSON; the message says why
         """
-        if self.flaw:
-            raise ValueError(self.flaw)
+        if self.body_error:
+            raise ValueError(self.body_error)
         try:
-            return json.loads(self.body.decode(), object_pairs_hook=_no_twins, parse_constant=_no_constant)
+            return json.loads(
+                self.body.decode(), object_pairs_hook=_unique_keys, parse_constant=_reject_constant
+            )
         except (ValueError, RecursionError):
-            what = self.headers.get("content-type") or "no content type"
-        raise ValueError(f"the body is not JSON ({escape_line(what, 60)}, {len(self.body)} bytes)")
+            content_type = self.headers.get("content-type") or "no content type"
+        raise ValueError(f"the body is not JSON ({escape_line(content_type, 60)}, {len(self.body)} bytes)")
 
-    def complaint(self) -> str:
-        """What the server says went wrong, from ``error`` or ``message``; empty if it does not say."""
+    def error_text(self) -> str:
+        """Return the text of ``error`` or ``message`` in the body, or an empty string."""
         try:
             body = self.json()
         except ValueError:
             return ""
         if not isinstance(body, dict):
             return ""
-        said = body.get("error") or body.get("message")
-        return said if isinstance(said, str) else ""
-
-
-class RequestNotSentError(TavusRetryableError):
-    """No byte of the request left this machine."""
-
-
-class NoResponseError(TavusOutcomeUnknownError):
-    """
-    The request left, and no final answer came back.
-
-    ``begun`` tells that some of an answer had arrived when the time was up: asking again would drip again.
-    """
-
-    begun = False
-
-
-class Gate:
-    """
-    The one door through which all requests of this process to one account pass, one after the other.
-
-    When one is told to wait, all wait. It spaces them: as ``requests_per_second`` asks, and after a 429
-    for a while at the pace at which Tavus let them through before; all at once would only be refused
-    again. It reads a monotonic clock, so that setting the wall clock changes no wait.
-    """
-
-    def __init__(
-        self, *, sleep: Callable[[float], None] = time.sleep, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.sleep = sleep
-        self.clock = clock
-        self._turn = threading.Lock()
-        self._lock = threading.Lock()
-        self._next = 0.0
-        self._closed_until = 0.0
-        self._passed: deque[float] = deque()
-        self._refused: deque[float] = deque()
-        self._seen_gap = 0.0
-        self._believed_until = 0.0
-
-    def close_for(self, seconds: float) -> None:
-        """Let nobody through for so many seconds from now: Tavus has answered 429."""
-        with self._lock:
-            now = self.clock()
-            self._closed_until = max(self._closed_until, now + seconds)
-            self._refused.append(now)
-            let_through = _count_last_second(self._passed, now) - _count_last_second(self._refused, now)
-            if let_through > 1:  # from one alone no pace can be told
-                self._seen_gap = _ROOM / let_through
-                self._believed_until = self._closed_until + _BELIEVED
-
-    def wait(self, requests_per_second: float | None = None) -> None:
-        """Return when the caller may send its request."""
-        with self._turn:
-            while (left := max(self._closed_until, self._next) - self.clock()) > 0:
-                self.sleep(left)
-            with self._lock:
-                now = self.clock()
-                _count_last_second(self._passed, now)
-                self._passed.append(now)
-                asked = _ROOM / requests_per_second if requests_per_second else 0.0
-                self._next = now + max(asked, self._seen_gap if now < self._believed_until else 0.0)
-
-
-_ROOM = 1.05
-"""The server counts what arrives, and what leaves evenly arrives less evenly: a twentieth of room."""
-_BELIEVED = 60.0
-"""Seconds for which a pace seen at a 429 is kept to."""
-
-
-def _count_last_second(moments: deque[float], now: float) -> int:
-    """How many of these were in the last second; the older ones are forgotten."""
-    while moments and moments[0] <= now - 1:
-        moments.popleft()
-    return len(moments)
-
-
-_gates: dict[tuple[str, str], Gate] = {}
-_gates_lock = threading.Lock()
-
-
-def _gate(account: Account) -> Gate:
-    with _gates_lock:
-        return _gates.setdefault((account.origin, account.key), Gate())
+        text = body.get("error") or body.get("message")
+        return text if isinstance(text, str) else ""
 
 
 class Transport:
     """
-    Sends requests to one account.
+    Send single requests to one account of Tavus.
 
-    Safe to share between threads; close it when done. ``send`` is one exchange; ``read`` is a GET
-    with its retries; a caller that deletes uses ``send`` and ``pause`` for its own, because only it
-    can look up what became of a request in doubt.
+    Safe to share between threads. Close it when done; it can be used again afterwards.
 
-    :param proxy: URL of a proxy which the deployment has set, or ``None``
-    :param ca_bundle: path of a file with the certificates to trust, or ``None`` for the usual ones
+    :param proxy: URL of a proxy that the deployment configured
+    :param ca_bundle: path of a file of trusted certificates; ``None`` for those of ``certifi``
+    :param rate_limiter: ``None`` for the one that all clients of this account share
+    :param stop: when it is set, no further request is sent
+    :raises TavusValidationError: if ``proxy`` or ``ca_bundle`` cannot be used
     """
 
     def __init__(
         self,
-        account: Account,
+        config: ClientConfig,
         *,
         proxy: str | None = None,
         ca_bundle: str | None = None,
-        gate: Gate | None = None,
+        rate_limiter: RateLimiter | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
         if ca_bundle and not Path(ca_bundle).exists():
             raise TavusValidationError(f"[tavus] ca_bundle {ascii(ca_bundle)[:200]} does not exist")
-        if proxy and not _PROXY.fullmatch(proxy):  # not repeated: it may hold a password
+        if proxy and not _PROXY.fullmatch(proxy):  # not repeated: it may contain a password
             raise TavusValidationError(
-                "[tavus] proxy cannot be read: expected a URL such as http://proxy.example:3128"
+                "[tavus] proxy is not a valid URL: expected for example http://proxy.example:3128"
             )
-        self.origin = account.origin
-        self.extras = account.extras
-        self.gate = gate or _gate(account)
-        self._key = account.key
-        self._key_forms = _forms(account.key)
+        self.origin = config.origin
+        self.options = config.options
+        self.rate_limiter = rate_limiter or shared_rate_limiter(config)
+        self.stop = stop or threading.Event()
         self.clock_skew: float | None = None
-        self._calls = 0
-        self._retries = 0
+        """Seconds by which Tavus's clock was ahead at the last response that had a ``Date``."""
+        self._key = config.key
+        self._key_pattern = _key_pattern(config.key)
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
         self._verify = ca_bundle or True
-        self._session = self._open()
+        self._session = self._open_session()
 
     def __repr__(self) -> str:
         return f"Transport({self.origin!r})"
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        raise TypeError("a Transport holds the API key and is not pickled")
+        raise TypeError("a Transport holds the API key and cannot be pickled")
 
-    def _open(self) -> Session:
+    def _open_session(self) -> Session:
         self._process = os.getpid()
-        session = Session(self.extras.concurrency)
+        session = Session(self.options.concurrency)
         session.verify = self._verify
         session.proxies = dict(self._proxies)
         return session
 
     def close(self) -> None:
-        """End the threads of :meth:`parallel_tasks` and close all connections."""
-        if threads := self.__dict__.pop("_threads", None):
-            threads.shutdown()
+        """Close all connections."""
         self._session.close()
-
-    @cached_property
-    def _threads(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(self.extras.concurrency, thread_name_prefix="tavus")
-
-    def parallel_tasks(self, act: Callable[[A], B], items: Iterable[A]) -> Generator[tuple[A, B], None, None]:
-        """
-        Do ``act`` on every item, up to ``concurrency`` at once; yield item and result as they come.
-
-        Items are taken when their turn is near. Whatever ends this early (an error of ``act``, a signal,
-        a caller that closes it) begins no further item and waits for those under way.
-
-        :raises Exception: what ``act`` raised, for the first item for which it did
-        """
-        waiting = iter(items)
-        taken: dict[Future[B], A] = {}
-        done: SimpleQueue[Future[B]] = SimpleQueue()
-        try:
-            while True:
-                # As many again stand in line, so that no thread waits for this one to hand it the next.
-                for item in islice(waiting, 2 * self.extras.concurrency - len(taken)):
-                    future = self._threads.submit(act, item)
-                    taken[future] = item
-                    future.add_done_callback(done.put)
-                if not taken:
-                    return
-                future = done.get()
-                yield taken.pop(future), future.result()
-        finally:
-            for future in taken:
-                future.cancel()
-            wait(taken)
 
     def send(
         self,
@@ -288,213 +189,107 @@ class Transport:
         query: Mapping[str, str | int] | None = None,
         *,
         timeout: float | None = None,
-    ) -> Answer:
+    ) -> Response:
         """
         Send one request once.
 
         :param path: such as ``/v2/replicas/rf4e9d9790f0``
-        :param timeout: seconds for the whole exchange, from connecting to the last byte of the body
-        :returns: the final answer, whatever its status
-        :raises RequestNotSentError: certain that nothing left
-        :raises TavusRequestRejectedError: certain that nothing left and that a retry cannot help (certificate)
-        :raises NoResponseError: the request left and no final answer came
+        :param timeout: total time in seconds, from connecting to the last byte of the body; by default
+            that of the options
+        :returns: the final response, whatever its status
+        :raises RequestNotSentError: if certainly nothing was sent
+        :raises RequestCancelledError: if the client was stopped before the request was sent
+        :raises TavusRequestRejectedError: if certainly nothing was sent, and a retry cannot help
+            (certificate)
+        :raises NoResponseError: if the request was sent and no final response came
         """
         if self._process != os.getpid():
-            self._session = self._open()  # after a fork: two processes on one connection would mix up answers
-            self.__dict__.pop("_threads", None)  # of the other process, here they do not run
+            # After a fork: two processes on one connection would read each other's responses.
+            self._session = self._open_session()
         target = path + ("?" + urlencode(query) if query else "")
         request = self._session.prepare_request(
             requests.Request(method, self.origin + target, headers={"x-api-key": self._key})
         )
-        # The second fence behind the check of the id: what leaves is what was meant, or nothing leaves.
-        meant = _DELETE.fullmatch(target) if method == "DELETE" else _PATH.fullmatch(path)
-        meant = meant if method in MAX_BODY else None
-        if not meant or request.method != method or request.url != self.origin + target or request.body:
-            raise TavusValidationError(_NOT_MEANT.format(method))
+        # The ids were validated before. This check ensures that only the expected request is sent.
+        expected = _DELETE.fullmatch(target) if method == "DELETE" else _PATH.fullmatch(path)
+        expected = expected if method in MAX_BODY_BYTES else None
+        if not expected or request.method != method or request.url != self.origin + target or request.body:
+            raise TavusValidationError(_UNEXPECTED.format(method))
 
-        self.gate.wait(self.extras.requests_per_second)
-        seconds = timeout or self.extras.timeout
-        # To a proxy the whole URL may be said.
-        call = exchanges.begin(seconds, (method, target), (method, self.origin + target))
         what = f"{method} {target}"
-        fault = ""
-        certain = bad_certificate = changed = False
+        if not self.rate_limiter.acquire(self.options.requests_per_second, stop=self.stop):
+            raise RequestCancelledError(f"{what} was not sent: the client was stopped")
+        seconds = timeout or self.options.timeout
+        # The request line that a proxy gets contains the full URL.
+        state = current_request.begin(seconds, (method, target), (method, self.origin + target))
+        failure = ""
+        not_sent = bad_certificate = unexpected = False
         try:
-            response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
-            answer = _read(response, MAX_BODY[method], self._without_key)
-            if (skew := _skew(answer.headers.get("date"))) is not None:
+            http_response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
+            response = _read_response(http_response, MAX_BODY_BYTES[method], self._remove_key)
+            if (skew := _clock_skew(response.headers.get("date"))) is not None:
                 self.clock_skew = skew
-            return answer
+            return response
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-            fault = _name(error)
-            certain = call.sent is False or (call.sent is None and isinstance(error, requests.ConnectTimeout))
-            bad_certificate = certain and isinstance(error, requests.exceptions.SSLError)
-        except NotMeant:
-            changed = True
+            failure = _innermost_type(error)
+            not_sent = state.sent is False or (
+                state.sent is None and isinstance(error, requests.ConnectTimeout)
+            )
+            bad_certificate = not_sent and isinstance(error, requests.exceptions.SSLError)
+        except UnexpectedRequestError:
+            unexpected = True
         except (OSError, ValueError) as error:
-            fault = _name(error)
-            certain = call.sent is False
+            failure = _innermost_type(error)
+            not_sent = state.sent is False
         finally:
-            exchanges.end()
-        # Raised here, outside the except block: the library's error holds the request and so the key.
-        if changed:
-            raise TavusValidationError(_NOT_MEANT.format(method))
+            current_request.end()
+        # Raised outside the except block: the library's error contains the request, and so the key.
+        if unexpected:
+            raise TavusValidationError(_UNEXPECTED.format(method))
         if bad_certificate:
             raise TavusRequestRejectedError(
-                f"{what} was not sent: {self.origin} did not prove its identity ({fault})", attempts=1
+                f"{what} was not sent: the certificate of {self.origin} could not be verified ({failure})",
+                attempts=1,
             )
-        if certain:
+        if not_sent:
             raise RequestNotSentError(
-                f"{what} was not sent: no connection to {self.origin} ({fault})", attempts=1
+                f"{what} was not sent: no connection to {self.origin} ({failure})", attempts=1
             )
-        unanswered = NoResponseError(f"{what} was sent and got no final answer ({fault})", attempts=1)
-        unanswered.begun = call.received and call.expired
-        raise unanswered
-
-    def read(
-        self, path: str, query: Mapping[str, str | int] | None = None, *, timeout: float | None = None
-    ) -> Answer:
-        """
-        GET with up to three sends while the fault may heal: no answer, a torn body, 408, 429, 5xx.
-
-        :returns: the last answer, whatever its status
-        :raises TavusRetryableError: no usable answer in three sends, or told to wait longer than patience allows
-        """
-        self.count_call()
-        sends, waited = 0, 0.0
-        while True:
-            sends += 1
-            answer: Answer | None = None
-            fault: TavusRetryableError | TavusOutcomeUnknownError | None = None
-            given_up = False
-            try:
-                answer = self.send("GET", path, query, timeout=timeout)
-            except RequestNotSentError as error:
-                fault = error
-            except NoResponseError as error:
-                fault = error
-                given_up = error.begun
-            if answer:
-                answer = replace(answer, attempts=sends)
-            if answer and not answer.flaw and not may_heal(answer.status):
-                return answer
-            if given_up or sends >= MAX_SENDS or (answer and answer.flaw and not _torn(answer)):
-                if answer:
-                    return answer
-                tries = f"{sends} {'try' if sends == 1 else 'tries'}"
-                raise TavusRetryableError(f"{fault}; {tries}", attempts=sends) from None
-            try:
-                waited += self.pause(sends, waited, answer)
-            except TavusRetryableError as error:
-                if answer and answer.status != 429:
-                    return answer
-                raise TavusRetryableError(
-                    f"GET {path}: {error}", status=error.status, attempts=sends
-                ) from None
-
-    def count_call(self) -> None:
-        """Count one call: a batch may spend one retry on ten calls, and ten in any case."""
-        self._calls += 1
-
-    def pause(self, sends: int, waited: float = 0.0, answer: Answer | None = None) -> float:
-        """
-        Wait before the next send of a call, or give the call up.
-
-        Full jitter; a ``Retry-After`` is honoured, and a 429 closes the gate for everybody.
-
-        :param sends: how often this call was sent
-        :param waited: seconds that this call has waited so far
-        :returns: the seconds waited now
-        :raises TavusRetryableError: the wait asked for is beyond what is left of ``PATIENCE``, or the batch
-            has spent its retries
-        """
-        status = answer.status if answer else None
-        asked = retry_after(answer.headers.get("retry-after")) if answer else None
-        wait = random.uniform(0, min(8.0, 0.5 * 2**sends))  # noqa: S311  # jitter, not a secret
-        if asked is not None:
-            wait += asked
-        elif status == 429:
-            wait += 0.5
-        if wait + waited > PATIENCE:
-            why = "rate limited: " if status == 429 else ""
-            told = f"told to wait {_seconds(asked)}; " if asked is not None else ""
-            raise TavusRetryableError(f"{why}{told}one call waits {PATIENCE:.0f} s at most", status=status)
-        if status != 429 and self._retries >= max(10, self._calls // 10):
-            raise TavusRetryableError(
-                "too many calls of this task needed a retry: Tavus seems to be down", status=status
-            )
-        self._retries += status != 429
-        if status == 429:
-            self.gate.close_for(wait)
-        self.gate.sleep(wait)
-        return wait
+        no_response = NoResponseError(f"{what} was sent and got no final response ({failure})", attempts=1)
+        no_response.response_began = state.received and state.expired
+        raise no_response
 
     def redact(self, text: str) -> str:
-        """Return text of the server on one line, without the key in any of the forms it is met in."""
-        return escape_line(self._without_key(text))
+        """Return text of the server on one line, without the key in any of its usual encodings."""
+        return escape_line(self._remove_key(text))
 
-    def _without_key(self, text: str) -> str:
-        return self._key_forms.sub("***", text)
+    def _remove_key(self, text: str) -> str:
+        return self._key_pattern.sub("***", text)
 
 
-def _forms(key: str) -> re.Pattern[str]:
-    """All forms in which the key is met in text, the longest first."""
+def _key_pattern(key: str) -> re.Pattern[str]:
+    """Match the key in all its usual encodings, the longest first."""
     raw = key.encode()
-    forms = {
+    encodings = {
         key,
         quote(key, safe=""),
         base64.b64encode(raw).decode().rstrip("="),
         base64.urlsafe_b64encode(raw).decode().rstrip("="),
         repr(key)[1:-1],
     }
-    return re.compile("|".join(map(re.escape, sorted(forms, key=len, reverse=True))))
+    return re.compile("|".join(map(re.escape, sorted(encodings, key=len, reverse=True))))
 
 
-def may_heal(status: int) -> bool:
-    """Whether the same GET may get another answer soon."""
-    return status in (408, 429) or 500 <= status <= 599
-
-
-def retry_after(
-    header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
-) -> float | None:
-    """
-    Read a ``Retry-After`` header: seconds or an HTTP date; ``None`` for anything else.
-
-    :returns: seconds to wait, 0 for a date that has passed, infinity for more than a day
-    """
-    if header is None:
-        return None
-    text = header.strip()
-    if re.fullmatch(r"[0-9]+", text):
-        return float(text) if len(text) < 6 else float("inf")
-    if re.fullmatch(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT", text):
-        try:
-            left = (parsedate_to_datetime(text) - now()).total_seconds()
-        except (ValueError, OverflowError):
-            return None
-        return max(0.0, left) if left < 86_400 else float("inf")
-    return None
-
-
-def _skew(header: str | None) -> float | None:
-    """Seconds by which the clock of a ``Date`` header is ahead of ours."""
+def _clock_skew(header: str | None) -> float | None:
+    """Return the seconds by which a ``Date`` header is ahead of our clock."""
     try:
         return (parsedate_to_datetime(header or "") - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _seconds(value: float | None) -> str:
-    return "more than a day" if value == float("inf") else f"{value:.0f} s"
-
-
-def _torn(answer: Answer) -> bool:
-    return (answer.flaw or "").startswith("the body was cut")
-
-
-def _name(error: BaseException) -> str:
-    """The kind of the innermost error that says something: never its text, which may hold anything."""
+def _innermost_type(error: BaseException) -> str:
+    """Return the type of the error at the start of the chain. No text is used: it may contain the key."""
     names = [type(error).__name__]
     inner: Any = error
     while (inner := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__) is not None:
@@ -504,43 +299,55 @@ def _name(error: BaseException) -> str:
     return names[-1]
 
 
-def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return found
 
 
-def _no_constant(name: str) -> Any:
+def _reject_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _read(response: requests.Response, cap: int, clean: Callable[[str], str]) -> Answer:
-    """Read the body up to the cap; keep the connection only after a clean, complete, final answer."""
+class _Body(NamedTuple):
+    content: bytes
+    error: str | None = None
+    truncated: bool = False
+
+
+def _read_response(response: requests.Response, limit: int, clean: Callable[[str], str]) -> Response:
+    """Read the body up to ``limit`` bytes. Keep the connection only after a complete, final response."""
     raw = response.raw
     headers = {name.lower(): clean(value) for name, value in response.headers.items()}
-    body, flaw = b"", None
     if not 200 <= response.status_code <= 599:
         raw.close()
-        raw.release_conn()  # without this the pool would lend out one connection less, for ever
+        raw.release_conn()  # otherwise the pool loses one connection for the life of the session
         raise http.client.BadStatusLine("not a final status")
     encoding = headers.get("content-encoding", "identity").strip().lower()
-    try:
-        chunks = []
-        size = 0
-        while size <= cap and (chunk := raw.read(min(65_536, cap + 1 - size), decode_content=False)):
-            chunks.append(chunk)
-            size += len(chunk)
-        body = b"".join(chunks)
-        if size > cap:
-            flaw = f"the body is larger than {cap // 1024} KiB"
-        elif encoding not in ("", "identity"):
-            flaw = f"the body is compressed ({escape_line(encoding, 20)}) although that was not asked for"
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-        slow = exchanges.call().expired
-        flaw = "the body did not end in time" if slow else f"the body was cut ({_name(error)})"
-        body = b"".join(chunks)
-    if flaw:
+    body = _read_body(raw, limit, encoding)
+    if body.error:
         raw.close()
     raw.release_conn()
-    return Answer(response.status_code, headers, body, flaw)
+    return Response(response.status_code, headers, body.content, body.error, body.truncated)
+
+
+def _read_body(raw: Any, limit: int, encoding: str) -> _Body:
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        while size <= limit and (chunk := raw.read(min(65_536, limit + 1 - size), decode_content=False)):
+            chunks.append(chunk)
+            size += len(chunk)
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
+        expired = current_request.state().expired
+        reason = "the body did not end in time" if expired else f"the body was cut ({_innermost_type(error)})"
+        return _Body(b"".join(chunks), reason, truncated=not expired)
+    content = b"".join(chunks)
+    if size > limit:
+        return _Body(content, f"the body is larger than {limit // 1024} KiB")
+    if encoding not in ("", "identity"):
+        return _Body(
+            content, f"the body is compressed ({escape_line(encoding, 20)}), which was not requested"
+        )
+    return _Body(content)

@@ -70,10 +70,10 @@ class Tavus(Protocol):
 
     @property
     def clock_skew(self) -> float | None: ...
-    def list_replicas(self, *, shrinking: bool = False) -> list[Replica]: ...
+    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]: ...
     def list_personas(self) -> list[Persona]: ...
-    def list_conversations(self, *, newest: bool = ...) -> list[Conversation]: ...
-    def list_videos(self, *, newest: bool = ...) -> list[Video]: ...
+    def list_conversations(self, *, latest_only: bool = ...) -> list[Conversation]: ...
+    def list_videos(self, *, latest_only: bool = ...) -> list[Video]: ...
     def get_replica(self, replica_id: str) -> Replica: ...
     def delete_replica(self, replica_id: str, *, hard: bool = False) -> Any: ...
 
@@ -105,7 +105,7 @@ def read_account(
     :param shrinking: whether replicas are being deleted meanwhile, by other batches of a plan
     :raises TavusError: if a list that the policy needs cannot be read completely
     """
-    inventory = _use(tavus, policy, tavus.list_replicas(shrinking=shrinking))
+    inventory = _use(tavus, policy, tavus.list_replicas(while_deleting=shrinking))
     skew = tavus.clock_skew
     if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
         raise PlanRejectedError(
@@ -153,8 +153,8 @@ def _use(tavus: Tavus, policy: Policy, replicas: Sequence[Replica]) -> Inventory
     return Inventory(
         replicas,
         personas=tavus.list_personas() if "personas" in policy.needs else (),
-        conversations=tavus.list_conversations(newest=True) if "conversations" in policy.needs else (),
-        videos=tavus.list_videos(newest=True) if "videos" in policy.needs else (),
+        conversations=tavus.list_conversations(latest_only=True) if "conversations" in policy.needs else (),
+        videos=tavus.list_videos(latest_only=True) if "videos" in policy.needs else (),
     )
 
 
@@ -427,7 +427,7 @@ class Application:
             return
         try:
             batched = len(self._rows) < len(self.plan["delete"])
-            left = self.tavus.list_replicas(shrinking=batched)
+            left = self.tavus.list_replicas(while_deleting=batched)
             listed = {replica.replica_id for replica in left}
         except TavusError as error:
             self.log(f"What is left could not be read afterwards, so absence was not seen: {error}")

@@ -102,13 +102,13 @@ class ApplyRetentionOperator(TavusOperator):
             or parallel_tasks is True
             or parallel_tasks != 1
         ):
-            from tavus_provider.client.config import check_bounds
+            from tavus_provider.client.config import check_option
 
-            check_bounds("parallel_tasks", parallel_tasks)
+            check_option("parallel_tasks", parallel_tasks)
             if concurrency is not None:
-                check_bounds("concurrency", concurrency)
+                check_option("concurrency", concurrency)
             if requests_per_second is not None:
-                check_bounds("requests_per_second", requests_per_second)
+                check_option("requests_per_second", requests_per_second)
 
     @cached_property
     def hook(self) -> TavusHook:
@@ -191,7 +191,7 @@ class ApplyRetentionOperator(TavusOperator):
         return Application(
             plan,
             self.hook,
-            concurrency=self.hook.transport.extras.concurrency,
+            concurrency=self.hook.client.options.concurrency,
             now=base.now,
             log=lambda line: self.log.info("%s", line),
             begin=lambda **fields: ledger.begin_attempt(

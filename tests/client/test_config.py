@@ -6,11 +6,11 @@ import pytest
 
 from tavus_provider.client.config import (
     DEFAULT_ORIGIN,
-    Account,
+    ClientConfig,
     ClientOptions,
-    check_bounds,
-    read_key,
-    read_origin,
+    check_option,
+    parse_key,
+    parse_origin,
 )
 from tavus_provider.exceptions import TavusValidationError
 
@@ -38,7 +38,7 @@ KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
     ],
 )
 def test_tavus_itself_is_admitted_however_it_is_written(host):
-    assert read_origin(host) == DEFAULT_ORIGIN == "https://tavusapi.com"
+    assert parse_origin(host) == DEFAULT_ORIGIN == "https://tavusapi.com"
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_tavus_itself_is_admitted_however_it_is_written(host):
 )
 def test_no_other_base_url_is_admitted(host):
     with pytest.raises(
-        TavusValidationError, match=r"base URL.*(cannot be read|is not among the allowed origins)"
+        TavusValidationError, match=r"base URL.*(is not a valid origin|is not among the allowed origins)"
     ) as caught:
-        read_origin(host)
+        parse_origin(host)
     assert "hidden-word" not in str(caught.value)
 
 
@@ -111,7 +111,7 @@ def test_no_other_base_url_is_admitted(host):
     ],
 )
 def test_port_and_schema_may_say_nothing_new(port, schema):
-    assert read_origin("tavusapi.com", port, schema) == DEFAULT_ORIGIN
+    assert parse_origin("tavusapi.com", port, schema) == DEFAULT_ORIGIN
 
 
 @pytest.mark.parametrize(
@@ -135,52 +135,52 @@ def test_port_and_schema_may_say_nothing_new(port, schema):
 )
 def test_a_port_or_schema_that_says_something_else_is_refused(port, schema):
     with pytest.raises(TavusValidationError, match=r"the connection's base URL"):
-        read_origin("tavusapi.com", port, schema)
+        parse_origin("tavusapi.com", port, schema)
 
 
 def test_two_ports_are_refused():
-    assert read_origin("http://127.0.0.1:8600", 8600, allowed=[SANDBOX]) == SANDBOX
-    with pytest.raises(TavusValidationError, match="cannot be read"):
-        read_origin("http://127.0.0.1:8600", 8601, allowed=[SANDBOX, "http://127.0.0.1:8601"])
+    assert parse_origin("http://127.0.0.1:8600", 8600, allowed=[SANDBOX]) == SANDBOX
+    with pytest.raises(TavusValidationError, match="is not a valid origin"):
+        parse_origin("http://127.0.0.1:8600", 8601, allowed=[SANDBOX, "http://127.0.0.1:8601"])
 
 
 def test_only_the_deployment_admits_another_origin_and_the_refusal_says_how():
     with pytest.raises(TavusValidationError) as caught:
-        read_origin(SANDBOX)
+        parse_origin(SANDBOX)
     assert str(caught.value) == (
-        "the connection's base URL http://127.0.0.1:8600 is not among the allowed origins: whoever runs this "
-        "deployment can admit it with allowed_origins in section [tavus] of the configuration, or "
+        "the connection's base URL http://127.0.0.1:8600 is not among the allowed origins: an administrator of "
+        "the deployment can add it to allowed_origins in section [tavus] of the configuration, or to "
         "AIRFLOW__TAVUS__ALLOWED_ORIGINS=http://127.0.0.1:8600"
     )
-    assert read_origin(SANDBOX, allowed=[DEFAULT_ORIGIN, f" {SANDBOX}/v2 ", ""]) == SANDBOX
-    assert read_origin("127.0.0.1", 8600, allowed=["https://127.0.0.1:8600"]) == "https://127.0.0.1:8600"
+    assert parse_origin(SANDBOX, allowed=[DEFAULT_ORIGIN, f" {SANDBOX}/v2 ", ""]) == SANDBOX
+    assert parse_origin("127.0.0.1", 8600, allowed=["https://127.0.0.1:8600"]) == "https://127.0.0.1:8600"
 
 
 def test_what_the_deployment_admits_replaces_the_default():
     with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
-        read_origin(DEFAULT_ORIGIN, allowed=[SANDBOX])
+        parse_origin(DEFAULT_ORIGIN, allowed=[SANDBOX])
     with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
-        read_origin(DEFAULT_ORIGIN, allowed=[])
+        parse_origin(DEFAULT_ORIGIN, allowed=[])
 
 
 def test_admitting_a_host_does_not_admit_its_other_ports_or_schemes():
     for host in ("https://127.0.0.1:8600", "http://127.0.0.1", "http://127.0.0.1:8601"):
         with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
-            read_origin(host, allowed=[SANDBOX])
+            parse_origin(host, allowed=[SANDBOX])
 
 
 @pytest.mark.parametrize(
     "allowed", ["*", "https://*", "https://tavusapi.com https://evil.test", "https://evil.test/x"]
 )
 def test_an_unreadable_list_of_origins_admits_nothing(allowed):
-    with pytest.raises(TavusValidationError, match=r"\[tavus\] allowed_origins cannot be read"):
-        read_origin(None, allowed=[DEFAULT_ORIGIN, allowed])
+    with pytest.raises(TavusValidationError, match=r"\[tavus\] allowed_origins is not a valid origin"):
+        parse_origin(None, allowed=[DEFAULT_ORIGIN, allowed])
 
 
 @pytest.mark.parametrize("host", [KEY, f"A{KEY}".upper(), f"https://a{KEY}:443"])
 def test_a_key_that_was_typed_as_the_host_is_not_repeated(host):
     with pytest.raises(TavusValidationError, match="the connection's base URL") as caught:
-        read_origin(host)
+        parse_origin(host)
     assert KEY not in str(caught.value).lower()
 
 
@@ -189,7 +189,7 @@ def test_a_key_that_was_typed_as_the_host_is_not_repeated(host):
 
 @pytest.mark.parametrize("password", [KEY, f"{KEY}\n", f" {KEY}", f"\t{KEY}\r\n"])
 def test_a_key_is_read_without_the_blanks_around_it(password):
-    assert read_key(password) == KEY
+    assert parse_key(password) == KEY
 
 
 @pytest.mark.parametrize(
@@ -200,42 +200,42 @@ def test_a_key_is_read_without_the_blanks_around_it(password):
         pytest.param(None, "has no API key", id="none"),
         pytest.param(b"kkkk-secret", "has no API key", id="bytes"),
         pytest.param(12345678, "has no API key", id="int"),
-        pytest.param("***", "mask of a form", id="mask"),
-        pytest.param("**********", "mask of a form", id="long mask"),
-        pytest.param("kkkk-secret\r\nX-Evil: 1", "cannot be one", id="header injection"),
-        pytest.param("kkkk-secret kkkk", "cannot be one", id="blank inside"),
-        pytest.param("kkkk-secret\u20ac", "cannot be one", id="euro"),
-        pytest.param("kkkk-secret\x00", "cannot be one", id="nul"),
-        pytest.param("kkkk-secret" * 1000, "cannot be one", id="10 kB"),
-        pytest.param("k" * 513, "cannot be one", id="513"),
+        pytest.param("***", "mask that a form shows", id="mask"),
+        pytest.param("**********", "mask that a form shows", id="long mask"),
+        pytest.param("kkkk-secret\r\nX-Evil: 1", "is invalid: expected up to 512", id="header injection"),
+        pytest.param("kkkk-secret kkkk", "is invalid: expected up to 512", id="blank inside"),
+        pytest.param("kkkk-secret\u20ac", "is invalid: expected up to 512", id="euro"),
+        pytest.param("kkkk-secret\x00", "is invalid: expected up to 512", id="nul"),
+        pytest.param("kkkk-secret" * 1000, "is invalid: expected up to 512", id="10 kB"),
+        pytest.param("k" * 513, "is invalid: expected up to 512", id="513"),
     ],
 )
 def test_what_cannot_be_a_key_is_refused_without_repeating_it(password, reason):
     with pytest.raises(TavusValidationError, match=reason) as caught:
-        read_key(password)
+        parse_key(password)
     assert "kkkk" not in f"{caught.value!r}{caught.value.args}"
     assert caught.value.__context__ is None
 
 
 def test_512_characters_are_a_key():
-    assert read_key("k" * 512) == "k" * 512
+    assert parse_key("k" * 512) == "k" * 512
 
 
 def test_a_key_in_the_login_is_hinted_at_and_not_repeated():
     with pytest.raises(TavusValidationError) as caught:
-        read_key(None, login=KEY)
+        parse_key(None, login=KEY)
     assert str(caught.value) == (
-        "the connection has no API key: put it in the password (login holds a value: it is not read)"
+        "the connection has no API key: put it in the password (the login has a value, but it is not used)"
     )
 
 
 def test_an_account_does_not_show_its_key():
-    account = Account("https://tavusapi.com", KEY)
+    account = ClientConfig("https://tavusapi.com", KEY)
     assert KEY not in repr(account)
     assert KEY not in f"{account}"
     assert repr(account) == (
-        "Account(origin='https://tavusapi.com', "
-        "extras=ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None))"
+        "ClientConfig(origin='https://tavusapi.com', "
+        "options=ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None))"
     )
 
 
@@ -246,12 +246,12 @@ def test_an_account_does_not_show_its_key():
     "text", [None, "", "{}", '{"timeout": null, "concurrency": null, "requests_per_second": null}']
 )
 def test_no_extras_are_the_defaults(text):
-    assert ClientOptions.read(text) == ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None)
+    assert ClientOptions.parse(text) == ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None)
 
 
 def test_extras_that_are_given_are_used():
     text = '{"timeout": 0.5, "concurrency": 64, "requests_per_second": 2}'
-    assert ClientOptions.read(text) == ClientOptions(timeout=0.5, concurrency=64, requests_per_second=2)
+    assert ClientOptions.parse(text) == ClientOptions(timeout=0.5, concurrency=64, requests_per_second=2)
 
 
 @pytest.mark.parametrize(
@@ -284,10 +284,10 @@ def test_extras_that_are_given_are_used():
 )
 def test_an_unknown_extra_is_refused_by_name_and_its_value_is_not_shown(extra, name):
     with pytest.raises(TavusValidationError) as caught:
-        ClientOptions.read(json.dumps(extra))
+        ClientOptions.parse(json.dumps(extra))
     text = str(caught.value)
     assert text.startswith(
-        f"the connection has unknown extras {name}: known are concurrency, requests_per_second"
+        f"the connection has unknown extras {name}: expected only concurrency, requests_per_second"
     )
     assert "the API key belongs in the password" in text
     assert "s3cret" not in text
@@ -314,7 +314,7 @@ def test_an_unknown_extra_is_refused_by_name_and_its_value_is_not_shown(extra, n
 )
 def test_what_is_no_json_object_is_refused(text):
     with pytest.raises(TavusValidationError, match="is not a JSON object of at most 64 KiB") as caught:
-        ClientOptions.read(text)
+        ClientOptions.parse(text)
     assert "s3cret" not in str(caught.value)
     assert caught.value.__context__ is None
 
@@ -332,21 +332,24 @@ def test_what_is_no_json_object_is_refused(text):
 )
 def test_a_value_out_of_bounds_is_refused_by_name(name, value):
     with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
-        ClientOptions.read(json.dumps({name: value}))
+        ClientOptions.parse(json.dumps({name: value}))
     with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
-        check_bounds(name, value)
+        check_option(name, value)
 
 
 def test_the_refusal_says_what_was_expected():
     with pytest.raises(TavusValidationError) as caught:
-        check_bounds("timeout", -1)
-    assert str(caught.value) == "timeout is -1: expected seconds above 0 up to 600"
+        check_option("timeout", -1)
+    assert str(caught.value) == "timeout is -1: expected a number of seconds greater than 0, at most 600"
 
 
 def test_a_key_that_was_typed_as_an_extra_is_not_repeated():
     with pytest.raises(TavusValidationError) as caught:
-        ClientOptions.read(json.dumps({"timeout": KEY}))
-    assert str(caught.value) == "timeout is of type str: expected seconds above 0 up to 600"
+        ClientOptions.parse(json.dumps({"timeout": KEY}))
+    assert (
+        str(caught.value)
+        == "timeout is of type str: expected a number of seconds greater than 0, at most 600"
+    )
 
 
 @pytest.mark.parametrize(
@@ -360,4 +363,4 @@ def test_a_key_that_was_typed_as_an_extra_is_not_repeated():
     ],
 )
 def test_the_bounds_themselves_are_admitted(name, value):
-    assert getattr(ClientOptions.read(json.dumps({name: value})), name) == value
+    assert getattr(ClientOptions.parse(json.dumps({name: value})), name) == value

@@ -18,9 +18,10 @@ import pytest
 import urllib3
 
 from tavus_provider import __version__
-from tavus_provider.client import connection as wire
-from tavus_provider.client.config import Account, ClientOptions
-from tavus_provider.client.transport import Gate, NoResponseError, RequestNotSentError, Transport
+from tavus_provider.client import connection
+from tavus_provider.client.config import ClientConfig, ClientOptions
+from tavus_provider.client.rate_limiter import RateLimiter
+from tavus_provider.client.transport import NoResponseError, RequestNotSentError, Transport
 from tavus_provider.exceptions import (
     TavusOutcomeUnknownError,
     TavusRequestRejectedError,
@@ -40,7 +41,13 @@ def transport():
     made = []
 
     def make(url: str, *, timeout: float = 10.0, concurrency: int = 2, **options: object) -> Transport:
-        made.append(Transport(Account(url, KEY, ClientOptions(timeout, concurrency)), gate=Gate(), **options))
+        made.append(
+            Transport(
+                ClientConfig(url, KEY, ClientOptions(timeout, concurrency)),
+                rate_limiter=RateLimiter(),
+                **options,
+            )
+        )
         return made[-1]
 
     yield make
@@ -72,7 +79,7 @@ def dripping(raw_server, monkeypatch):
 
     def start(first: bytes, part: bytes):
         said = Drip(first, part)
-        monkeypatch.setattr(wire, "time", said)
+        monkeypatch.setattr(connection, "time", said)
         return raw_server(said)
 
     return start
@@ -92,10 +99,10 @@ def dripping(raw_server, monkeypatch):
 def test_a_drip_before_the_answer_does_not_stretch_the_deadline(dripping, transport, first, part):
     server = dripping(first, part)
     with pytest.raises(
-        NoResponseError, match=r"DELETE .* was sent and got no final answer \(\w+\)"
+        NoResponseError, match=r"DELETE .* was sent and got no final response \(\w+\)"
     ) as caught:
         transport(server.url, timeout=30).send("DELETE", R1)
-    assert caught.value.begun
+    assert caught.value.response_began
     assert server.hung_up.wait(10)
     assert len(server.heads) == 1
 
@@ -104,15 +111,15 @@ def test_a_drip_in_the_body_does_not_stretch_the_deadline(dripping, transport):
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
     server = dripping(head, b" ")
     answer = transport(server.url, timeout=30).send("DELETE", R1)
-    assert (answer.status, answer.flaw) == (200, "the body did not end in time")
+    assert (answer.status, answer.body_error) == (200, "the body did not end in time")
     assert server.hung_up.wait(10)
 
 
 def test_silence_ends_with_the_deadline_and_is_doubt(raw_server, transport):
     server = raw_server(lambda *_: [])
-    with pytest.raises(NoResponseError, match="got no final answer") as caught:
+    with pytest.raises(NoResponseError, match="got no final response") as caught:
         transport(server.url, timeout=0.5).send("DELETE", R1)
-    assert not caught.value.begun
+    assert not caught.value.response_began
 
 
 @pytest.mark.parametrize(("method", "path", "limit"), [("GET", "/v2/replicas", 8192), ("DELETE", R1, 64)])
@@ -124,7 +131,7 @@ def test_no_more_than_the_limit_is_read_of_a_body(raw_server, transport, method,
         )
     )
     answer = transport(server.url).send(method, path)
-    assert answer.flaw == f"the body is larger than {limit} KiB"
+    assert answer.body_error == f"the body is larger than {limit} KiB"
     assert len(answer.body) == limit * 1024 + 1
     assert server.hung_up.wait(10)
 
@@ -138,7 +145,7 @@ def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_
         )
     )
     answer = transport(server.url, timeout=5).send("DELETE", R1)
-    assert (answer.body, answer.flaw) == (b"", "the body was cut (ValueError)")
+    assert (answer.body, answer.body_error) == (b"", "the body was cut (ValueError)")
     assert server.hung_up.wait(10)
 
 
@@ -146,7 +153,7 @@ def test_a_body_of_exactly_the_limit_is_whole(raw_server, transport):
     size = 64 * 1024
     server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
     answer = transport(server.url).send("DELETE", R1)
-    assert (len(answer.body), answer.flaw) == (size, None)
+    assert (len(answer.body), answer.body_error) == (size, None)
 
 
 def test_a_compressed_body_is_not_unpacked(raw_server, transport):
@@ -157,7 +164,7 @@ def test_a_compressed_body_is_not_unpacked(raw_server, transport):
         )
     )
     answer = transport(server.url).send("GET", R1)
-    assert answer.flaw == "the body is compressed (gzip) although that was not asked for"
+    assert answer.body_error == "the body is compressed (gzip), which was not requested"
     assert answer.body == packed
 
 
@@ -183,7 +190,7 @@ def test_an_answer_that_cannot_be_used_does_not_cost_a_place_in_the_pool(raw_ser
     def thrice() -> int:
         for _ in range(2):
             with contextlib.suppress(TavusOutcomeUnknownError):
-                assert one.send("DELETE", R1).flaw
+                assert one.send("DELETE", R1).body_error
         return one.send("DELETE", R1).status
 
     pool = concurrent.futures.ThreadPoolExecutor(1)
@@ -199,7 +206,7 @@ def test_an_answer_that_cannot_be_used_does_not_cost_a_place_in_the_pool(raw_ser
 @pytest.mark.parametrize("status", ["101 Switching", "102 Processing", "103 Early Hints", "199 x", "999 x"])
 def test_a_status_that_is_not_final_is_doubt(raw_server, transport, status):
     server = raw_server(lambda *_: f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
-    with pytest.raises(NoResponseError, match=r"was sent and got no final answer \(BadStatusLine\)"):
+    with pytest.raises(NoResponseError, match=r"was sent and got no final response \(BadStatusLine\)"):
         transport(server.url).send("DELETE", R1)
     assert len(server.heads) == 1
 
@@ -242,7 +249,7 @@ def test_bytes_that_tls_holds_back_are_not_taken_for_the_next_answer(raw_server,
 def test_a_connection_is_used_again_after_a_clean_answer(raw_server, transport):
     server = raw_server(lambda *_: OK)
     one = transport(server.url)
-    assert [one.send("DELETE", R1).flaw, one.send("DELETE", R2).flaw] == [None, None]
+    assert [one.send("DELETE", R1).body_error, one.send("DELETE", R2).body_error] == [None, None]
     assert server.connections == 1
 
 
@@ -257,7 +264,7 @@ def test_a_connection_is_used_again_after_a_clean_answer(raw_server, transport):
 def test_a_long_answer_on_a_connection_that_ends_with_it_is_whole(raw_server, transport, head):
     server = raw_server(lambda *_: [head, b"x" * 200_000, CLOSE])
     answer = transport(server.url).send("GET", R1)
-    assert (answer.flaw, len(answer.body)) == (None, 200_000)
+    assert (answer.body_error, len(answer.body)) == (None, 200_000)
 
 
 def test_a_hang_up_without_an_answer_costs_exactly_one_delete_per_send(raw_server, transport):
@@ -295,7 +302,7 @@ def test_a_hang_up_on_a_connection_in_use_costs_exactly_one_delete(raw_server, t
 )
 def test_a_head_that_cannot_be_read_is_doubt_and_nothing_else_escapes(raw_server, transport, said):
     server = raw_server(lambda *_: said)
-    with pytest.raises(NoResponseError, match="was sent and got no final answer") as caught:
+    with pytest.raises(NoResponseError, match="was sent and got no final response") as caught:
         transport(server.url).send("DELETE", R1)
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert len(server.heads) == 1
@@ -402,7 +409,7 @@ def test_no_redirect_is_even_looked_into(raw_server, transport, location):
     head = f"HTTP/1.1 302 Found\r\n{line}".encode("latin-1")
     server = raw_server(lambda *_: head + b"Content-Length: 2\r\n\r\n{}")
     answer = transport(server.url).send("DELETE", R1)
-    assert (answer.status, answer.flaw) == (302, None)
+    assert (answer.status, answer.body_error) == (302, None)
     assert len(server.heads) == 1
 
 
@@ -420,7 +427,7 @@ def test_cookies_are_not_sent_back(raw_server, transport, cookie):
 
 def test_a_cookie_of_a_megabyte_is_no_head_that_can_be_read(raw_server, transport):
     server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 2**20 + b"\r\n\r\n")
-    with pytest.raises(NoResponseError, match="was sent and got no final answer"):
+    with pytest.raises(NoResponseError, match="was sent and got no final response"):
         transport(server.url).send("DELETE", R1)
 
 
@@ -477,7 +484,7 @@ def test_a_wrong_certificate_is_refused_and_the_key_not_sent(raw_server, transpo
     with pytest.raises(TavusRequestRejectedError) as caught:
         transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
     assert str(caught.value).startswith(
-        f"DELETE /v2/replicas/r1 was not sent: {server.url} did not prove its identity ("
+        f"DELETE /v2/replicas/r1 was not sent: the certificate of {server.url} could not be verified ("
     )
     assert caught.value.outcome == "failed"
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -506,7 +513,7 @@ def test_a_handshake_has_what_connecting_has_left_of_the_time(
         left.append(sock.gettimeout())
         return shake_hands(sock=sock, **kwargs)
 
-    monkeypatch.setattr(wire, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(urllib3.util.connection, "create_connection", slow)
     monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", watched)
     one = transport(server.url, ca_bundle=certificates.trusted, timeout=30)
@@ -516,7 +523,7 @@ def test_a_handshake_has_what_connecting_has_left_of_the_time(
 
 def test_a_hang_up_after_the_handshake_is_doubt(raw_server, transport, certificates):
     server = raw_server(lambda *_: CLOSE, certificates.server("good"))
-    with pytest.raises(NoResponseError, match="got no final answer"):
+    with pytest.raises(NoResponseError, match="got no final response"):
         transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
     assert len(server.heads) == 1
 

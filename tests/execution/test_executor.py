@@ -595,10 +595,10 @@ def test_what_was_done_is_recorded_before_the_account_is_read_once_more(account,
     application = tavus.application(plan)
     real = tavus.hook.list_replicas
 
-    def list_replicas(*, shrinking):
+    def list_replicas(*, while_deleting):
         if tavus.deletes:
             raise KeyboardInterrupt  # killed while it looks what is left
-        return real(shrinking=shrinking)
+        return real(while_deleting=while_deleting)
 
     monkeypatch.setattr(tavus.hook, "list_replicas", list_replicas)
     with pytest.raises(KeyboardInterrupt):

@@ -14,9 +14,10 @@ from faults.judge import IDS, VICTIM, harm_done, lies_about_a_delete
 from faults.kinds import KEY
 from faults.server import Misdeed, RawServer, Tavus
 
-from tavus_provider.client import connection as wire
+from tavus_provider.client import connection
+from tavus_provider.client.api import Deletion
 from tavus_provider.exceptions import TavusError
-from tavus_provider.hooks.tavus import Deletion, TavusHook
+from tavus_provider.hooks.tavus import TavusHook
 
 ONCE, ALWAYS = 1, None
 TIMES = pytest.mark.parametrize("times", [ONCE, ALWAYS], ids=["once", "always"])
@@ -45,10 +46,10 @@ class Time:
         self.begun = 0
 
     def monotonic(self) -> float:
-        call = wire.exchanges._call
-        if call is None:
-            self.begun += 1  # an exchange begins
-        elif call.sent:
+        state = connection.current_request._state
+        if state is None:
+            self.begun += 1  # a request begins
+        elif state.sent:
             self.tavus.wait_for(self.begun)  # it wants the answer: what the server will say is decided
             if self.tavus.dripping:
                 self.tavus.seconds += 5  # for each drip that it takes
@@ -77,7 +78,7 @@ class Bench:
         self.hook.close()
         self.tavus = Tavus(ids, *misdeeds, elsewhere=self.tavus.elsewhere)
         self.server.talk = self.tavus.talk
-        wire.time = Time(self.tavus) if timed else time
+        connection.time = Time(self.tavus) if timed else time
 
     def ask(self, call: Callable[..., object], *args, **kwargs) -> object:
         """Return what a call returns, or the error it raises, which must be one of ours."""

@@ -11,7 +11,7 @@ from faults.bench import FORMS, Bench, Time
 from faults.kinds import KEY
 from faults.server import Misdeed, RawServer, Tavus, answer
 
-from tavus_provider.client import connection as wire
+from tavus_provider.client import connection
 
 _count = {"cells": 0, "broken": 0}
 
@@ -79,7 +79,7 @@ def bench(raw_server, connect, clock, monkeypatch, caplog, capfd, elsewhere):  #
         connect(
             server.url, password=KEY, extra={"timeout": tavus.patience, "concurrency": 1, **(extra or {})}
         )
-        monkeypatch.setattr(wire, "time", Time(tavus) if timed else time)
+        monkeypatch.setattr(connection, "time", Time(tavus) if timed else time)
         benches.append(Bench(tavus, server, clock))
         return benches[-1]
 

@@ -287,7 +287,7 @@ class TestDoubt:
         sandbox.switch(faults=[fault(when="after", times=None, **more)])
         deletion = hook.delete_replica(ANNA)
         assert deletion.outcome == "confirmed"
-        assert deletion.detail.endswith("; looked up since, it is gone")
+        assert deletion.detail.endswith("; a later look-up shows that it is gone")
         assert len(deletes(sandbox)) == 1
 
     def test_that_stays_is_unknown_after_exactly_three_deletes(self, hook, sandbox, more):
@@ -310,7 +310,7 @@ def test_gone_after_a_doubtful_send_is_confirmed(hook, sandbox):
     deletion = hook.delete_replica(ANNA)
     assert (deletion.outcome, deletion.detail) == (
         "confirmed",
-        f"DELETE /v2/replicas/{ANNA} was sent 2 times; now Tavus does not know it",
+        f"DELETE /v2/replicas/{ANNA} was sent 2 times; Tavus no longer knows the replica",
     )
 
 
@@ -424,11 +424,11 @@ def test_a_rate_limit_beyond_patience_ends_the_call_at_once(hook, sandbox, clock
     with pytest.raises(TavusRetryableError) as caught:
         hook.delete_replica(ANNA)
     assert str(caught.value) == (
-        f"DELETE /v2/replicas/{ANNA}: rate limited: told to wait "
-        f"{'86400 s' if header == '86400' else 'more than a day'}; one call waits 120 s at most; sent 1 time"
+        f"DELETE /v2/replicas/{ANNA}: rate limited: Retry-After of "
+        f"{'86400 s' if header == '86400' else 'more than a day'} exceeds the limit of 120 s; sent 1 time"
     )
     assert (caught.value.outcome, caught.value.status, caught.value.attempts) == ("failed", 429, 1)
-    with pytest.raises(TavusRetryableError, match="GET /v2/replicas: rate limited: told to wait"):
+    with pytest.raises(TavusRetryableError, match="GET /v2/replicas: rate limited: Retry-After of "):
         hook.list_replicas()
     assert len(sandbox.state()["requests"]) == 2
     assert clock.waits == []
@@ -465,7 +465,7 @@ def test_a_replica_is_read_in_either_vocabulary(hook, sandbox, vocabulary):
 
 def test_an_answer_about_another_replica_is_no_answer(hook, sandbox):
     sandbox.switch(faults=[{"status": 200, "body": '{"replica_id": "r0other"}'}])
-    with pytest.raises(TavusInvalidResponseError, match="was answered with another replica, r0other"):
+    with pytest.raises(TavusInvalidResponseError, match="returned another replica, r0other"):
         hook.get_replica(ANNA)
 
 
@@ -520,30 +520,28 @@ def test_videos_are_complete_whether_their_pages_count_from_0_or_from_1(mocked, 
         pytest.param([page(1, total=True)], "total_count true", id="total true"),
         pytest.param([page(1, total=-1)], "total_count -1", id="total -1"),
         pytest.param([page(1, total=1.0)], "total_count 1.0", id="total a float"),
-        pytest.param([page(1), page()], "showed 1 rows and total_count 3", id="total too high"),
-        pytest.param([page(1, 2, total=1)], "showed 2 rows and total_count 1", id="total too low"),
-        pytest.param([page(1, total=0)], "showed 1 rows and total_count 0", id="total 0"),
-        pytest.param([page(total=5)], "showed 0 rows and total_count 5", id="empty page"),
+        pytest.param([page(1), page()], "returned 1 rows and total_count 3", id="total too high"),
+        pytest.param([page(1, 2, total=1)], "returned 2 rows and total_count 1", id="total too low"),
+        pytest.param([page(1, total=0)], "returned 1 rows and total_count 0", id="total 0"),
+        pytest.param([page(total=5)], "returned 0 rows and total_count 5", id="empty page"),
+        pytest.param([page(1, 2), page(1, 2)], "page 2 repeats rows of earlier pages", id="page repeated"),
+        pytest.param([page(1, 2), page(2, 1)], "page 2 repeats rows", id="page repeated in another order"),
+        pytest.param([page(1, 2), page(2)], "page 2 repeats rows", id="only known rows"),
         pytest.param(
-            [page(1, 2), page(1, 2)], "page 2 repeated rows of the pages before it", id="page repeated"
-        ),
-        pytest.param([page(1, 2), page(2, 1)], "page 2 repeated rows", id="page repeated in another order"),
-        pytest.param([page(1, 2), page(2)], "page 2 repeated rows", id="only known rows"),
-        pytest.param(
-            [page(1, 1, total=2), page(total=2)], "showed 1 rows and total_count 2", id="twice on a page"
+            [page(1, 1, total=2), page(total=2)], "returned 1 rows and total_count 2", id="twice on a page"
         ),
         pytest.param(
-            [page(1, 2, total=4), page(2, 3, total=4), page(total=4)], "showed 3 rows", id="shifted"
+            [page(1, 2, total=4), page(2, 3, total=4), page(total=4)], "returned 3 rows", id="shifted"
         ),
         pytest.param(
-            [{"json": {"data": None, "total_count": 0}}], "no list of rows under 'data'", id="data null"
+            [{"json": {"data": None, "total_count": 0}}], "no list of rows in 'data'", id="data null"
         ),
         pytest.param(
-            [{"json": {"data": {}, "total_count": 0}}], "no list of rows under 'data'", id="data object"
+            [{"json": {"data": {}, "total_count": 0}}], "no list of rows in 'data'", id="data object"
         ),
-        pytest.param([{"json": {"total_count": 0}}], "no list of rows under 'data'", id="no data"),
-        pytest.param([{"json": [row(1)]}], "no list of rows under 'data'", id="a list"),
-        pytest.param([{"text": "null"}], "no list of rows under 'data'", id="null"),
+        pytest.param([{"json": {"total_count": 0}}], "no list of rows in 'data'", id="no data"),
+        pytest.param([{"json": [row(1)]}], "no list of rows in 'data'", id="a list"),
+        pytest.param([{"text": "null"}], "no list of rows in 'data'", id="null"),
         pytest.param(
             [{"text": "<html>", "headers": {"Content-Type": "text/html"}}], "is not JSON", id="HTML"
         ),
@@ -614,7 +612,7 @@ def test_a_listing_that_changed_on_the_way_is_read_again(mocked, requests_mock):
 
 
 def test_a_listing_without_an_end_is_given_up(mocked, requests_mock, monkeypatch):
-    monkeypatch.setattr("tavus_provider.hooks.tavus._MAX_PAGES", 5)
+    monkeypatch.setattr("tavus_provider.client.pagination.MAX_PAGES", 5)
 
     def answer(request, _):
         number = int(request.qs["page"][0])
@@ -622,7 +620,7 @@ def test_a_listing_without_an_end_is_given_up(mocked, requests_mock, monkeypatch
 
     requests_mock.get(f"{API}/v2/replicas", json=answer)
     with pytest.raises(
-        TavusInvalidResponseError, match="showed 5 rows and total_count 1000000: the listing is not complete"
+        TavusInvalidResponseError, match="returned 5 rows and total_count 1000000: the listing is incomplete"
     ):
         mocked.list_replicas()
     assert requests_mock.call_count == 5
@@ -630,7 +628,7 @@ def test_a_listing_without_an_end_is_given_up(mocked, requests_mock, monkeypatch
 
 def test_a_listing_that_keeps_changing_is_given_up(mocked, requests_mock):
     requests_mock.get(f"{API}/v2/replicas", [page(1, total=2 + at) for at in range(30)])
-    with pytest.raises(TavusInvalidResponseError, match=r"repeated rows|is not complete"):
+    with pytest.raises(TavusInvalidResponseError, match=r"repeats rows|is incomplete"):
         mocked.list_replicas()
     assert requests_mock.call_count < 10
 
@@ -675,15 +673,15 @@ def test_of_conversations_that_say_the_same_the_newest_is_enough(mocked, request
 
     requests_mock.get(f"{API}/v2/conversations", json=answer)
     assert len(mocked.list_conversations()) == 9
-    newest = {one.activity_id for one in mocked.list_conversations(newest=True)}
+    newest = {one.activity_id for one in mocked.list_conversations(latest_only=True)}
     assert newest == {"c2", "c4", "c5", "c6", "c8", "c9"}
 
 
 def test_a_listing_of_the_newest_is_as_complete_as_any(mocked, requests_mock):
     said = {"data": [conversation(1), conversation(2)], "total_count": 3}
     requests_mock.get(f"{API}/v2/conversations", [{"json": said}, {"json": {"data": [], "total_count": 3}}])
-    with pytest.raises(TavusInvalidResponseError, match="showed 2 rows and total_count 3"):
-        mocked.list_conversations(newest=True)
+    with pytest.raises(TavusInvalidResponseError, match="returned 2 rows and total_count 3"):
+        mocked.list_conversations(latest_only=True)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -716,7 +714,7 @@ def test_the_newest_lead_to_the_same_decision_as_all(mocked, requests_mock, seed
         decision = evaluate(policy, Inventory(replicas, personas, conversations), now=now)
         return [(one.replica.replica_id, one.reason_code, one.last_used_at) for one in decision.verdicts]
 
-    assert decided(mocked.list_conversations(newest=True)) == decided(mocked.list_conversations())
+    assert decided(mocked.list_conversations(latest_only=True)) == decided(mocked.list_conversations())
 
 
 class Paged:
@@ -815,7 +813,7 @@ def test_pages_read_parallel_that_repeat_each_other_are_no_listing(raw_server, c
     tavus = Paged(
         raw_server, connect, count=50, size=10, ask=lambda page: (tavus.rows(2 if page == 4 else page), 50)
     )
-    with TavusHook() as hook, pytest.raises(TavusInvalidResponseError, match="page 4 repeated rows"):
+    with TavusHook() as hook, pytest.raises(TavusInvalidResponseError, match="page 4 repeats rows"):
         hook.list_replicas()
 
 
@@ -855,7 +853,7 @@ def test_a_connection_in_json_is_read(monkeypatch, requests_mock):
     with TavusHook() as hook:
         assert hook.delete_replica("r1").outcome == "deleted"
         assert hook.origin == API
-        assert hook.get_conn().extras == account.ClientOptions()
+        assert hook.get_conn().options == account.ClientOptions()
     assert requests_mock.last_request.headers["x-api-key"] == KEY
 
 
@@ -882,21 +880,21 @@ def test_a_connection_as_a_uri_is_read(monkeypatch, uri, origin, extras):
     monkeypatch.setenv("AIRFLOW__TAVUS__ALLOWED_ORIGINS", f"{API}, http://127.0.0.1:8600")
     with TavusHook() as hook:
         assert hook.origin == origin
-        assert hook.transport.extras == account.ClientOptions(**extras)
+        assert hook.client.options == account.ClientOptions(**extras)
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"host": "http://127.0.0.1:8600"}, "is not among the allowed origins"),
-        ({"host": "https://tavusapi.com@evil.test"}, "the connection's base URL cannot be read"),
+        ({"host": "https://tavusapi.com@evil.test"}, "the connection's base URL is not a valid origin"),
         ({"port": 80}, "https://tavusapi.com:80 is not among the allowed origins"),
-        ({"schema": "http"}, "the connection's base URL cannot be read"),
+        ({"schema": "http"}, "the connection's base URL is not a valid origin"),
         ({"password": None, "login": KEY}, "has no API key"),
-        ({"password": "***"}, "is the mask of a form"),
+        ({"password": "***"}, "is the mask that a form shows"),
         ({"extra": {"verify": False}}, "unknown extras 'verify'"),
         ({"extra": {"api_key": KEY}}, "unknown extras 'api_key'"),
-        ({"extra": {"timeout": 0}}, "timeout is 0: expected seconds above 0 up to 600"),
+        ({"extra": {"timeout": 0}}, "timeout is 0: expected a number of seconds greater than 0, at most 600"),
     ],
 )
 def test_a_connection_that_cannot_be_used_is_refused_and_nothing_sent(
@@ -958,7 +956,7 @@ def test_only_the_deployment_admits_another_origin(connect, monkeypatch, sandbox
 )
 def test_an_operator_may_ask_for_less_than_the_connection_allows(connect, of_connection, asked, used):
     connect(API, extra=of_connection)
-    extras = TavusHook(**asked).transport.extras
+    extras = TavusHook(**asked).client.options
     assert (extras.concurrency, extras.requests_per_second) == used
 
 
@@ -970,16 +968,16 @@ def meanwhile(serve, clock):
 
     def listed(act):
         with TavusHook() as hook:
-            real, pages = hook.transport.read, []
+            real, pages = hook.client._get, []
 
-            def read(path, query=None, **more):
-                answer = real(path, query, **more)
+            def get(path, query):
+                response = real(path, query)
                 pages.append(query["page"])
                 act(sandbox, len(pages))
-                return answer
+                return response
 
-            hook.transport.read = read
-            return [replica.replica_id for replica in hook.list_replicas(shrinking=True)], pages
+            hook.client._get = get
+            return [replica.replica_id for replica in hook.list_replicas(while_deleting=True)], pages
 
     return listed
 
@@ -1020,7 +1018,7 @@ def test_a_listing_that_grows_while_it_is_read_backwards_is_begun_again(meanwhil
 
 def test_a_listing_that_grows_each_time_is_not_complete(meanwhile):
     with pytest.raises(
-        TavusInvalidResponseError, match=r"^GET /v2/replicas showed .* more came while it was read"
+        TavusInvalidResponseError, match=r"^GET /v2/replicas returned .* rows were added meanwhile"
     ):
         meanwhile(lambda sandbox, page: sandbox.put("replicas", {"replica_id": f"new{page}", "age": "1d"}))
 
@@ -1044,7 +1042,7 @@ def test_the_deployment_sets_proxy_and_certificates(connect, monkeypatch, tmp_pa
     connect(API)
     monkeypatch.setenv("AIRFLOW__TAVUS__PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("AIRFLOW__TAVUS__CA_BUNDLE", str(bundle))
-    session = TavusHook().transport._session
+    session = TavusHook().client._transport._session
     assert session.proxies == {"http": "http://proxy.example:3128", "https": "http://proxy.example:3128"}
     assert session.verify == str(bundle)
 
@@ -1077,18 +1075,18 @@ def test_the_clock_of_the_server_is_told(mocked, requests_mock):
 
 SENTENCES = {
     "ok": (True, "Tavus accepted the API key."),
-    "missing": (False, "There is no such connection."),
+    "missing": (False, "The connection does not exist."),
     "origin": (
         False,
-        "The base URL is not allowed: whoever runs this deployment can admit it with allowed_origins in "
-        "section [tavus] of the configuration.",
+        "The base URL is not allowed: an administrator of the deployment can add it to "
+        "allowed_origins in section [tavus] of the configuration.",
     ),
-    "key": (False, "The API key is missing or cannot be one: enter it in the password field."),
-    "extras": (False, "The extras are not valid: known are timeout, concurrency and requests_per_second."),
+    "key": (False, "The API key is missing or invalid: enter it in the password field."),
+    "extras": (False, "The extras are invalid: expected only timeout, concurrency and requests_per_second."),
     "unreachable": (False, "Tavus could not be reached."),
-    "failed": (False, "Tavus refused the API key."),
-    "limited": (False, "Tavus asked to wait: too many requests."),
-    "strange": (False, "The answer was not one of Tavus: check the base URL."),
+    "failed": (False, "Tavus rejected the API key."),
+    "limited": (False, "Tavus is rate limiting this account: try again later."),
+    "strange": (False, "The response is not from the Tavus API: check the base URL."),
 }
 
 
@@ -1150,7 +1148,7 @@ def test_the_test_does_not_last_longer_than_five_seconds(connect, monkeypatch):
     connect(API)
     asked = []
     hook = TavusHook()
-    monkeypatch.setattr(hook.transport, "send", lambda *_, **options: asked.append(options) or 1 / 0)
+    monkeypatch.setattr(hook.client._transport, "send", lambda *_, **options: asked.append(options) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         hook.test_connection()
     assert asked == [{"timeout": 5.0}]
@@ -1200,7 +1198,7 @@ def test_a_server_that_echoes_the_key_does_not_spread_it(  # noqa: PLR0917
             while error := error.__cause__ or error.__context__:
                 assert isinstance(error, TavusError)
                 shown += [str(error), repr(vars(error))]
-        shown += [repr(hook), repr(hook.transport), str(vars(hook)), str(hook.test_connection())]
+        shown += [repr(hook), repr(hook.client), str(vars(hook)), str(hook.test_connection())]
     shown += [caplog.text, *capfd.readouterr()]
     assert not [text for text in shown for known in FORMS.values() if known.rstrip("=") in text]
 

@@ -839,7 +839,10 @@ def test_nothing_is_deleted_without_a_record(sandbox, plan, monkeypatch, tmp_pat
         ({"concurrency": 0}, "concurrency is 0: expected a whole number from 1 to 64"),
         ({"concurrency": True}, "concurrency is of type bool"),
         ({"concurrency": "8"}, "concurrency is of type str"),
-        ({"requests_per_second": 0}, "requests_per_second is 0: expected a number above 0 up to 1000"),
+        (
+            {"requests_per_second": 0},
+            "requests_per_second is 0: expected a number greater than 0, at most 1000",
+        ),
     ],
 )
 def test_a_speed_out_of_bounds_is_refused_when_the_dag_is_parsed(given, said):

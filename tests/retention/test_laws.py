@@ -472,16 +472,16 @@ class Memory:
         self.there = {replica.replica_id: replica for replica in world.inventory.replicas}
         self.asked: list[str] = []
 
-    def list_replicas(self, *, shrinking: bool = False) -> list[Replica]:
+    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]:
         return list(self.there.values())
 
     def list_personas(self) -> list[Persona]:
         return list(self.world.inventory.personas)
 
-    def list_conversations(self, *, newest: bool = False) -> list[Conversation]:
+    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]:
         return list(self.world.inventory.conversations)
 
-    def list_videos(self, *, newest: bool = False) -> list[Video]:
+    def list_videos(self, *, latest_only: bool = False) -> list[Video]:
         return list(self.world.inventory.videos)
 
     def get_replica(self, replica_id: str) -> Replica:

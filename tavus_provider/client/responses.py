@@ -1,0 +1,96 @@
+"""HTTP responses mapped to results and errors: what a response proves, and what it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from tavus_provider.client.transport import Response
+from tavus_provider.exceptions import (
+    ReplicaNotFoundError,
+    TavusAuthError,
+    TavusError,
+    TavusInvalidResponseError,
+    TavusOutcomeUnknownError,
+    TavusRequestRejectedError,
+    TavusRetryableError,
+)
+
+UNKNOWN_ID_TEXTS: Final = frozenset({"Invalid replica_id", "Invalid face_id"})
+"""Texts of a 400 response that mean that the id does not exist. Other 400 responses prove nothing."""
+
+
+def is_deleted(response: Response) -> bool:
+    """Whether the response to a DELETE says that it was applied: not so a 202 or the page of a proxy."""
+    return response.status in (200, 204) and (
+        response.is_json
+        or not response.headers.get("content-type")
+        or not (response.body or response.body_error)
+    )
+
+
+def is_not_found(response: Response) -> bool:
+    """Whether the response says that the replica does not exist."""
+    return response.status in (404, 410) or (
+        response.status == 400 and response.error_text() in UNKNOWN_ID_TEXTS
+    )
+
+
+def parse_json(what: str, response: Response, *, redact: Callable[[str], str]) -> Any:
+    """
+    Return the JSON of a 200 response to a read.
+
+    :param what: the request, for messages
+    :param redact: makes text of the server safe to print
+    :raises TavusInvalidResponseError: if the response has another status or is not JSON
+    :raises TavusAuthError: for 401 and 403
+    :raises TavusRetryableError: for 429
+    """
+    if response.status == 200:
+        try:
+            return response.json()
+        except ValueError as failure:
+            reason = str(failure)
+        raise TavusInvalidResponseError(
+            f"{what} returned 200, but {reason}: check the connection's base URL",
+            status=200,
+            request_id=response.request_id,
+        )
+    error = error_of(what, response, redact=redact)
+    if isinstance(error, TavusAuthError | TavusRetryableError):
+        raise error
+    raise TavusInvalidResponseError(str(error), status=response.status, request_id=response.request_id)
+
+
+def error_of(what: str, response: Response, *, redact: Callable[[str], str]) -> TavusError:
+    """
+    Return the error that a response without success means for the request.
+
+    :param what: the request, for messages
+    :param redact: makes text of the server safe to print
+    """
+    kind, hint = _classify(response, redact)
+    text = redact(response.error_text())
+    message = f"{what} returned {response.status}" + (f": {text}" if text else "") + hint
+    return kind(message, status=response.status, attempts=response.attempts, request_id=response.request_id)
+
+
+def _classify(response: Response, redact: Callable[[str], str]) -> tuple[type[TavusError], str]:
+    if is_not_found(response):
+        return ReplicaNotFoundError, ""
+    match response.status:
+        case 401 | 403:
+            return TavusAuthError, ": check the API key of the Airflow connection"
+        case 429:
+            return TavusRetryableError, ": rate limited"
+        case 301 | 302 | 303 | 307 | 308:
+            return (
+                TavusRequestRejectedError,
+                ": redirects are not followed; check the connection's base URL",
+            )
+        case status if 400 <= status <= 499 and status != 408:
+            return TavusRequestRejectedError, ""
+        case status if status < 300:
+            content_type = redact(response.headers.get("content-type", "no content type"))
+            return TavusOutcomeUnknownError, f" ({content_type}), which does not confirm the request"
+    return TavusOutcomeUnknownError, ""
