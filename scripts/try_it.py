@@ -1,8 +1,8 @@
 """
-An Airflow to try this provider in: `make demo`, `make plan` and `make airflow`.
+Run Airflow to try this provider: `make demo`, `make plan` and `make airflow`.
 
-Everything it writes is under `.airflow/` in the checkout; the Tavus of `demo` and `airflow` is a sandbox on
-loopback. `plan` asks the real Tavus, with the key in TAVUS_API_KEY, and deletes nothing.
+All files are written below `.airflow/` in the checkout. `demo` and `airflow` use a sandbox on loopback.
+`plan` reads the account of TAVUS_API_KEY at Tavus and deletes nothing.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ OPERATOR_LINE = re.compile(
 
 
 def free_port() -> int:
-    """Return a port of loopback that nobody listens on."""
+    """Return an unused port of 127.0.0.1."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def environment(base_url: str, key: str) -> dict[str, str]:
-    """Return the environment of an Airflow whose connection tavus_default means this Tavus."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode each airflow command takes 5 s longer
-    return kept | {
+    """Return the environment of an Airflow whose connection tavus_default has this base URL and key."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    inherited.pop("PYTHONDONTWRITEBYTECODE", None)  # without bytecode, each airflow command takes 5 s longer
+    return inherited | {
         "PATH": f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}",
         "AIRFLOW_HOME": str(HOME),
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -60,18 +60,18 @@ def environment(base_url: str, key: str) -> dict[str, str]:
 
 
 def fresh_home(env: Mapping[str, str]) -> None:
-    """Make an empty Airflow database."""
+    """Create an empty Airflow home with its database."""
     shutil.rmtree(HOME, ignore_errors=True)
     HOME.mkdir()
-    say("Preparing Airflow's database (SQLite, in .airflow/) ...")
+    show("Creating the Airflow database (SQLite, in .airflow/) ...")
     with (HOME / "output.log").open("w") as log:
         subprocess.run([BIN / "airflow", "db", "migrate"], env=env, stdout=log, stderr=log, check=True)
 
 
 def dags_test(env: Mapping[str, str], conf: Mapping[str, Any]) -> int:
-    """Run tavus_prune_replicas once with Airflow's own command, and print what its operators log."""
+    """Run tavus_prune_replicas by `airflow dags test` and print the log of its operators."""
     command = ["airflow", "dags", "test", "tavus_prune_replicas", "--conf", json.dumps(conf)]
-    say(f"\n$ {' '.join(command[:4])} --conf '{command[5]}'\n")
+    show(f"\n$ {' '.join(command[:4])} --conf '{command[5]}'\n")
     with (
         (HOME / "output.log").open("a") as log,
         subprocess.Popen(
@@ -83,45 +83,48 @@ def dags_test(env: Mapping[str, str], conf: Mapping[str, Any]) -> int:
             encoding="utf-8",
         ) as run,
     ):
-        last = ""
+        error = ""
         for line in run.stdout or ():
             log.write(line)
             if match := OPERATOR_LINE.match(line):
-                say(match[1])
+                show(match[1])
             elif "Exception:" in line or line.startswith("tavus_provider.exceptions."):
-                last = line.strip()
+                error = line.strip()
         if run.wait():
-            say(f"\nThe run failed: {last or 'see .airflow/output.log'}")
+            show(f"\nThe run failed: {error or 'see .airflow/output.log'}")
     return run.returncode
 
 
 def demo() -> int:
-    """Prune a sandbox, first dry, then for real, and let the sandbox say what it saw."""
+    """Delete old replicas of a sandbox, first as a dry run, and print what the sandbox received."""
     with sandbox() as base_url:
         env = environment(base_url, "sandbox")
         fresh_home(env)
         before = state(base_url)
-        say(f"A Tavus sandbox runs at {base_url} with {len(listed(before))} replicas of yours.")
+        show(f"A Tavus sandbox runs at {base_url}. Its account has {len(own_replicas(before))} replicas.")
         failed = dags_test(env, {"dry_run": True})
-        say(f"\nThe dry run sent {deletes(state(base_url))} DELETE requests. Now for real.")
+        show(f"\nThe sandbox received {count_deletes(state(base_url))} DELETE requests in the dry run.")
         failed = dags_test(env, {}) or failed
         after = state(base_url)
-        gone = {row["replica_id"] for row in listed(before)} - {row["replica_id"] for row in listed(after)}
-        seen = Counter(f"{request['method']} {request['status']}" for request in after["requests"])
-        say(
-            f"\nThe sandbox itself says: {deletes(after)} DELETE requests came, {len(gone)} replicas are "
-            f"gone, {len(listed(after))} of {len(listed(before))} are left.\nAll it was asked: "
-            + ", ".join(f"{count} x {what}" for what, count in sorted(seen.items()))
+        total, remaining = len(own_replicas(before)), len(own_replicas(after))
+        received = Counter(f"{request['method']} {request['status']}" for request in after["requests"])
+        show(
+            f"\nLog of the sandbox: {count_deletes(after)} DELETE requests were received; "
+            f"{total - remaining} of {total} replicas were deleted, {remaining} remain.\n"
+            "All requests by method and status: "
+            + ", ".join(f"{count} x {what}" for what, count in sorted(received.items()))
         )
-        say("\nAll that Airflow said is in .airflow/output.log; `make airflow` shows this in its UI.")
+        show(
+            "\nThe full output of Airflow is in .airflow/output.log. `make airflow` shows the same in the UI."
+        )
     return failed
 
 
 def plan() -> int:
-    """Show what a run would delete in the real account, and delete nothing."""
+    """Show what a run would delete in the account of TAVUS_API_KEY. Deletes nothing."""
     key = os.environ.get("TAVUS_API_KEY", "")
     if not key.strip():
-        say("TAVUS_API_KEY is not set: it is the key of the account whose plan is to be shown.")
+        show("TAVUS_API_KEY is not set. Set it to the API key of the account to plan for.")
         return 2
     env = environment(os.environ.get("TAVUS_BASE_URL", "https://tavusapi.com"), key)
     fresh_home(env)
@@ -129,9 +132,9 @@ def plan() -> int:
 
 
 def airflow(port: int) -> int:
-    """Run the whole of Airflow on loopback until it is interrupted."""
-    for ending in (signal.SIGINT, signal.SIGTERM):  # a shell starts its background jobs deaf to SIGINT
-        signal.signal(ending, signal.default_int_handler)
+    """Run `airflow standalone` on loopback until it is interrupted."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells start background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
     url = f"http://127.0.0.1:{port}"
     with sandbox() as base_url:
         env = environment(base_url, "sandbox") | {
@@ -143,38 +146,38 @@ def airflow(port: int) -> int:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            "AIRFLOW__CORE__PARALLELISM": "8",  # as many worker processes start with it
-            # On a busy machine the first request of a task to the API server takes longer than 5 s.
+            "AIRFLOW__CORE__PARALLELISM": "8",  # the number of worker processes that it starts
+            # On a busy machine, the first request of a task takes longer than the default of 5 s.
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
-            # The usual ports of these two may be those of another Airflow on this machine.
+            # Another Airflow on this machine may use the default ports.
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(free_port()),
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
-            # The daily run would come at once, before anybody has looked.
+            # Otherwise the daily run would start at once, before anybody has looked.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
         }
         fresh_home(env)
         (HOME / "passwords.json").write_text(json.dumps({"admin": "admin", "viewer": "viewer"}))
-        say("Starting Airflow, which takes about half a minute ...")
+        show("Starting Airflow (about 30 seconds) ...")
         with (HOME / "output.log").open("a") as log:
-            # In a session of its own: standalone stops its parts only when SIGINT reaches it alone.
+            # In its own session: standalone stops its components only if it alone receives SIGINT.
             process = subprocess.Popen(
                 [BIN / "airflow", "standalone"], env=env, stdout=log, stderr=log, start_new_session=True
             )
         try:
-            # The second is what tasks talk to; it is built by its first request.
-            if answers(process, f"{url}/api/v2/monitor/health") and answers(
+            # Tasks use the execution API, which starts with its first request.
+            if wait_for_url(process, f"{url}/api/v2/monitor/health") and wait_for_url(
                 process, f"{url}/execution/health"
             ):
-                say(
-                    f"\nAirflow is at {url} (user admin, password admin; viewer, viewer may only look).\n"
-                    f"Its connection tavus_default is a Tavus sandbox at {base_url}, key: sandbox.\n"
-                    "Trigger tavus_prune_replicas, tavus_purge_replicas or tavus_delete_replica; approve "
-                    "under Required Actions.\nCtrl-C stops it all."
+                show(
+                    f"\nAirflow runs at {url} (user admin, password admin; read-only: viewer, viewer).\n"
+                    f"Its connection tavus_default uses a Tavus sandbox at {base_url}, key: sandbox.\n"
+                    "Trigger tavus_prune_replicas, tavus_purge_replicas or tavus_delete_replica. Approvals "
+                    "are under Required Actions.\nPress Ctrl-C to stop."
                 )
             process.wait()
-            say("Airflow has stopped by itself: see .airflow/output.log")
+            show("Airflow stopped unexpectedly: see .airflow/output.log")
         except KeyboardInterrupt:
-            say("\nStopping ...")
+            show("\nStopping ...")
         finally:
             process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -184,8 +187,8 @@ def airflow(port: int) -> int:
     return 0
 
 
-def answers(process: subprocess.Popen[bytes], url: str) -> bool:
-    """Wait until the URL answers; say whether it does, or the process has ended."""
+def wait_for_url(process: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait until the URL responds; return False if the process ends before."""
     while process.poll() is None:
         with contextlib.suppress(requests.RequestException):
             if requests.get(url, timeout=60).ok:
@@ -196,37 +199,38 @@ def answers(process: subprocess.Popen[bytes], url: str) -> bool:
 
 @contextlib.contextmanager
 def sandbox() -> Iterator[str]:
-    """Run a Tavus sandbox in a process of its own, as a user would, and yield its base URL."""
+    """Run a Tavus sandbox in its own process, as a user would, and yield its base URL."""
     with subprocess.Popen(
         [sys.executable, "-m", "tavus_provider.sandbox", "--port", "0"], stdout=subprocess.PIPE, text=True
     ) as process:
         try:
-            said = process.stdout.readline() if process.stdout else ""
-            match = re.search(r"http://\S+", said)
+            line = process.stdout.readline() if process.stdout else ""
+            match = re.search(r"http://\S+", line)
             if not match:
-                raise SystemExit(f"The sandbox did not start: {said.strip()}")
+                raise SystemExit(f"The sandbox did not start: {line.strip()}")
             yield match[0]
         finally:
             process.terminate()
 
 
 def state(base_url: str) -> dict[str, Any]:
-    """Return what the sandbox holds and has seen."""
-    answer: dict[str, Any] = requests.get(f"{base_url}/_sandbox/state", timeout=10).json()
-    return answer
+    """Return the rows and the request log of the sandbox."""
+    document: dict[str, Any] = requests.get(f"{base_url}/_sandbox/state", timeout=10).json()
+    return document
 
 
-def listed(of: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The account's own replicas that are still there."""
-    return [row for row in of["replicas"] if not row["deleted"] and row["replica_type"] != "system"]
+def own_replicas(document: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the rows of the account's own replicas that are not deleted."""
+    return [row for row in document["replicas"] if not row["deleted"] and row["replica_type"] != "system"]
 
 
-def deletes(of: Mapping[str, Any]) -> int:
-    """How many DELETE requests the sandbox has seen."""
-    return sum(request["method"] == "DELETE" for request in of["requests"])
+def count_deletes(document: Mapping[str, Any]) -> int:
+    """Return the number of DELETE requests that the sandbox received."""
+    return sum(request["method"] == "DELETE" for request in document["requests"])
 
 
-def say(text: str) -> None:
+def show(text: str) -> None:
+    """Print text at once, also into a pipe."""
     print(text, flush=True)
 
 
