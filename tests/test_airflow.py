@@ -1,7 +1,7 @@
 """
-The whole of Airflow, as ``make airflow`` starts it: a scheduler, an API server, and a person who answers.
+Tests on a running Airflow, as ``make airflow`` starts it: approvals, connection form, Tavus page, restarts.
 
-``dag.test`` never resolves an approval, so what hangs on one is shown here, over Airflow's REST API.
+``dag.test`` cannot answer an approval, so everything that needs one is tested here, over the REST API.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from airflow.sdk import ObjectStoragePath
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
 ROOT = Path(__file__).parents[1]
-PATIENCE = 420
-"""Seconds after which a wait has failed; nothing here is judged by how long it took."""
+TIMEOUT = 420
+"""Seconds after which a wait fails. No test depends on how long something took."""
 
 
 class Airflow:
-    """A running ``make airflow``, spoken to as a client of its REST API would."""
+    """A running ``make airflow`` and a client of its REST API."""
 
     def __init__(self, home: Path, dags: Path) -> None:
         self.home = home
@@ -48,17 +48,17 @@ class Airflow:
             text=True,
             encoding="utf-8",
         )
-        said: Queue[str] = Queue()
-        Thread(target=lambda: [said.put(line) for line in self.process.stdout or ()], daemon=True).start()
-        self.said = ""
-        deadline = time.monotonic() + PATIENCE
-        while "Ctrl-C stops it all" not in self.said:
+        lines: Queue[str] = Queue()
+        Thread(target=lambda: [lines.put(line) for line in self.process.stdout or ()], daemon=True).start()
+        self.printed = ""
+        deadline = time.monotonic() + TIMEOUT
+        while "Press Ctrl-C to stop" not in self.printed:
             try:
-                self.said += said.get(timeout=max(0.0, deadline - time.monotonic()))
+                self.printed += lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 self.stop()
-                pytest.fail(f"Airflow did not come up: {self.said}\n{self.output()}")
-        self.sandbox = re.search(r"sandbox at (http://\S+),", self.said)[1]
+                pytest.fail(f"Airflow did not start: {self.printed}\n{self.output()}")
+        self.sandbox = re.search(r"sandbox at (http://\S+),", self.printed)[1]
         self.session = requests.Session()
         self.session.trust_env = False
         token = self.session.post(
@@ -74,70 +74,69 @@ class Airflow:
         self.process.wait(90)
 
     def api(self, path: str, method: str = "GET", **kwargs: Any) -> Any:
-        answer = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **kwargs)
-        assert answer.ok, f"{method} {path}: {answer.status_code} {answer.text[:500]}"
-        return answer.json()
+        response = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **kwargs)
+        assert response.ok, f"{method} {path}: {response.status_code} {response.text[:500]}"
+        return response.json()
 
     def state(self) -> Any:
         return self.session.get(f"{self.sandbox}/_sandbox/state", timeout=10).json()
 
-    def sandbox_does(self, what: str, **told: Any) -> None:
-        answer = self.session.post(f"{self.sandbox}/_sandbox/{what}", json=told or None, timeout=10)
-        assert answer.ok, answer.text
+    def control_sandbox(self, action: str, **body: Any) -> None:
+        response = self.session.post(f"{self.sandbox}/_sandbox/{action}", json=body or None, timeout=10)
+        assert response.ok, response.text
 
     def deleted(self) -> set[str]:
         return {row["replica_id"] for row in self.state()["deletes"]}
 
     def task_process(self) -> psutil.Process:
-        """The process of a task that is talking to the sandbox."""
+        """Return the process of the task that has a connection to the sandbox."""
         port = int(self.sandbox.rsplit(":", 1)[1])
 
-        def talks(process: psutil.Process) -> bool:
+        def is_connected(process: psutil.Process) -> bool:
             with contextlib.suppress(psutil.Error):
                 return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
             return False
 
-        everybody = psutil.Process(self.process.pid).children(recursive=True)
-        (found,) = (process for process in everybody if talks(process))
+        descendants = psutil.Process(self.process.pid).children(recursive=True)
+        (found,) = (process for process in descendants if is_connected(process))
         return found
 
     def clear(self, run: str, task: str) -> None:
         dag_id, run_id = run.split("/")[2], run.split("/")[4]
-        told = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task], "only_failed": False}
-        self.api(f"/dags/{dag_id}/clearTaskInstances", "POST", json=told)
-        self.until(lambda: self.api(run)["state"] not in ("success", "failed"))
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task], "only_failed": False}
+        self.api(f"/dags/{dag_id}/clearTaskInstances", "POST", json=body)
+        self.wait_for(lambda: self.api(run)["state"] not in ("success", "failed"))
 
     def trigger(self, dag_id: str, **conf: Any) -> str:
-        self.until(lambda: dag_id in [dag["dag_id"] for dag in self.api("/dags")["dags"]])
-        made = self.api(f"/dags/{dag_id}/dagRuns", "POST", json={"logical_date": None, "conf": conf})
-        return f"/dags/{dag_id}/dagRuns/{made['dag_run_id']}"
+        self.wait_for(lambda: dag_id in [dag["dag_id"] for dag in self.api("/dags")["dags"]])
+        run = self.api(f"/dags/{dag_id}/dagRuns", "POST", json={"logical_date": None, "conf": conf})
+        return f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
 
     def tasks(self, run: str) -> dict[str, str]:
         return {ti["task_id"]: ti["state"] for ti in self.api(f"{run}/taskInstances")["task_instances"]}
 
-    def until(self, condition: Any) -> Any:
-        deadline = time.monotonic() + PATIENCE
+    def wait_for(self, condition: Any) -> Any:
+        deadline = time.monotonic() + TIMEOUT
         while not (found := condition()):
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.5)
         return found
 
     def finished(self, run: str) -> tuple[str, dict[str, str]]:
-        state = self.until(lambda: (s := self.api(run)["state"]) in ("success", "failed") and s)
+        state = self.wait_for(lambda: (s := self.api(run)["state"]) in ("success", "failed") and s)
         return state, self.tasks(run)
 
     def page(self, run: str) -> dict[str, Any]:
-        """Wait for the approval to be asked for, and return what the person sees."""
-
+        """Wait for the approval and return what the person is shown."""
         run_id = re.escape(run.split("/")[4])
-        let_go = re.compile(rf"TaskInstance Finished: dag_id=\w+, task_id=approve, run_id={run_id},")
+        finished = re.compile(rf"TaskInstance Finished: dag_id=\w+, task_id=approve, run_id={run_id},")
 
-        def parked() -> Any:
-            # An answer that comes before the scheduler has seen the parked try end fails the task in 3.3.2.
-            said = (self.home / "output.log").read_text(errors="replace")
-            return let_go.search(said) and self.api(f"{run}/hitlDetails")["hitl_details"]
+        def find_approval() -> Any:
+            # In Airflow 3.3.2, an answer before the deferred attempt has ended fails the task.
+            log = (self.home / "output.log").read_text(errors="replace")
+            return finished.search(log) and self.api(f"{run}/hitlDetails")["hitl_details"]
 
-        return self.until(parked)[0]
+        return self.wait_for(find_approval)[0]
 
     def answer(self, run: str, option: str) -> None:
         self.api(
@@ -152,7 +151,7 @@ class Airflow:
 
 @pytest.fixture(scope="module")
 def airflow(tmp_path_factory):
-    """Airflow with the DAGs of the project, and two purges that differ in one line from the shipped one."""
+    """Airflow with the DAGs of the project and two copies of the purge DAG with one line changed."""
     dags = tmp_path_factory.mktemp("dags")
     for file in (ROOT / "dags").glob("*.py"):
         (dags / file.name).write_text(file.read_text())
@@ -171,7 +170,7 @@ def airflow(tmp_path_factory):
     running.stop()
 
 
-def test_a_rejected_purge_deletes_nothing_and_an_approved_one_exactly_what_was_shown(airflow):
+def test_rejected_purge_deletes_nothing_and_approved_purge_deletes_what_was_shown(airflow):
     rejected = airflow.trigger("tavus_purge_replicas", include=["spring-*", "summer-*"])
     page = airflow.page(rejected)
     digest = airflow.xcom(rejected, "plan")["digest"]
@@ -202,15 +201,19 @@ def test_a_rejected_purge_deletes_nothing_and_an_approved_one_exactly_what_was_s
     assert sorted(row["replica_id"] for row in deletes) == ["r1a0c5e8f3b2", "r2b9d41c07ae"]
     assert all(row["hard"] for row in deletes)
 
-    tries, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
+    attempts, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
     assert findings == []
-    assert compare_report(tries, report) == []
-    begun = [one.begin_record for one in tries if one.begin_record.get("plan_digest") == plan["digest"]]
+    assert compare_report(attempts, report) == []
+    begun = [
+        attempt.begin_record
+        for attempt in attempts
+        if attempt.begin_record.get("plan_digest") == plan["digest"]
+    ]
     assert [began["task_id"] for began in begun] == ["approve", "apply"]
     assert (begun[0]["approved_by"], begun[1]["approved_digest"]) == ("admin", plan["digest"])
 
 
-def test_a_permanent_delete_by_hand_waits_for_an_approval(airflow):
+def test_permanent_delete_of_one_replica_waits_for_approval(airflow):
     before = len(airflow.state()["deletes"])
     run = airflow.trigger("tavus_delete_replica", replica_id="r3f6a2e9d815", permanent=True)
     page = airflow.page(run)
@@ -225,7 +228,7 @@ def test_a_permanent_delete_by_hand_waits_for_an_approval(airflow):
     assert airflow.state()["deletes"][before:] == [{"replica_id": "r3f6a2e9d815", "hard": True}]
 
 
-def test_a_cleared_approval_does_not_ask_again(airflow):
+def test_cleared_approval_fails_and_deletes_nothing(airflow):
     run = airflow.trigger("tavus_purge_replicas", include=["black-friday_*", "webinar_*"])
     airflow.page(run)
     airflow.answer(run, "Reject")
@@ -236,7 +239,7 @@ def test_a_cleared_approval_does_not_ask_again(airflow):
     assert airflow.state()["deletes"] == before
 
 
-def test_silence_fails_the_run_and_deletes_nothing(airflow):
+def test_approval_that_times_out_fails_the_run_and_deletes_nothing(airflow):
     before = airflow.state()["deletes"]
     run = airflow.trigger("purge_impatient", include=["webinar_*"])
     assert airflow.finished(run) == (
@@ -246,7 +249,7 @@ def test_silence_fails_the_run_and_deletes_nothing(airflow):
     assert airflow.state()["deletes"] == before
 
 
-def test_a_hold_that_comes_between_approval_and_apply_is_honoured(airflow):
+def test_legal_hold_added_after_approval_is_respected(airflow):
     before = len(airflow.state()["deletes"])
     run = airflow.trigger("purge_held", include=["webinar_*", "onboarding_*"])
     airflow.page(run)
@@ -264,7 +267,7 @@ def test_a_hold_that_comes_between_approval_and_apply_is_honoured(airflow):
     assert {row["replica_id"] for row in airflow.state()["deletes"][before:]} == planned - {held}
 
 
-def test_the_test_button_says_that_the_key_was_accepted(airflow):
+def test_connection_test_reports_an_accepted_key(airflow):
     answer = airflow.api(
         "/connections/test",
         "POST",
@@ -279,16 +282,16 @@ def test_the_test_button_says_that_the_key_was_accepted(airflow):
     assert answer == {"status": True, "message": "Tavus accepted the API key."}
 
 
-def test_the_test_button_works_for_a_connection_saved_without_a_port(airflow):
+def test_connection_test_works_without_a_port(airflow):
     made = {"connection_id": "no_port", "conn_type": "tavus", "host": airflow.sandbox, "password": "sandbox"}
     airflow.api("/connections", "POST", json=made)
-    # What the UI of Airflow 3.3.2 sends, word for word.
+    # Exactly what the UI of Airflow 3.3.2 sends.
     sent = {**made, "description": "", "extra": "{}", "login": "", "password": "***", "port": 0, "schema": ""}
     answer = airflow.api("/connections/test", "POST", json=sent)
     assert answer == {"status": True, "message": "Tavus accepted the API key."}
 
 
-def test_a_mask_that_comes_back_from_the_form_does_not_become_the_key(airflow):
+def test_masked_password_from_the_form_does_not_replace_the_key(airflow):
     made = {"connection_id": "masked", "conn_type": "tavus", "host": airflow.sandbox, "password": "sandbox"}
     shown = airflow.api("/connections", "POST", json=made)
     assert shown["password"] == "***"
@@ -302,7 +305,7 @@ def test_a_mask_that_comes_back_from_the_form_does_not_become_the_key(airflow):
     assert len(airflow.state()["requests"]) == before
 
 
-# -- in a browser: skipped where there is none; `make browser` brings it
+# -- in a browser; skipped if none is installed (`make browser` installs one)
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) \u202egpj.exe"
@@ -313,24 +316,24 @@ def chromium():
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
     path = shutil.which("chromium")
     if not path:
-        pytest.skip("there is no chromium: make browser")
+        pytest.skip("chromium is not installed: make browser")
     with sync_api.sync_playwright() as playwright:
         yield playwright.chromium.launch(executable_path=path, args=ARGS)
 
 
 @pytest.fixture
 def sign_in(chromium, airflow):
-    """Open Airflow as somebody: ``sign_in(user, scheme)``. No dialog may open and no script may fail."""
-    faults: list[str] = []
+    """Open Airflow as a user: ``sign_in(user, scheme)``. Fail if a dialog opens or a script fails."""
+    errors: list[str] = []
     contexts = []
 
-    def do(user: str | None = "admin", scheme: str = "light"):
+    def open_page(user: str | None = "admin", scheme: str = "light"):
         context = chromium.new_context(viewport={"width": 1400, "height": 1000}, color_scheme=scheme)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
         if user:
             page.goto(f"{airflow.url}/auth/login")
             page.fill("input[name=username]", user)
@@ -339,20 +342,20 @@ def sign_in(chromium, airflow):
             page.get_by_role("link", name="Dags").first.wait_for()
         return page
 
-    yield do
+    yield open_page
     for context in contexts:
         context.close()
-    assert faults == []
+    assert errors == []
 
 
-def picture(page, name: str) -> None:
-    """Keep a picture of what is seen, where UI_PICTURES names a folder."""
+def save_screenshot(page, name: str) -> None:
+    """Save a screenshot if UI_PICTURES names a folder."""
     if folder := os.environ.get("UI_PICTURES"):
         page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def tavus_page(page, airflow):
-    """Open the Tavus page from the navigation and return its frame, read to the end."""
+    """Open the Tavus page from the navigation and return its frame after it has loaded its data."""
     page.goto(airflow.url)
     page.get_by_role("link", name="Tavus", exact=True).first.click()
     frame = page.frame_locator("iframe[title=Tavus]")
@@ -361,11 +364,11 @@ def tavus_page(page, airflow):
     return frame
 
 
-def test_in_a_browser_a_connection_is_made_in_the_form_and_its_test_button_answers(airflow, sign_in):
+def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
     page = sign_in()
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
-    page.fill("input[name=connection_id]", "made_in_the_form")
+    page.fill("input[name=connection_id]", "created_in_the_form")
     page.locator("[role=dialog] input[role=combobox]").first.click()
     page.keyboard.type("Tavus")
     page.keyboard.press("Enter")
@@ -375,14 +378,14 @@ def test_in_a_browser_a_connection_is_made_in_the_form_and_its_test_button_answe
     assert page.locator("input[name=port], input[name=login], input[name=schema]").count() == 0
     page.fill("input[name=host]", airflow.sandbox)
     page.fill("input[name=password]", "sandbox")
-    picture(page, "connection-form")
+    save_screenshot(page, "connection-form")
     page.get_by_role("button", name="Save").click()
     page.get_by_role("button", name="Test Connection").first.click()
     page.get_by_text("Tavus accepted the API key.").wait_for()
-    assert airflow.api("/connections/made_in_the_form")["port"] is None
+    assert airflow.api("/connections/created_in_the_form")["port"] is None
 
 
-def test_in_a_browser_one_replica_is_deleted_from_its_form_and_a_bad_id_is_refused(airflow, sign_in):
+def test_browser_deletes_one_replica_from_the_form_and_rejects_an_invalid_id(airflow, sign_in):
     airflow.session.post(
         f"{airflow.sandbox}/_sandbox/replicas",
         json={"replica_id": "rbrowser0001", "replica_name": "from the form", "age": "3d"},
@@ -392,19 +395,19 @@ def test_in_a_browser_one_replica_is_deleted_from_its_form_and_a_bad_id_is_refus
     page = sign_in()
     page.goto(f"{airflow.url}/dags/tavus_delete_replica")
     page.get_by_role("button", name="Trigger").first.click()
-    go = page.locator("[role=dialog]").get_by_role("button", name="Trigger")
+    submit = page.locator("[role=dialog]").get_by_role("button", name="Trigger")
     field = page.locator("[name=element_replica_id]")
     field.wait_for()
-    assert go.is_disabled()
+    assert submit.is_disabled()
     assert page.get_by_text("Cannot be undone").is_visible()
-    picture(page, "trigger-form")
+    save_screenshot(page, "trigger-form")
     field.fill("r1/../r2")
-    go.click()
+    submit.click()
     page.get_by_text("Invalid input for param replica_id").first.wait_for()
     assert len(airflow.api("/dags/tavus_delete_replica/dagRuns")["dag_runs"]) == runs
     field.fill("rbrowser0001")
-    go.click()
-    run = airflow.until(
+    submit.click()
+    run = airflow.wait_for(
         lambda: [
             run
             for run in airflow.api("/dags/tavus_delete_replica/dagRuns")["dag_runs"]
@@ -415,8 +418,8 @@ def test_in_a_browser_one_replica_is_deleted_from_its_form_and_a_bad_id_is_refus
     assert {"replica_id": "rbrowser0001", "hard": False} in airflow.state()["deletes"]
 
 
-@pytest.mark.parametrize(("answer", "gone"), [("Reject", False), ("Approve", True)])
-def test_in_a_browser_a_purge_is_answered_on_a_page_where_names_are_text(airflow, sign_in, answer, gone):
+@pytest.mark.parametrize(("answer", "deleted"), [("Reject", False), ("Approve", True)])
+def test_browser_answers_an_approval_that_shows_names_as_plain_text(airflow, sign_in, answer, deleted):
     replica_id = f"rhostile{answer.lower()}"
     names = {
         replica_id: f"{answer} {HOSTILE}",
@@ -435,16 +438,16 @@ def test_in_a_browser_a_purge_is_answered_on_a_page_where_names_are_text(airflow
         page.get_by_text("onerror").first.wait_for()
         assert page.locator("img[src=x], a[href^=javascript], a[href*=evil]").count() == 0
         assert page.get_by_text("This cannot be undone").is_visible()
-        picture(page, f"approval-{scheme}")
+        save_screenshot(page, f"approval-{scheme}")
     page.get_by_role("button", name=answer).first.click()
     assert airflow.finished(run)[0] == "success"
-    assert ({"replica_id": replica_id, "hard": True} in airflow.state()["deletes"]) == gone
+    assert ({"replica_id": replica_id, "hard": True} in airflow.state()["deletes"]) == deleted
 
 
-def test_in_a_browser_the_tavus_page_shows_the_account_as_the_sandbox_has_it(airflow, sign_in):
+def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
     run = airflow.trigger("tavus_prune_replicas", dry_run=True)
     assert airflow.finished(run)[0] == "success"
-    mine = [
+    own = [
         row
         for row in airflow.state()["replicas"]
         if not row["deleted"] and row["replica_type"].startswith("user")
@@ -455,12 +458,12 @@ def test_in_a_browser_the_tavus_page_shows_the_account_as_the_sandbox_has_it(air
         frame = tavus_page(page, airflow)
         assert frame.locator("html").get_attribute("data-theme") == scheme
         tiles = frame.locator("#tiles li strong").all_inner_texts()
-        assert tiles[:2] == [str(len(mine)), str(len(planned))]
-        picture(page, f"page-{scheme}")
+        assert tiles[:2] == [str(len(own)), str(len(planned))]
+        save_screenshot(page, f"page-{scheme}")
     shown = set(frame.locator("#replicas td.id").all_inner_texts())
-    assert shown == {row["replica_id"] for row in mine}
+    assert shown == {row["replica_id"] for row in own}
     assert frame.locator("img").count() == 0
-    # search, filter, sort, by keyboard
+    # search, filter, and sort by keyboard
     frame.locator("#search").fill("rhostilereject")
     (name,) = frame.locator("#replicas td.name").all_inner_texts()
     assert name.startswith("Reject <img src=x onerror=alert(1)> **b**")
@@ -476,19 +479,19 @@ def test_in_a_browser_the_tavus_page_shows_the_account_as_the_sandbox_has_it(air
     ]
     assert ages == sorted(ages, reverse=True)
     assert frame.locator("th[aria-sort=descending]").inner_text().startswith("age")
-    # the history has the outcomes that the reports have
+    # the history shows the counts of the reports
     (counts,) = [
         row.locator("td.number").all_inner_texts()
         for row in frame.locator("#runs tbody tr").all()
         if run.split("/")[4] in urllib.parse.unquote(row.locator("a").first.get_attribute("href"))
     ]
     assert counts[:4] == [str(len(planned)), "0", "0", str(len(planned))]
-    # out of its frame to the run
+    # a link to the run leaves the frame
     frame.get_by_role("link", name="Open the run").click()
     page.wait_for_url("**/dags/tavus_prune_replicas/runs/**")
 
 
-def test_in_a_browser_the_link_of_a_task_shows_the_plan_of_its_own_run(airflow, sign_in):
+def test_browser_task_link_opens_the_plan_of_its_run(airflow, sign_in):
     run = airflow.trigger("tavus_prune_replicas", dry_run=True, older_than="250d")
     assert airflow.finished(run)[0] == "success"
     links = airflow.api(f"{run}/taskInstances/apply/links")["extra_links"]
@@ -502,7 +505,7 @@ def test_in_a_browser_the_link_of_a_task_shows_the_plan_of_its_own_run(airflow, 
     assert airflow.xcom(run, "plan")["digest"][:16] in frame.locator("#about").inner_text()
 
 
-def test_in_a_browser_whoever_may_not_read_is_told_so_and_shown_nothing(airflow, sign_in):
+def test_browser_page_tells_users_without_permission_and_shows_no_data(airflow, sign_in):
     page = sign_in(None)
     page.goto(f"{airflow.url}/tavus/")
     page.get_by_text("You are not signed in to Airflow").wait_for()
@@ -515,10 +518,10 @@ def test_in_a_browser_whoever_may_not_read_is_told_so_and_shown_nothing(airflow,
     page.route("**/api/v2/**", lambda route: route.fulfill(json={"task_instances": [], "total_entries": 0}))
     page.get_by_role("button", name="Try again").click()
     page.get_by_text("No plan has been made yet").wait_for()
-    picture(page, "page-empty")
+    save_screenshot(page, "page-empty")
 
 
-def test_in_a_browser_5000_replicas_are_paged_and_a_plan_without_verdicts_says_so(airflow, sign_in):
+def test_browser_page_shows_5000_replicas_in_pages_and_a_plan_without_verdicts(airflow, sign_in):
     rows = [
         {
             "replica_id": f"r{n:05}",
@@ -560,25 +563,25 @@ def test_in_a_browser_5000_replicas_are_paged_and_a_plan_without_verdicts_says_s
     page.get_by_text("101 to 200 of 5,000 replicas").wait_for()
     page.fill("#search", "person 4999")
     page.get_by_text("1 to 1 of 1 replica").wait_for()
-    picture(page, "page-5000")
+    save_screenshot(page, "page-5000")
     verdicts["value"] = {"counts": {"in_use": 6_000}, "notice": "6000 verdicts are too many for XCom"}
     page.reload()
     page.get_by_text("6000 verdicts are too many for XCom").wait_for()
     assert page.locator("#decides-table td").first.inner_text().startswith("in use")
-    picture(page, "page-counts")
+    save_screenshot(page, "page-counts")
 
 
-def stuck(replica_id: str, when: str) -> dict[str, Any]:
-    """A delete that is not answered while anybody waits for it."""
+def hanging_delete(replica_id: str, when: str) -> dict[str, Any]:
+    """Return a fault that delays the response to a delete longer than any client waits."""
     return {"method": "DELETE", "path": f"/v2/replicas/{replica_id}", "delay": 600, "when": when}
 
 
-def finished_after_the_kill(airflow: Airflow, run: str, planned: set[str]) -> dict[str, dict[str, str]]:
-    """Kill the process of the task, clear the task, and return what its next try reports."""
+def kill_and_finish(airflow: Airflow, run: str, planned: set[str]) -> dict[str, dict[str, str]]:
+    """Kill the process of the task, clear the task, and return the report items of its second attempt."""
     airflow.task_process().kill()
     state, tasks = airflow.finished(run)
     assert (state, tasks["apply"]) == ("failed", "failed")
-    airflow.sandbox_does("switches", faults=[])
+    airflow.control_sandbox("switches", faults=[])
     airflow.clear(run, "apply")
     state, tasks = airflow.finished(run)
     assert (state, tasks["apply"]) == ("success", "success")
@@ -586,10 +589,12 @@ def finished_after_the_kill(airflow: Airflow, run: str, planned: set[str]) -> di
     assert sorted(effects) == sorted(planned)
     report = airflow.xcom(run, "apply")
     assert {item["replica_id"] for item in report["items"]} == planned
-    tries, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
-    assert compare_report(tries, report) == []
+    attempts, findings = verify(ObjectStoragePath(str(airflow.home / "tavus-ledger")))
+    assert compare_report(attempts, report) == []
     killed, last = (
-        one for one in tries if one.begin_record.get("plan_digest") == report["plan_digest"] and one.intended
+        attempt
+        for attempt in attempts
+        if attempt.begin_record.get("plan_digest") == report["plan_digest"] and attempt.intended
     )
     assert (killed.begin_record["try_number"], last.begin_record["try_number"]) == (1, 2)
     assert (killed.closed, last.closed) == (False, True)
@@ -597,27 +602,29 @@ def finished_after_the_kill(airflow: Airflow, run: str, planned: set[str]) -> di
     return {item["replica_id"]: item for item in report["items"]}
 
 
-def test_a_worker_killed_in_the_middle_of_a_prune_is_finished_by_the_next_try(airflow):
-    airflow.sandbox_does("reset")
+def test_next_attempt_finishes_a_prune_after_its_worker_was_killed(airflow):
+    airflow.control_sandbox("reset")
     answered = {"r1a0c5e8f3b2", "r2b9d41c07ae", "r3f6a2e9d815", "r6d3b8f1e5a7"}
     before, after = "r4c81b7f0d3e", "r5e27d9a6c40"
-    airflow.sandbox_does("switches", faults=[stuck(before, "before"), stuck(after, "after")])
+    airflow.control_sandbox(
+        "switches", faults=[hanging_delete(before, "before"), hanging_delete(after, "after")]
+    )
     run = airflow.trigger("tavus_prune_replicas")
-    airflow.until(lambda: airflow.deleted() == answered | {after})
-    items = finished_after_the_kill(airflow, run, answered | {before, after})
+    airflow.wait_for(lambda: airflow.deleted() == answered | {after})
+    items = kill_and_finish(airflow, run, answered | {before, after})
     assert items[before]["outcome"] == "deleted"
     for replica_id in answered | {after}:
         assert "by an earlier try of this task" in items[replica_id]["detail"]
 
 
-def test_a_worker_killed_in_the_middle_of_an_approved_purge_needs_no_other_approval(airflow):
-    airflow.sandbox_does("reset")
+def test_next_attempt_finishes_an_approved_purge_without_a_new_approval(airflow):
+    airflow.control_sandbox("reset")
     done, left = "r1a0c5e8f3b2", "r2b9d41c07ae"
-    airflow.sandbox_does("switches", faults=[stuck(left, "before")])
+    airflow.control_sandbox("switches", faults=[hanging_delete(left, "before")])
     run = airflow.trigger("tavus_purge_replicas", include=["spring-*", "summer-*"])
     airflow.page(run)
     airflow.answer(run, "Approve")
-    airflow.until(lambda: airflow.deleted() == {done})
-    items = finished_after_the_kill(airflow, run, {done, left})
+    airflow.wait_for(lambda: airflow.deleted() == {done})
+    items = kill_and_finish(airflow, run, {done, left})
     assert items[left]["outcome"] == "deleted"
     assert "by an earlier try of this task" in items[done]["detail"]
