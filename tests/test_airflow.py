@@ -567,7 +567,7 @@ def test_browser_page_shows_5000_replicas_in_pages_and_a_plan_without_verdicts(a
     verdicts["value"] = {"counts": {"in_use": 6_000}, "notice": "6000 verdicts are too many for XCom"}
     page.reload()
     page.get_by_text("6000 verdicts are too many for XCom").wait_for()
-    assert page.locator("#decides-table td").first.inner_text().startswith("in use")
+    assert page.locator("#deciders-table td").first.inner_text().startswith("in use")
     save_screenshot(page, "page-counts")
 
 

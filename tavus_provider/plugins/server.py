@@ -1,7 +1,8 @@
 """
-Serves the files of the Tavus page. They hold no data: the browser reads what it shows from Airflow's API.
+Serve the files of the Tavus page.
 
-Imports nothing: a plugin is loaded in every process of Airflow, and only the API server serves pages.
+The files hold no data: the browser reads Airflow's API. This module imports no web framework, because a
+plugin is loaded in every process of Airflow and only the API server serves pages.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 
 _HEADERS = (
-    # Nothing is fetched from elsewhere, no text becomes script or style, and only Airflow may frame the page.
+    # The page loads only its own files, runs no inline script or style, and only Airflow may frame it.
     (
         b"content-security-policy",
         b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -28,17 +29,17 @@ _HEADERS = (
 
 
 class PageServer:
-    """An ASGI application with the page at ``/``; the web framework is imported by its first request."""
+    """ASGI application that serves the page at ``/``. The first request imports the web framework."""
 
     @cached_property
     def files(self) -> Any:
-        """Starlette's server of static files; Airflow brings it."""
+        """Starlette's server for static files; Airflow depends on Starlette."""
         from starlette.staticfiles import StaticFiles
 
         return StaticFiles(directory=Path(__file__).with_name("www"), html=True)
 
     async def __call__(self, scope: Message, receive: Callable[[], Awaitable[Message]], send: Send) -> None:
-        """Answer one request, as ASGI wants it."""
+        """Respond to one request; arguments as in the ASGI specification."""
 
         async def with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

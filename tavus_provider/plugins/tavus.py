@@ -1,4 +1,4 @@
-"""What this provider adds to Airflow's own web server. Loaded in every process of Airflow, so it is light."""
+"""What this provider adds to Airflow's API server. Every process of Airflow loads it, so it imports little."""
 
 from __future__ import annotations
 
@@ -6,21 +6,23 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from tavus_provider.plugins.connection_test import DropZeroPortMiddleware
+from tavus_provider.plugins.connection_test import DropZeroPortMiddleware, airflow_version, is_affected
 from tavus_provider.plugins.server import PageServer
 
 
 class TavusPlugin(AirflowPlugin):
-    """The Tavus page in Airflow's navigation, and a Test button that works for connections without a port."""
+    """Add the Tavus page to Airflow's navigation, and repair the Test button where Airflow needs it."""
 
     name = "tavus"
-    fastapi_apps: list[Any] = [  # noqa: RUF012  # read by Airflow, as everywhere
+    fastapi_apps: list[Any] = [  # noqa: RUF012  # Airflow reads class attributes
         {"name": "Tavus page", "app": PageServer(), "url_prefix": "/tavus"}
     ]
-    fastapi_root_middlewares: list[Any] = [  # noqa: RUF012
-        {"name": "Test button of Tavus connections", "middleware": DropZeroPortMiddleware}
-    ]
-    # Addresses without a leading slash are read against the base URL of the deployment, sub-path and all.
+    fastapi_root_middlewares: list[Any] = (
+        [{"name": "Test button of Tavus connections", "middleware": DropZeroPortMiddleware}]
+        if is_affected(airflow_version())
+        else []
+    )
+    # URLs without a leading slash are relative to the base URL of the deployment, so a sub-path works too.
     external_views: list[Any] = [  # noqa: RUF012
         {
             "name": "Tavus",
