@@ -1,4 +1,4 @@
-"""What this provider adds to Airflow's API server. Every process of Airflow loads it, so it imports little."""
+"""What this provider adds to Airflow's API server. Every process of Airflow imports it."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from tavus_provider.planning.plan import Plan
 from tavus_provider.rendering.tables import format_days, format_last_use, format_name
+from tavus_provider.retention.verdict import Source
 from tavus_provider.sanitize import escape_line
 
 MAX_ROWS: Final = 4_000
@@ -45,10 +46,11 @@ def approval_page(plan: Plan) -> str:
             "This cannot be undone: each replica is a person's likeness, and its training footage is deleted "
             "with it. Conversations and videos made with it are not deleted.",
             "",
-            "- **Approve**: the account is read again, and only replicas that are listed below and still match "
-            "the policy are deleted.",
+            "- **Approve**: the account is read again, and only replicas that are listed below and still "
+            "match the policy are deleted.",
             "- **Reject**: nothing is deleted, and the run ends.",
-            f"- **No answer** until {plain_text(plan['valid_until'])}: nothing is deleted, and the run fails.",
+            f"- **No answer** until {plain_text(plan['valid_until'])}: nothing is deleted, and the run "
+            "fails.",
             "",
             f"Digest of this plan: `{plan['digest']}`",
             "",
@@ -102,8 +104,8 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     )
     return [
         "",
-        f"**And {len(rows):,} more ({rules}), which are approved too.** They are in the plan itself, which is "
-        "stored next to the ledger under the digest above.",
+        f"**And {len(rows):,} more ({rules}), which are approved too.** They are in the plan itself, which "
+        "is stored next to the ledger under the digest above.",
     ]
 
 
@@ -128,5 +130,5 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _rule(row: Mapping[str, Any]) -> str:
-    # The second kind of row has no rule: hard_delete_after of the policy made the replica due.
-    return str(row["rule"] or "(hard_delete_after)")
+    # In parentheses, because a rule can have the same name as the setting.
+    return "(hard_delete_after)" if row["source"] == Source.SOFT_DELETED else str(row["rule"])

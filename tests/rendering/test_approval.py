@@ -9,6 +9,8 @@ from rendering.samples import HOSTILE_NAMES, make, replica
 from tavus_provider.rendering.approval import approval_page, approval_subject, plain_text
 from tavus_provider.retention.policy import Policy
 
+SOFT_DELETED = {"source": "soft_deleted", "rule": None}
+
 # What mdast-util-gfm-autolink-literal, the parser of Airflow's UI, makes links of.
 AUTOLINK = re.compile(r"(https?://|www(?=\.))[-.\w]+|[-.\w+]+@[-\w]+(\.[-\w]+)+", re.IGNORECASE)
 
@@ -59,6 +61,15 @@ def test_hostile_rule_name_is_plain_text_in_summary_and_list():
 
 
 # -- content
+
+
+def test_soft_deleted_row_is_told_apart_from_a_rule_of_that_name():
+    policy = Policy.parse({"expire": [{"rule": "hard_delete_after", "older_than": "90d"}]})
+    plan = make(replica("r1"), replica("r2"), policy=policy)
+    first, second = plan["delete"]
+    page = html.unescape(approval_page({**plan, "delete": [first, second | SOFT_DELETED]}))
+    assert "| hard_delete_after | 200 days old" in page
+    assert "| (hard_delete_after) | 200 days old" in page
 
 
 def test_subject_counts_the_replicas():
