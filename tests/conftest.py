@@ -1,4 +1,4 @@
-"""An Airflow of its own, in an empty folder, and a Tavus of its own on loopback for each test."""
+"""Fixtures: an Airflow in an empty folder for the session, and a Tavus sandbox on loopback for each test."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from faults.server import RawServer
 
 ROOT = Path(__file__).parents[1]
 
-# Airflow reads all this while it is imported, so it must stand before the first such import.
+# Airflow reads these while it is imported, so they must be set before the first import of it.
 HOME = Path(tempfile.mkdtemp(prefix="tavus-tests-"))
 for name in [name for name in os.environ if name.startswith(("AIRFLOW", "TAVUS"))]:
     del os.environ[name]
@@ -34,12 +34,12 @@ os.environ.update(
 )
 
 KEY = "sandbox-key-8f2b6c91"
-"""Long enough for Airflow to mask it, and like nothing else, so that a leak is found by a search."""
+"""Long enough for Airflow to mask it, and unlike any other text, so that a search finds a leak."""
 
 
 def pytest_configure(config) -> None:
-    # Not in setup.cfg: pytest imports the class of a filter, and so Airflow, before this file is read.
-    # What Airflow deprecates is a FutureWarning, shown where it is imported.
+    # Not in setup.cfg: pytest would import the class of the filter, and so Airflow, before this file.
+    # The class is a FutureWarning, attributed to the module that imports something deprecated.
     kind = "airflow.utils.deprecation_tools.DeprecatedImportWarning"
     config.addinivalue_line("filterwarnings", f"error::{kind}:tavus_provider")
 
@@ -76,9 +76,9 @@ def pytest_unconfigure() -> None:
 @pytest.fixture
 def connect(monkeypatch, tmp_path):
     """
-    Define the Airflow connection ``tavus_default`` and admit its origin: ``connect(url, **fields)``.
+    Define the Airflow connection ``tavus_default`` and allow its origin: ``connect(url, **fields)``.
 
-    The ledger is that of the test alone, in ``tmp_path / "ledger"``.
+    The ledger is in ``tmp_path / "ledger"``, so each test has its own.
     """
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "ledger"))
 
@@ -92,7 +92,7 @@ def connect(monkeypatch, tmp_path):
 
 @pytest.fixture
 def sandbox(connect):
-    """A Tavus with the built-in world, and the connection ``tavus_default`` to it."""
+    """A sandbox with the built-in seed, and the connection ``tavus_default`` to it."""
     from tavus_provider.sandbox import Sandbox
 
     with Sandbox(key=KEY) as running:
@@ -101,7 +101,7 @@ def sandbox(connect):
 
 
 class Clock:
-    """Time that passes only by waiting, and remembers the waits."""
+    """A clock that only ``sleep`` advances, and that records the waits."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -118,7 +118,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Let every rate limiter of the process wait on a clock that the test can read."""
+    """Let every rate limiter of the process use a clock that the test can read."""
     from tavus_provider.client import rate_limiter
 
     clock = Clock()
@@ -130,7 +130,7 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def hook(sandbox, clock):
-    """A hook on the sandbox whose waits take no time."""
+    """A hook for the sandbox whose waits take no time."""
     from tavus_provider.hooks.tavus import TavusHook
 
     with TavusHook() as made:
@@ -139,11 +139,11 @@ def hook(sandbox, clock):
 
 @pytest.fixture
 def raw_server():
-    """Start raw servers: ``raw_server(talk, tls=None, deaf=False)``."""
+    """Start raw servers: ``raw_server(respond, tls=None, listening=True)``."""
     with contextlib.ExitStack() as stack:
 
-        def start(talk, tls=None, **options) -> RawServer:
-            server = RawServer(talk, tls, **options)
+        def start(respond, tls=None, **options) -> RawServer:
+            server = RawServer(respond, tls, **options)
             stack.callback(server.close)
             return server
 
@@ -175,13 +175,13 @@ class Certificates:
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory):
-    """Certificates and the path of the bundle that trusts them: ``certificates.server("good")``."""
+    """Certificates for servers (``certificates.server("good")``) and a CA bundle (``.trusted``)."""
     return Certificates(tmp_path_factory.mktemp("certificates"))
 
 
 @pytest.fixture
 def serve(connect):
-    """Start a Tavus with a world of your own, and the connection ``tavus_default`` to it: ``serve(seed)``."""
+    """Start a sandbox with a seed, and the connection ``tavus_default`` to it: ``serve(seed)``."""
     from tavus_provider.sandbox import Sandbox
 
     with contextlib.ExitStack() as stack:
@@ -195,7 +195,7 @@ def serve(connect):
 
 
 class Ti:
-    """A task instance with XComs in a dictionary, and the asset events that its task adds."""
+    """A task instance that records the XComs and asset events of its task."""
 
     def __init__(self, task_id: str, *, try_number: int = 1, run_id: str = "manual__1") -> None:
         self.task_id = task_id
@@ -219,26 +219,26 @@ class Ti:
 @pytest.fixture
 def run_task():
     """
-    Execute an operator as Airflow would: ``run_task(operator, try_number=1, run_id="manual__1")``.
+    Execute an operator as Airflow does: ``run_task(operator, try_number=1, run_id="manual__1")``.
 
-    Returns its task instance; ``error`` is what it failed with, or ``None``.
+    Returns the task instance. Its ``error`` is the exception that the operator raised, or ``None``.
     """
 
-    def run(operator, **of) -> Ti:
-        ti = Ti(operator.task_id, **of)
+    def run(operator, **identity) -> Ti:
+        ti = Ti(operator.task_id, **identity)
         ti.error = None
         try:
             done = operator.execute({"ti": ti, "task_instance": ti, "task": operator, "outlet_events": ti})
             ti.xcom_push("return_value", done)
-        except Exception as error:  # noqa: BLE001  # what it fails with is for the test to judge
+        except Exception as error:  # noqa: BLE001  # the test checks it
             ti.error = error
         return ti
 
     return run
 
 
-class Ran:
-    """A finished run: its ``state``, the ``states`` of its tasks, and what they pushed."""
+class FinishedRun:
+    """The ``state`` of a DAG run, the ``states`` of its tasks, and their XComs."""
 
     def __init__(self, run) -> None:
         self.run_id = run.run_id
@@ -255,38 +255,39 @@ class Ran:
 
 @pytest.fixture(scope="session")
 def airflow_db():
-    """Airflow's tables, once for all runs: ``dag.test`` writes there. The folders whose DAGs it knows."""
+    """Create Airflow's database, which ``dag.test`` needs. Returns the set of folders whose DAGs it has."""
     from airflow import settings
     from airflow.dag_processing.bundles.manager import DagBundlesManager
     from airflow.sdk.execution_time import supervisor
     from airflow.utils.db import initdb
 
-    assert str(HOME) in settings.SQL_ALCHEMY_CONN, "airflow was imported before this file: not our database"
+    assert str(HOME) in settings.SQL_ALCHEMY_CONN, (
+        "airflow was imported before this file and uses another database"
+    )
     initdb()
     DagBundlesManager().sync_bundles_to_db()
-    # As later versions do: Airflow 3.1 would build its API anew for each task, in two seconds.
+    # Airflow 3.1 builds its API again for each task, which takes two seconds. Later versions cache it too.
     supervisor.in_process_api_server = functools.lru_cache(maxsize=1)(supervisor.in_process_api_server)
     return set()
 
 
 @pytest.fixture
 def run_dag(airflow_db):
-    """Run a DAG of a folder for real, in this process: ``run_dag(dag_id, conf, folder=..., ...)``."""
+    """Run a DAG of a folder in this process: ``run_dag(dag_id, conf, folder=..., ...)``."""
 
-    def run(dag_id: str, conf=None, *, folder: Path = ROOT / "dags", **kwargs) -> Ran:
+    def run(dag_id: str, conf=None, *, folder: Path = ROOT / "dags", **kwargs) -> FinishedRun:
         try:
             from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
         except ImportError:  # before 3.2
             from airflow.models.dagbag import DagBag, sync_bag_to_db
 
-        where = {"bundle_path": folder, "bundle_name": "dags-folder"}
-        known = inspect.signature(DagBag.__init__).parameters
-        known_to_airflow = airflow_db
-        bag = DagBag(folder, **{name: value for name, value in where.items() if name in known})
+        options = {"bundle_path": folder, "bundle_name": "dags-folder"}
+        supported = inspect.signature(DagBag.__init__).parameters
+        bag = DagBag(folder, **{name: value for name, value in options.items() if name in supported})
         assert not bag.import_errors
-        if folder not in known_to_airflow:
+        if folder not in airflow_db:
             sync_bag_to_db(bag, "dags-folder", None)
-            known_to_airflow.add(folder)
-        return Ran(bag.dags[dag_id].test(run_conf=conf, **kwargs))
+            airflow_db.add(folder)
+        return FinishedRun(bag.dags[dag_id].test(run_conf=conf, **kwargs))
 
     return run

@@ -1,5 +1,5 @@
 """
-Imports that must stay cheap, and rules for every file. The layers are checked by import-linter (``make lint``).
+Imports that must stay cheap, and rules for every file. import-linter checks the layers (``make lint``).
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def undocumented_names(tree: ast.Module, *, skip_methods: bool) -> list[str]:
 
 @each_file
 def test_every_public_name_has_a_docstring(file):
-    """Except methods of Protocols and of the HTTP session, which override documented ones, and the sandbox."""
+    """Exempt are methods of Protocols and of the HTTP session (overrides), and most of the sandbox."""
     tree = ast.parse(file.read_text())
     assert not tree.body or ast.get_docstring(tree)
     skip = file.parent.name == "sandbox" or file.name == "connection.py"

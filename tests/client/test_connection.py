@@ -103,7 +103,7 @@ def test_a_drip_before_the_answer_does_not_stretch_the_deadline(dripping, transp
     ) as caught:
         transport(server.url, timeout=30).send("DELETE", R1)
     assert caught.value.response_began
-    assert server.hung_up.wait(10)
+    assert server.client_disconnected.wait(10)
     assert len(server.heads) == 1
 
 
@@ -112,7 +112,7 @@ def test_a_drip_in_the_body_does_not_stretch_the_deadline(dripping, transport):
     server = dripping(head, b" ")
     answer = transport(server.url, timeout=30).send("DELETE", R1)
     assert (answer.status, answer.body_error) == (200, "the body did not end in time")
-    assert server.hung_up.wait(10)
+    assert server.client_disconnected.wait(10)
 
 
 def test_silence_ends_with_the_deadline_and_is_doubt(raw_server, transport):
@@ -133,7 +133,7 @@ def test_no_more_than_the_limit_is_read_of_a_body(raw_server, transport, method,
     answer = transport(server.url).send(method, path)
     assert answer.body_error == f"the body is larger than {limit} KiB"
     assert len(answer.body) == limit * 1024 + 1
-    assert server.hung_up.wait(10)
+    assert server.client_disconnected.wait(10)
 
 
 def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_server, transport):
@@ -146,7 +146,7 @@ def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_
     )
     answer = transport(server.url, timeout=5).send("DELETE", R1)
     assert (answer.body, answer.body_error) == (b"", "the body was cut (ValueError)")
-    assert server.hung_up.wait(10)
+    assert server.client_disconnected.wait(10)
 
 
 def test_a_body_of_exactly_the_limit_is_whole(raw_server, transport):

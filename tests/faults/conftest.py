@@ -1,4 +1,4 @@
-"""Where a cell of the fault matrix is run, and where the cells are counted: the last line of pytest."""
+"""Fixtures of the fault matrix, and the number of its cells as the last line of pytest's output."""
 
 from __future__ import annotations
 
@@ -7,87 +7,86 @@ import logging
 import time
 
 import pytest
-from faults.bench import FORMS, Bench, Time
+from faults.harness import KEY_ENCODINGS, FakeTime, Harness
 from faults.kinds import KEY
-from faults.server import Misdeed, RawServer, Tavus, answer
+from faults.server import FakeTavus, Fault, RawServer, http_response
 
 from tavus_provider.client import connection
 
-_count = {"cells": 0, "broken": 0}
+_count = {"cells": 0, "failed": 0}
 
 
 def pytest_configure(config) -> None:
-    config.addinivalue_line("markers", "cell: one cell of the fault matrix, or several: see ``each_of``")
+    config.addinivalue_line("markers", "cell: one cell of the fault matrix, or several (see ``run_cells``)")
 
 
 def pytest_runtest_logreport(report) -> None:
     if "cell" in report.keywords and (report.when == "call" or report.failed):
-        told = dict(report.user_properties)
-        _count["cells"] += told.get("cells", 1)
-        _count["broken"] += told.get("broken") or report.failed
+        properties = dict(report.user_properties)
+        _count["cells"] += properties.get("cells", 1)
+        _count["failed"] += properties.get("failed") or report.failed
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config) -> None:
     terminal = config.pluginmanager.get_plugin("terminalreporter")
     if terminal and _count["cells"]:
-        terminal.write_line("fault matrix: {cells} cells, {broken} broken".format(**_count))
+        terminal.write_line("fault matrix: {cells} cells, {failed} failed".format(**_count))
 
 
 @pytest.fixture
-def each_of(record_property):
-    """Run many cells in one test, and tell of every one that is broken: ``each_of(cells, run)``."""
+def run_cells(record_property):
+    """Run many cells in one test and report every one that fails: ``run_cells(kinds, run)``."""
 
-    def run(cells, cell) -> None:
-        broken = {}
-        for one in cells:
+    def run_all(kinds, run) -> None:
+        failed = {}
+        for kind in kinds:
             try:
-                cell(one)
+                run(kind)
             except AssertionError as error:
-                broken[one.name] = str(error).splitlines()[0]
-        record_property("cells", len(cells))
-        record_property("broken", len(broken))
-        assert broken == {}
+                failed[kind.name] = str(error).splitlines()[0]
+        record_property("cells", len(kinds))
+        record_property("failed", len(failed))
+        assert failed == {}
 
-    return run
+    return run_all
 
 
 @pytest.fixture(scope="session")
-def elsewhere():
-    """Another origin, to which nobody must ever connect."""
-    server = RawServer(lambda *_: answer(200, {}))
+def other_origin():
+    """A server that no client may connect to."""
+    server = RawServer(lambda *_: http_response(200, {}))
     yield server
     server.close()
 
 
 @pytest.fixture
-def bench(raw_server, connect, clock, monkeypatch, caplog, capfd, elsewhere):  # noqa: PLR0917
+def start(raw_server, connect, clock, monkeypatch, caplog, capfd, other_origin):  # noqa: PLR0917
     """
-    Start a misbehaving Tavus and a client: ``bench(ids, misdeeds...)``; ``timed=True`` for its patience.
+    Start a server with faults and a hook: ``start(ids, *faults)`` returns a :class:`Harness`.
 
-    Whatever happens, the key stays where it belongs and no other origin is spoken to.
+    ``timed=True`` gives the client a clock that the server controls, for faults that use up its timeout.
+    After the test, checks that the API key was disclosed nowhere and that no other origin was contacted.
     """
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="urllib3")
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
-    before = elsewhere.connections
-    benches = []
+    connections = other_origin.connections
+    started = []
 
-    def start(ids, *misdeeds: Misdeed, timed: bool = False, extra=None, **server_options) -> Bench:
-        tavus = Tavus(ids, *misdeeds, elsewhere=elsewhere.url)
-        server = raw_server(tavus.talk, **server_options)
-        connect(
-            server.url, password=KEY, extra={"timeout": tavus.patience, "concurrency": 1, **(extra or {})}
-        )
-        monkeypatch.setattr(connection, "time", Time(tavus) if timed else time)
-        benches.append(Bench(tavus, server, clock))
-        return benches[-1]
+    def start_harness(ids, *faults: Fault, timed: bool = False, extra=None, **server_options) -> Harness:
+        tavus = FakeTavus(ids, *faults, other_origin=other_origin.url)
+        server = raw_server(tavus.respond, **server_options)
+        connect(server.url, password=KEY, extra={"timeout": tavus.timeout, "concurrency": 1, **(extra or {})})
+        monkeypatch.setattr(connection, "time", FakeTime(tavus) if timed else time)
+        started.append(Harness(tavus, server, clock))
+        return started[-1]
 
-    yield start
-    for one in benches:
-        one.show(repr(vars(one.hook)))
-        one.hook.close()
-        assert all(f"\nx-api-key: {KEY}" in head for head in one.server.heads), "asked without the key"
-        shown = [*one.shown, caplog.text, *capfd.readouterr()]
-        assert not [text for text in shown for form in FORMS if form in text], "the key was shown"
-    assert elsewhere.connections == before, "another origin was spoken to"
+    yield start_harness
+    for harness in started:
+        harness.record(repr(vars(harness.hook)))
+        harness.hook.close()
+        assert all(f"\nx-api-key: {KEY}" in head for head in harness.server.heads), "request without the key"
+        disclosed = [*harness.disclosed, caplog.text, *capfd.readouterr()]
+        assert not [text for text in disclosed for form in KEY_ENCODINGS if form in text], "key disclosed"
+    assert other_origin.connections == connections, "another origin was contacted"

@@ -1,47 +1,51 @@
 """
-The judge: what a client says came of it, against what the server knows it did.
+Compare what a client reports with what the server did.
 
-It knows no client, so that every client is judged by the same words.
+The judge knows no client and no part of the package, so that every client is judged by the same rules.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from faults.server import Tavus
+from faults.server import FakeTavus
 
 IDS = [f"r{number}0" for number in range(1, 8)]
 """The replicas of a cell: four pages."""
-VICTIM = "r30"
-"""The one that is to be looked up or deleted."""
+TARGET = "r30"
+"""The replica to look up or to delete."""
 
-GONE = ("deleted", "confirmed", "already_gone")
+REPORTED_GONE = ("deleted", "confirmed", "already_gone")
 
 
-def lies_about_a_delete(tavus: Tavus, outcome: str, replica_id: str = VICTIM) -> list[str]:
-    """What is false in the outcome of one delete; ``unknown`` and ``not_attempted`` claim nothing."""
-    lives, ours = replica_id in tavus.living, tavus.applied(replica_id)
+def false_delete_claims(tavus: FakeTavus, outcome: str, replica_id: str = TARGET) -> list[str]:
+    """
+    Return what is false about the reported outcome of a delete.
+
+    ``unknown`` claims nothing, so it is never false.
+    """
+    exists, deleted = replica_id in tavus.existing, tavus.was_deleted(replica_id)
     return [
-        f"told {outcome}, {fact}"
-        for false, fact in [
-            (outcome in GONE and lives, "and it lives"),
-            (outcome in ("failed", "not_attempted") and ours, "and this client has deleted it"),
-            (outcome == "already_gone" and ours, "and it was this client that deleted it"),
+        f"reported {outcome}, {fact}"
+        for is_false, fact in [
+            (outcome in REPORTED_GONE and exists, "but the replica exists"),
+            (outcome in ("failed", "not_attempted") and deleted, "but this client deleted it"),
+            (outcome == "already_gone" and deleted, "but it was this client that deleted it"),
         ]
-        if false
+        if is_false
     ]
 
 
-def harm_done(tavus: Tavus, planned: Iterable[str] = (VICTIM,), *, most: int = 3) -> list[str]:
-    """What a client did that it was not asked to do: other deletes, or too many of one."""
+def unwanted_deletes(tavus: FakeTavus, planned: Iterable[str] = (TARGET,), *, most: int = 3) -> list[str]:
+    """Return the deletes that the client was not asked to send: of other replicas, or more than ``most``."""
     planned = set(planned)
-    stray = {seen.replica_id for seen in tavus.seen if seen.to == "DELETE"} - planned
-    often = [one for one in planned if tavus.count("DELETE", one) > most]
-    return [f"sent DELETE for {one!r}" for one in sorted(stray)] + [
-        f"sent {tavus.count('DELETE', one)} deletes for {one}" for one in sorted(often)
+    others = {entry.replica_id for entry in tavus.log if entry.request == "DELETE"} - planned
+    repeated = [one for one in planned if tavus.count("DELETE", one) > most]
+    return [f"sent DELETE for {one!r}" for one in sorted(others)] + [
+        f"sent {tavus.count('DELETE', one)} deletes for {one}" for one in sorted(repeated)
     ]
 
 
-def lies_about_a_list(tavus: Tavus, ids: list[str]) -> list[str]:
-    """What is false in a listing that a client calls complete."""
-    return [] if ids == tavus.living else [f"told {len(ids)} of {len(tavus.living)} replicas for all"]
+def false_list_claims(tavus: FakeTavus, ids: list[str]) -> list[str]:
+    """Return what is false about a listing that a client reports as complete."""
+    return [] if ids == tavus.existing else [f"listed {len(ids)} of {len(tavus.existing)} replicas as all"]

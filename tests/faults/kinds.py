@@ -1,9 +1,9 @@
 """
-The kinds of fault, F01 to F43, and what a client may say of a request that met them.
+The kinds of fault, F01 to F43, and what a client may report about a request that met one.
 
-A line reads: what is said instead of the true answer, and what must come of it when that happens once
-and when it happens always. A listing and a look-up end ``right``, in an ``error``, or ``gone``; a delete
-ends with the outcome of a report, and it matters whether it had taken effect before the fault.
+Each entry states what is sent instead of the correct response, and the expected result if that happens
+once and if it happens always. A listing or a look-up is ``right``, an ``error``, or says that the replica
+is ``gone``. A delete ends with an outcome, which depends on whether it took effect before the fault.
 """
 
 from __future__ import annotations
@@ -17,247 +17,287 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from faults.server import HANG_UP, RESET, Tavus, answer
+from faults.server import CLOSE, RESET, FakeTavus, http_response
 
 KEY = "faults-key-5d1c/9a+7e'\\z"
-"""Its quoted, base64 and repr forms all differ from itself."""
+"""Its URL-quoted, base64 and repr forms all differ from the key itself."""
 
 
 @dataclass(frozen=True)
-class Kind:
+class FaultKind:
     """
-    One kind of fault.
+    One kind of fault, and the expected results of the requests that meet it.
 
-    :param says: see :class:`faults.server.Misdeed`
-    :param reads: what a listing comes to, once and always
-    :param before: what a delete comes to that had no effect, once and always; ``None`` if it cannot happen
-    :param after: the same for a delete that had its effect
-    :param gets: what a look-up comes to, if not the same as a listing
-    :param waits: seconds that have to be waited at least before the next send
-    :param final: never asked again
-    :param timed: lives on the client's patience, so one request at a time
+    Results are two words, for a fault that happens once and for one that happens always.
+
+    :param respond: see :class:`faults.server.Fault`
+    :param listing: result of a listing
+    :param not_applied: outcome of a delete that had no effect; ``None`` if that cannot happen
+    :param applied: outcome of a delete that took effect; ``None`` if that cannot happen
+    :param lookup: result of a look-up, if it differs from that of a listing
+    :param min_wait: minimum total of seconds that the client waits before it sends again
+    :param no_retry: the client must not send the request again
+    :param timed: the fault uses up the timeout of the client, so only one request at a time is possible
     """
 
     name: str
-    says: Callable[[bytes, Tavus], Any]
-    reads: str
-    before: str | None = None
-    after: str | None = None
-    gets: str | None = None
-    waits: float = 0.0
-    final: bool = False
+    respond: Callable[[bytes, FakeTavus], Any]
+    listing: str
+    not_applied: str | None = None
+    applied: str | None = None
+    lookup: str | None = None
+    min_wait: float = 0.0
+    no_retry: bool = False
     timed: bool = False
 
     @property
-    def doubtful(self) -> bool:
-        """Whether the client cannot know if a delete that meets it was applied."""
-        return "unknown" in (self.before or "")
+    def ambiguous(self) -> bool:
+        """Whether the client cannot know if a delete that meets this fault was applied."""
+        return "unknown" in (self.not_applied or "")
 
 
-def said(status: int | str, body: object = "", headers: str = "", kind: str = "application/json") -> Any:
-    """An answer that repeats the key, as servers that explain a refusal do."""
+def response(
+    status: int | str, body: object = "", headers: str = "", content_type: str = "application/json"
+) -> Any:
+    """Send a response with the API key in a header, as some servers repeat it."""
     echo = f"X-Request-Id: {KEY}\r\n"
-    return lambda truth, tavus: answer(status, body, headers + echo, kind)
+    return lambda correct, tavus: http_response(status, body, headers + echo, content_type)
 
 
-def status(number: int, headers: str = "") -> Any:
-    return said(number, {"error": f"no, {KEY}"}, headers)
+def error(status: int, headers: str = "") -> Any:
+    """Send an error with the API key in its message."""
+    return response(status, {"error": f"no, {KEY}"}, headers)
 
 
 def raw(head: str, *then: Any) -> Any:
-    return lambda truth, tavus: [head.encode("latin-1"), *then]
+    return lambda correct, tavus: [head.encode("latin-1"), *then]
 
 
-def at_once(first: str, second: bytes) -> Any:
-    return lambda truth, tavus: first.encode("latin-1") + second
+def one_write(first: str, second: bytes) -> Any:
+    return lambda correct, tavus: first.encode("latin-1") + second
 
 
-def redirect(number: int, location: str) -> Any:
-    def says(truth: bytes, tavus: Tavus) -> bytes:
-        where = location.format(elsewhere=tavus.elsewhere, host=tavus.elsewhere.partition(":")[2])
-        return answer(number, "", f"Location: {where}\r\n")
+def redirect(status: int, location: str) -> Any:
+    def respond(correct: bytes, tavus: FakeTavus) -> bytes:
+        url = location.format(other=tavus.other_origin, host=tavus.other_origin.partition(":")[2])
+        return http_response(status, "", f"Location: {url}\r\n")
 
-    return says
+    return respond
 
 
-def date_in(seconds: float) -> Any:
-    def says(truth: bytes, tavus: Tavus) -> bytes:
+def retry_after_date(seconds: float) -> Any:
+    def respond(correct: bytes, tavus: FakeTavus) -> bytes:
         then = datetime.now(UTC) + timedelta(seconds=seconds)
-        return answer(429, {}, f"Retry-After: {then:%a, %d %b %Y %H:%M:%S} GMT\r\n")
+        return http_response(429, {}, f"Retry-After: {then:%a, %d %b %Y %H:%M:%S} GMT\r\n")
 
-    return says
+    return respond
 
 
-def chunked(truth: bytes, tavus: Tavus) -> Iterator[Any]:
+def endless_chunks(correct: bytes, tavus: FakeTavus) -> Iterator[Any]:
     yield b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     yield from itertools.repeat(b"10000\r\n" + b" " * 0x10000 + b"\r\n", 2_000)
-    yield HANG_UP
+    yield CLOSE
 
 
 @functools.cache
-def bomb(times: int) -> bytes:
-    """Sixty-four MiB of blanks, packed once or twice."""
+def gzip_bomb(times: int) -> bytes:
+    """Return 64 MiB of spaces, compressed once or twice."""
     packed = gzip.compress(b" " * 2**26, compresslevel=1)
     return gzip.compress(packed) if times == 2 else packed
 
 
-def zipped(times: int) -> Any:
+def compressed(times: int) -> Any:
     encoding = ", ".join(["gzip"] * times)
-    return lambda truth, tavus: answer(200, bomb(times), f"Content-Encoding: {encoding}\r\n")
+    return lambda correct, tavus: http_response(200, gzip_bomb(times), f"Content-Encoding: {encoding}\r\n")
 
 
 HTML = "<html>Please log in</html>"
 JSON_200 = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-CUT = f"{JSON_200}Content-Length: 90\r\n\r\n{{"
-LONG_HEAD = f"{JSON_200}X-Long: {'x' * 102_400}\r\nContent-Length: 2\r\n\r\n{{}}"
+CUT_BODY = f"{JSON_200}Content-Length: 90\r\n\r\n{{"
+LONG_HEADER = f"{JSON_200}X-Long: {'x' * 102_400}\r\nContent-Length: 2\r\n\r\n{{}}"
 
-DOUBT = {"before": "deleted unknown", "after": "confirmed confirmed"}
-HEALS = {"reads": "right error", **DOUBT}
-LIMITED = {"reads": "right error", "before": "deleted failed"}
-TOO_LONG = {"reads": "error error", "before": "failed failed", "final": True}
-REFUSED = {"reads": "error error", "before": "failed failed", "final": True}
-BAD_BODY = {"reads": "error error", "after": "deleted deleted", "final": True}
-TORN_BODY = {"reads": "right error", "after": "deleted deleted"}
+# What the client must do and report, as keyword arguments of FaultKind.
+AMBIGUOUS_DELETE = {"not_applied": "deleted unknown", "applied": "confirmed confirmed"}
+RETRIED = {"listing": "right error", **AMBIGUOUS_DELETE}
+RATE_LIMITED = {"listing": "right error", "not_applied": "deleted failed"}
+REJECTED = {"listing": "error error", "not_applied": "failed failed", "no_retry": True}
+WAIT_TOO_LONG = REJECTED
+BAD_BODY = {"listing": "error error", "applied": "deleted deleted", "no_retry": True}
+INCOMPLETE_BODY = {"listing": "right error", "applied": "deleted deleted"}
 
 KINDS = [
-    # F03 to F07: no answer at all
-    Kind("F03 F04 hang-up", lambda truth, tavus: HANG_UP, **HEALS),
-    Kind("F05 F07 reset", lambda truth, tavus: RESET, **HEALS),
-    Kind("F06 F07 silence", lambda truth, tavus: tavus.silence(), **HEALS, timed=True),
+    # F03 to F07: no response
+    FaultKind("F03 F04 connection closed", lambda correct, tavus: CLOSE, **RETRIED),
+    FaultKind("F05 F07 connection reset", lambda correct, tavus: RESET, **RETRIED),
+    FaultKind("F06 F07 no response", lambda correct, tavus: tavus.silence(), **RETRIED, timed=True),
     # F08 to F12: rate limits
-    Kind("F08 429", status(429), **LIMITED, waits=0.5),
-    Kind("F09 429 in 1 s", status(429, "Retry-After: 1\r\n"), **LIMITED, waits=1),
-    Kind("F09 429 until a date", date_in(4), **LIMITED, waits=2),
-    Kind("F09 429 until the past", date_in(-9), **LIMITED),
+    FaultKind("F08 429", error(429), **RATE_LIMITED, min_wait=0.5),
+    FaultKind("F09 429 Retry-After 1", error(429, "Retry-After: 1\r\n"), **RATE_LIMITED, min_wait=1),
+    FaultKind("F09 429 Retry-After date", retry_after_date(4), **RATE_LIMITED, min_wait=2),
+    FaultKind("F09 429 Retry-After past date", retry_after_date(-9), **RATE_LIMITED),
     *(
-        Kind(f"F10 429 in '{word}'", status(429, f"Retry-After: {word}\r\n"), **LIMITED, waits=0.5)
-        for word in ("soon", "-5", "1.5", "3, 4", "", "2026-11-01T12:00:30Z")
+        FaultKind(
+            f"F10 429 Retry-After '{value}'",
+            error(429, f"Retry-After: {value}\r\n"),
+            **RATE_LIMITED,
+            min_wait=0.5,
+        )
+        for value in ("soon", "-5", "1.5", "3, 4", "", "2026-11-01T12:00:30Z")
     ),
-    Kind("F10 429 in two ways", status(429, "Retry-After: 3\r\nRetry-After: 4\r\n"), **LIMITED, waits=0.5),
-    Kind("F11 429 in three years", status(429, "Retry-After: 99999999\r\n"), **TOO_LONG),
-    Kind("F11 429 until 9999", status(429, "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n"), **TOO_LONG),
-    Kind("F12 429 in 5,000 digits", status(429, f"Retry-After: {'9' * 5000}\r\n"), **TOO_LONG),
-    # F13 to F18: the server broke, before or after
-    *(Kind(f"F13 F15 {number}", status(number), **HEALS) for number in (500, 502, 503, 504, 599)),
-    Kind("F14 503 in 1 s", status(503, "Retry-After: 1\r\n"), **HEALS, waits=1),
-    Kind("F13 502 HTML", said(502, HTML, kind="text/html"), **HEALS),
-    Kind("F13 408", status(408), **HEALS),
-    # F19 to F22: certain refusals
-    *(Kind(f"F19 F22 {number}", status(number), **REFUSED) for number in (400, 402, 405, 409, 422)),
-    Kind("F19 400 HTML", said(400, "Invalid replica_id", kind="text/html"), **REFUSED),
-    Kind("F19 400 almost", said(400, {"error": "Invalid replica_id."}), **REFUSED),
-    *(Kind(f"F20 {number}", status(number), **REFUSED) for number in (401, 403)),
+    FaultKind(
+        "F10 429 two Retry-After",
+        error(429, "Retry-After: 3\r\nRetry-After: 4\r\n"),
+        **RATE_LIMITED,
+        min_wait=0.5,
+    ),
+    FaultKind("F11 429 Retry-After three years", error(429, "Retry-After: 99999999\r\n"), **WAIT_TOO_LONG),
+    FaultKind(
+        "F11 429 Retry-After year 9999",
+        error(429, "Retry-After: Fri, 31 Dec 9999 23:59:59 GMT\r\n"),
+        **WAIT_TOO_LONG,
+    ),
+    FaultKind(
+        "F12 429 Retry-After 5,000 digits", error(429, f"Retry-After: {'9' * 5000}\r\n"), **WAIT_TOO_LONG
+    ),
+    # F13 to F18: the server fails, before or after the delete takes effect
+    *(FaultKind(f"F13 F15 {status}", error(status), **RETRIED) for status in (500, 502, 503, 504, 599)),
+    FaultKind("F14 503 Retry-After 1", error(503, "Retry-After: 1\r\n"), **RETRIED, min_wait=1),
+    FaultKind("F13 502 HTML", response(502, HTML, content_type="text/html"), **RETRIED),
+    FaultKind("F13 408", error(408), **RETRIED),
+    # F19 to F22: rejected, certainly not applied
+    *(FaultKind(f"F19 F22 {status}", error(status), **REJECTED) for status in (400, 402, 405, 409, 422)),
+    FaultKind("F19 400 HTML", response(400, "Invalid replica_id", content_type="text/html"), **REJECTED),
+    FaultKind("F19 400 similar message", response(400, {"error": "Invalid replica_id."}), **REJECTED),
+    *(FaultKind(f"F20 {status}", error(status), **REJECTED) for status in (401, 403)),
     # F23 to F27: redirects
     *(
-        Kind(f"F23 {number} {name}", redirect(number, location), **REFUSED)
-        for number in (301, 302, 303, 307, 308)
+        FaultKind(f"F23 {status} {name}", redirect(status, location), **REJECTED)
+        for status in (301, 302, 303, 307, 308)
         for name, location in [
-            ("elsewhere", "{elsewhere}/v2/replicas"),
-            ("//elsewhere", "{host}/v2/replicas"),
-            ("path", "/v2/personas/p1"),
+            ("other origin", "{other}/v2/replicas"),
+            ("other origin, no scheme", "{host}/v2/replicas"),
+            ("other path", "/v2/personas/p1"),
         ]
     ),
-    Kind("F23 302 nowhere", said(302, "", "Location: javascript:alert(1)\r\n"), **REFUSED),
-    Kind("F23 307 long", redirect(307, "{elsewhere}/" + "x" * 60_000), **REFUSED),
-    # F28 to F35: the head is whole, the body is not
-    Kind("F28 body cut", raw(CUT, HANG_UP), **TORN_BODY),
-    Kind(
-        "F29 chunk cut",
-        raw(f"{JSON_200}Transfer-Encoding: chunked\r\n\r\n50\r\n{{", HANG_UP),
-        **TORN_BODY,
+    FaultKind("F23 302 javascript URL", response(302, "", "Location: javascript:alert(1)\r\n"), **REJECTED),
+    FaultKind("F23 307 long URL", redirect(307, "{other}/" + "x" * 60_000), **REJECTED),
+    # F28 to F35: the head is complete, the body is unusable
+    FaultKind("F28 incomplete body", raw(CUT_BODY, CLOSE), **INCOMPLETE_BODY),
+    FaultKind(
+        "F29 incomplete chunk",
+        raw(f"{JSON_200}Transfer-Encoding: chunked\r\n\r\n50\r\n{{", CLOSE),
+        **INCOMPLETE_BODY,
     ),
-    Kind(
-        "F29 chunk size",
-        raw(f"{JSON_200}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n", HANG_UP),
-        **TORN_BODY,
+    FaultKind(
+        "F29 invalid chunk size",
+        raw(f"{JSON_200}Transfer-Encoding: chunked\r\n\r\nzz\r\n{{}}\r\n", CLOSE),
+        **INCOMPLETE_BODY,
     ),
-    Kind("F31 200 HTML", said(200, HTML, kind="text/html"), reads="error error", **DOUBT),
-    Kind("F32 broken JSON", said(200, "{"), **BAD_BODY),
-    Kind("F32 list", said(200, "[]"), **BAD_BODY),
-    Kind("F32 null", said(200, "null"), **BAD_BODY),
-    Kind("F32 string", said(200, '"gone"'), **BAD_BODY),
-    Kind("F32 data null", said(200, {"data": None, "total_count": 0}), **BAD_BODY),
-    Kind("F32 another replica", said(200, {"replica_id": "r0other"}), **BAD_BODY),
-    Kind("F32 an error", said(200, {"error": "Invalid replica_id"}), **BAD_BODY),
-    Kind("F32 not found in words", said(200, {"message": "Replica not found"}), **BAD_BODY),
-    Kind("F33 nested", said(200, "[" * 200_000), **BAD_BODY),
-    Kind("F33 5,000 digits", said(200, '{"total_count": ' + "9" * 5000 + "}"), **BAD_BODY),
-    Kind("F34 bomb", zipped(1), **BAD_BODY),
-    Kind("F34 bomb twice", zipped(2), **BAD_BODY),
-    Kind("F34 endless", chunked, **BAD_BODY),
-    Kind("F35 not gzip", said(200, "{}", "Content-Encoding: gzip\r\n"), **BAD_BODY),
-    Kind(
-        "F35 not deflate", said(200, zlib.compress(b"{}")[:-3], "Content-Encoding: deflate\r\n"), **BAD_BODY
+    FaultKind(
+        "F31 200 HTML",
+        response(200, HTML, content_type="text/html"),
+        listing="error error",
+        **AMBIGUOUS_DELETE,
     ),
-    # F30, F36, F39, F41: no head that could be believed
-    Kind("F30 TLS bytes", raw("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", HANG_UP), **HEALS),
-    Kind("F30 garbage", raw("gone fishing\r\n\r\n", HANG_UP), **HEALS),
-    Kind("F36 long header", raw(LONG_HEAD), **HEALS),
-    Kind("F36 200 headers", raw(JSON_200 + "X-Many: 1\r\n" * 200 + "Content-Length: 2\r\n\r\n{}"), **HEALS),
+    FaultKind("F32 broken JSON", response(200, "{"), **BAD_BODY),
+    FaultKind("F32 list", response(200, "[]"), **BAD_BODY),
+    FaultKind("F32 null", response(200, "null"), **BAD_BODY),
+    FaultKind("F32 string", response(200, '"gone"'), **BAD_BODY),
+    FaultKind("F32 null rows", response(200, {"data": None, "total_count": 0}), **BAD_BODY),
+    FaultKind("F32 another replica", response(200, {"replica_id": "r0other"}), **BAD_BODY),
+    FaultKind("F32 error message", response(200, {"error": "Invalid replica_id"}), **BAD_BODY),
+    FaultKind("F32 not-found message", response(200, {"message": "Replica not found"}), **BAD_BODY),
+    FaultKind("F33 deeply nested JSON", response(200, "[" * 200_000), **BAD_BODY),
+    FaultKind("F33 number of 5,000 digits", response(200, '{"total_count": ' + "9" * 5000 + "}"), **BAD_BODY),
+    FaultKind("F34 gzip bomb", compressed(1), **BAD_BODY),
+    FaultKind("F34 nested gzip bomb", compressed(2), **BAD_BODY),
+    FaultKind("F34 endless chunks", endless_chunks, **BAD_BODY),
+    FaultKind("F35 not gzip", response(200, "{}", "Content-Encoding: gzip\r\n"), **BAD_BODY),
+    FaultKind(
+        "F35 not deflate",
+        response(200, zlib.compress(b"{}")[:-3], "Content-Encoding: deflate\r\n"),
+        **BAD_BODY,
+    ),
+    # F30, F36, F39, F41: no usable head
+    FaultKind("F30 TLS bytes", raw("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", CLOSE), **RETRIED),
+    FaultKind("F30 garbage", raw("gone fishing\r\n\r\n", CLOSE), **RETRIED),
+    FaultKind("F36 long header", raw(LONG_HEADER), **RETRIED),
+    FaultKind(
+        "F36 200 headers", raw(JSON_200 + "X-Many: 1\r\n" * 200 + "Content-Length: 2\r\n\r\n{}"), **RETRIED
+    ),
     *(
-        Kind(f"F39 {number} alone", raw(f"HTTP/1.1 {number} x\r\n\r\n"), **HEALS)
-        for number in (101, 102, 103)
+        FaultKind(f"F39 {status} only", raw(f"HTTP/1.1 {status} x\r\n\r\n"), **RETRIED)
+        for status in (101, 102, 103)
     ),
-    Kind(
-        "F39 102 drips",
-        lambda truth, tavus: tavus.drip(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
-        **HEALS,
+    FaultKind(
+        "F39 102 repeated",
+        lambda correct, tavus: tavus.drip(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
+        **RETRIED,
         timed=True,
     ),
-    Kind(
-        "F39 100 drips",
-        lambda truth, tavus: tavus.drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-        reads="error error",
-        **DOUBT,
+    FaultKind(
+        "F39 100 repeated",
+        lambda correct, tavus: tavus.drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        listing="error error",
+        **AMBIGUOUS_DELETE,
         timed=True,
     ),
-    Kind("F39 102, then 200", at_once("HTTP/1.1 102 Processing\r\n\r\n", answer(200, {})), **HEALS),
-    # F37 and F38: drips
-    Kind(
-        "F37 header drips",
-        lambda truth, tavus: tavus.drip(b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"),
-        reads="error error",
-        **DOUBT,
+    FaultKind(
+        "F39 102 then 200", one_write("HTTP/1.1 102 Processing\r\n\r\n", http_response(200, {})), **RETRIED
+    ),
+    # F37 and F38: slow responses
+    FaultKind(
+        "F37 slow header",
+        lambda correct, tavus: tavus.drip(b"HTTP/1.1 200 OK\r\nX-Drip: ", b"x"),
+        listing="error error",
+        **AMBIGUOUS_DELETE,
         timed=True,
     ),
-    Kind(
-        "F38 body drips",
-        lambda truth, tavus: tavus.drip(f"{JSON_200}Content-Length: 9000\r\n\r\n".encode(), b" "),
+    FaultKind(
+        "F38 slow body",
+        lambda correct, tavus: tavus.drip(f"{JSON_200}Content-Length: 9000\r\n\r\n".encode(), b" "),
         **BAD_BODY,
         timed=True,
     ),
-    # F41: answers that are no "done"
-    Kind("F41 204", said(204), **BAD_BODY),
-    Kind("F41 202", said(202, {"status": "accepted"}), reads="error error", **DOUBT),
-    Kind("F41 206", said(206, {"status": "deleted"}), reads="error error", **DOUBT),
-    Kind("F41 299", said(299, {}), reads="error error", **DOUBT),
-    *(Kind(f"F41 {word}", said(word, {}), **HEALS) for word in ("999", "42", "abc", "-200", "2 00")),
-    # F42: lengths that lie
-    Kind("F42 length -5", raw(f"{JSON_200}Content-Length: -5\r\n\r\n{{}}", HANG_UP), **BAD_BODY),
-    Kind("F42 length abc", raw(f"{JSON_200}Content-Length: abc\r\n\r\n{{}}", HANG_UP), **BAD_BODY),
-    Kind("F42 length too short", raw(f"{JSON_200}Content-Length: 1\r\n\r\n{{}}"), **BAD_BODY),
-    Kind(
-        "F42 two lengths",
-        raw(f"{JSON_200}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}", HANG_UP),
-        **HEALS,
-    ),
-    Kind("F42 two answers", at_once(f"{JSON_200}Content-Length: 2\r\n\r\n{{}}", answer(403, {})), **BAD_BODY),
-    # F21: the server says that it is not there
+    # F41: responses that do not mean that the delete is done
+    FaultKind("F41 204", response(204), **BAD_BODY),
+    FaultKind("F41 202", response(202, {"status": "accepted"}), listing="error error", **AMBIGUOUS_DELETE),
+    FaultKind("F41 206", response(206, {"status": "deleted"}), listing="error error", **AMBIGUOUS_DELETE),
+    FaultKind("F41 299", response(299, {}), listing="error error", **AMBIGUOUS_DELETE),
     *(
-        Kind(f"F21 {number}", status(number), reads="error error", gets="gone gone", final=True)
-        for number in (404, 410)
+        FaultKind(f"F41 status {word}", response(word, {}), **RETRIED)
+        for word in ("999", "42", "abc", "-200", "2 00")
+    ),
+    # F42: wrong Content-Length
+    FaultKind("F42 Content-Length -5", raw(f"{JSON_200}Content-Length: -5\r\n\r\n{{}}", CLOSE), **BAD_BODY),
+    FaultKind("F42 Content-Length abc", raw(f"{JSON_200}Content-Length: abc\r\n\r\n{{}}", CLOSE), **BAD_BODY),
+    FaultKind("F42 Content-Length too short", raw(f"{JSON_200}Content-Length: 1\r\n\r\n{{}}"), **BAD_BODY),
+    FaultKind(
+        "F42 two Content-Length",
+        raw(f"{JSON_200}Content-Length: 2\r\nContent-Length: 3\r\n\r\n{{}}", CLOSE),
+        **RETRIED,
+    ),
+    FaultKind(
+        "F42 two responses",
+        one_write(f"{JSON_200}Content-Length: 2\r\n\r\n{{}}", http_response(403, {})),
+        **BAD_BODY,
+    ),
+    # F21: the server does not know the replica
+    *(
+        FaultKind(f"F21 {status}", error(status), listing="error error", lookup="gone gone", no_retry=True)
+        for status in (404, 410)
     ),
 ]
-"""F21 is no fault of a delete: what is not there is ``already_gone``, and the server knows."""
+"""F21 is tested with a replica that does not exist: then its delete must be ``already_gone``."""
 
 BY_NAME = {kind.name: kind for kind in KINDS}
 
 
-def rows(kinds: list[Kind]) -> list[list[Kind]]:
-    """The rows of the matrix, F13, F14 and so on, for where every single kind would take too long."""
+def rows(kinds: list[FaultKind]) -> list[list[FaultKind]]:
+    """Group the kinds by row of the matrix (F13, F14, ...)."""
     return [list(row) for _, row in itertools.groupby(kinds, key=lambda kind: kind.name.split()[0])]
 
 
-def ends(kinds: list[Kind]) -> list[Kind]:
-    """The first and the last kind of each row."""
+def samples(kinds: list[FaultKind]) -> list[FaultKind]:
+    """Return the first and the last kind of each row, for tests that would take too long with all kinds."""
     return [kind for row in rows(kinds) for kind in (row if len(row) < 3 else [row[0], row[-1]])]

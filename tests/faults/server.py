@@ -1,8 +1,8 @@
 """
-A Tavus on raw sockets that misbehaves when told to, before or after the effect, and remembers everything.
+A fake Tavus API on raw sockets that misbehaves on request and logs what it did.
 
-What it remembers is the witness of the fault matrix: a client is judged by what this server did, not by
-what the client says of it. It imports nothing of the package.
+The log is the evidence of the fault matrix: a client is judged by what this server did, not by what the
+client reports. This module imports nothing of the package, so that it can judge any client.
 """
 
 from __future__ import annotations
@@ -17,28 +17,31 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-HANG_UP = None
+CLOSE = None
 RESET = object()
 
 
 class RawServer:
     """
-    Says on a socket what no HTTP server would say, and remembers what it was asked.
+    A server that sends arbitrary bytes and records the heads of the requests it receives.
 
-    ``talk(head, number)`` gives what is said to the request of that number (from 1): bytes, ``HANG_UP``,
-    ``RESET``, or an iterable of these; unless it hangs up the connection stays open.
+    ``respond(head, number)`` returns what is sent in response to the request of that number (from 1):
+    bytes, ``CLOSE``, ``RESET``, or an iterable of these. The connection stays open unless it is closed
+    in this way.
 
-    :param tls: an ``ssl.SSLContext`` of the server
-    :param deaf: refuse every connection until ``listen`` is called
+    :param tls: the ``ssl.SSLContext`` of the server
+    :param listening: whether to accept connections at once; otherwise they are refused until ``listen()``
     """
 
-    def __init__(self, talk: Callable[[str, int], Any], tls: Any = None, *, deaf: bool = False) -> None:
-        self.talk = talk
+    def __init__(
+        self, respond: Callable[[str, int], Any], tls: Any = None, *, listening: bool = True
+    ) -> None:
+        self.respond = respond
         self.tls = tls
         self.heads: list[str] = []
         self.connections = 0
-        self.hung_up = threading.Event()
-        """Set when somebody closed a connection while it was being spoken to."""
+        self.client_disconnected = threading.Event()
+        """Set when a client closed a connection while the server was sending."""
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._listener = socket.socket()
@@ -46,7 +49,7 @@ class RawServer:
         self._listener.bind(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}"
-        if not deaf:
+        if listening:
             self.listen()
 
     def listen(self) -> None:
@@ -81,10 +84,10 @@ class RawServer:
                 with self._lock:
                     self.heads.append(head)
                     number = len(self.heads)
-                said = self.talk(head, number)
-                whole = said is HANG_UP or said is RESET or isinstance(said, bytes)
-                for part in [said] if whole else said:
-                    if part is HANG_UP:
+                response = self.respond(head, number)
+                single = response is CLOSE or response is RESET or isinstance(response, bytes)
+                for part in [response] if single else response:
+                    if part is CLOSE:
                         connection.shutdown(socket.SHUT_RDWR)
                         return
                     if part is RESET:  # closing now sends RST instead of FIN
@@ -93,155 +96,159 @@ class RawServer:
                     try:
                         connection.sendall(part)
                     except OSError:
-                        self.hung_up.set()
+                        self.client_disconnected.set()
                         raise
 
 
-def answer(status: int | str, body: object = "", headers: str = "", kind: str = "application/json") -> bytes:
-    """An answer as it stands on the wire; a body that is not text or bytes is sent as JSON."""
+def http_response(
+    status: int | str, body: object = "", headers: str = "", content_type: str = "application/json"
+) -> bytes:
+    """Return the bytes of a response. A body that is neither text nor bytes is encoded as JSON."""
     text = body if isinstance(body, str | bytes) else json.dumps(body)
     raw = text if isinstance(text, bytes) else text.encode()
-    head = f"HTTP/1.1 {status} x\r\n" + (f"Content-Type: {kind}\r\n" if raw else "")
+    head = f"HTTP/1.1 {status} x\r\n" + (f"Content-Type: {content_type}\r\n" if raw else "")
     return f"{head}{headers}Content-Length: {len(raw)}\r\n\r\n".encode("latin-1") + raw
 
 
 @dataclass(frozen=True)
-class Misdeed:
+class Fault:
     """
-    What goes wrong, and when.
+    A fault that befalls certain requests.
 
-    :param says: ``says(truth, tavus)`` gives what is said instead of the true answer
-    :param to: ``LIST`` (a page of replicas), ``GET`` (one replica), ``DELETE`` or ``OTHER``
-    :param after: whether a delete takes effect all the same
-    :param at: the first such request it befalls, from 1
-    :param times: how many of them; ``None`` for all that follow
-    :param only: the one replica it befalls
+    :param respond: ``respond(correct, tavus)`` returns what is sent instead of the correct response
+    :param request: ``LIST`` (a page of replicas), ``GET`` (one replica), ``DELETE`` or ``OTHER``
+    :param applied: whether a delete takes effect nevertheless
+    :param first: number of the first such request that meets the fault, from 1
+    :param times: number of requests that meet the fault; ``None`` for all from the first on
+    :param replica_id: the only replica whose requests meet the fault
     """
 
-    says: Callable[[bytes, Tavus], Any]
-    to: str
-    after: bool = False
-    at: int = 1
+    respond: Callable[[bytes, FakeTavus], Any]
+    request: str
+    applied: bool = False
+    first: int = 1
     times: int | None = 1
-    only: str | None = None
+    replica_id: str | None = None
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One line of the log of effects: what was asked, and whether it deleted the replica."""
+class LoggedRequest:
+    """One entry of the log: the request, and whether it deleted the replica."""
 
-    to: str
+    request: str
     replica_id: str
     applied: bool
 
 
-class Tavus:
+class FakeTavus:
     """
-    The state, the log of effects and the misdeeds; ``talk`` is for a :class:`RawServer`.
+    The replicas, the log and the faults. ``respond`` is for a :class:`RawServer`.
 
-    :param ids: the replicas that live; two stand on a page, so that seven are four pages
-    :param elsewhere: URL of another origin, for redirects
-    :param patience: seconds that the client waits; its clock is ``seconds``, if it has none of its own
-    :param tick: real seconds between two drips
+    :param ids: the replicas that exist; a page holds two, so seven replicas make four pages
+    :param other_origin: URL of another server, for redirects
+    :param timeout: seconds that the client waits, measured by ``clock`` if a test replaces its clock
+    :param drip_interval: real seconds between two parts of a slow response
     """
 
-    page_length = 2
+    page_size = 2
     drips = 5_000
     dripping = False
 
     def __init__(
         self,
         ids: Iterable[str],
-        *misdeeds: Misdeed,
-        elsewhere: str = "http://127.0.0.1:9",
-        patience: float = 30.0,
-        tick: float = 0.001,
+        *faults: Fault,
+        other_origin: str = "http://127.0.0.1:9",
+        timeout: float = 30.0,
+        drip_interval: float = 0.001,
     ) -> None:
-        self.living = list(ids)
-        self.elsewhere = elsewhere
-        self.patience = patience
-        self.tick = tick
-        self.seconds = 1000.0
-        self.seen: list[Seen] = []
+        self.existing = list(ids)
+        self.other_origin = other_origin
+        self.timeout = timeout
+        self.drip_interval = drip_interval
+        self.clock = 1000.0
+        self.log: list[LoggedRequest] = []
         self._changed = threading.Condition()
-        self.misdeed(*misdeeds)
+        self.set_faults(*faults)
 
-    def misdeed(self, *misdeeds: Misdeed) -> None:
-        """Misbehave in these ways from now on."""
-        self.misdeeds = misdeeds
-        self._asked = [0] * len(misdeeds)
+    def set_faults(self, *faults: Fault) -> None:
+        """Replace the faults. Their counts start again."""
+        self.faults = faults
+        self._matched = [0] * len(faults)
 
-    def talk(self, head: str, _: int = 0) -> Any:
-        """Answer one request: the log is written before the first byte is said."""
+    def respond(self, head: str, _: int = 0) -> Any:
+        """Return the response to a request. The log is written before the first byte is sent."""
         method, target, _version = head.split("\n", maxsplit=1)[0].split(" ")
         path, _, query = target.partition("?")
-        kind, replica_id = f"{path}//".split("/")[2], path.partition("/v2/replicas/")[2]
-        to = method if replica_id or method != "GET" else "LIST" if kind == "replicas" else "OTHER"
+        resource, replica_id = f"{path}//".split("/")[2], path.partition("/v2/replicas/")[2]
+        request = method if replica_id or method != "GET" else "LIST" if resource == "replicas" else "OTHER"
         with self._changed:
-            misdeed = self._misdeed(to, replica_id)
-            applied = to == "DELETE" and replica_id in self.living and (misdeed is None or misdeed.after)
-            truth = self._truth(to, kind, replica_id, query)
+            fault = self._matching_fault(request, replica_id)
+            applied = request == "DELETE" and replica_id in self.existing and (fault is None or fault.applied)
+            correct = self._correct_response(request, resource, replica_id, query)
             if applied:
-                self.living.remove(replica_id)
-            self.seen.append(Seen(to, replica_id, applied))
+                self.existing.remove(replica_id)
+            self.log.append(LoggedRequest(request, replica_id, applied))
             self.dripping = False
-            said = misdeed.says(truth, self) if misdeed else truth
+            response = fault.respond(correct, self) if fault else correct
             self._changed.notify_all()
-        return said
+        return response
 
-    def count(self, to: str, replica_id: str | None = None) -> int:
-        """How many such requests arrived."""
-        return sum(seen.to == to and replica_id in (None, seen.replica_id) for seen in self.seen)
+    def count(self, request: str, replica_id: str | None = None) -> int:
+        """Return the number of such requests that arrived."""
+        return sum(entry.request == request and replica_id in (None, entry.replica_id) for entry in self.log)
 
-    def applied(self, replica_id: str) -> bool:
-        """Whether a request of this client deleted it."""
-        return any(seen.applied and seen.replica_id == replica_id for seen in self.seen)
+    def was_deleted(self, replica_id: str) -> bool:
+        """Return whether a request deleted the replica."""
+        return any(entry.applied and entry.replica_id == replica_id for entry in self.log)
 
-    def wait_for(self, requests: int) -> None:
-        """Return when so many requests have arrived and what is said to them is decided."""
+    def wait_for_requests(self, number: int) -> None:
+        """Return when ``number`` requests have arrived and their responses are decided."""
         with self._changed:
-            assert self._changed.wait_for(lambda: len(self.seen) >= requests, 30), "a request did not arrive"
+            arrived = self._changed.wait_for(lambda: len(self.log) >= number, 30)
+            assert arrived, "a request did not arrive"
 
     def silence(self) -> list[bytes]:
-        """Say nothing: all but a blink of the client's patience has passed when it begins to listen."""
-        self.seconds += self.patience - 0.02
+        """Send nothing. When the client begins to wait, its timeout is almost over."""
+        self.clock += self.timeout - 0.02
         return []
 
-    def drip(self, first: bytes, part: bytes) -> Iterable[Any]:
-        """Say a little, again and again; it ends, so that a client may fail."""
+    def drip(self, start: bytes, part: bytes) -> Iterable[Any]:
+        """Send ``start``, then ``part`` many times. It ends, so that a test of an endless client fails."""
         self.dripping = True
-        return self._drips(first, part)
+        return self._drips(start, part)
 
-    def _drips(self, first: bytes, part: bytes) -> Iterable[Any]:
-        yield first
+    def _drips(self, start: bytes, part: bytes) -> Iterable[Any]:
+        yield start
         for _ in range(self.drips):
-            time.sleep(self.tick)
+            time.sleep(self.drip_interval)
             yield part
-        yield HANG_UP
+        yield CLOSE
 
-    def _misdeed(self, to: str, replica_id: str) -> Misdeed | None:
-        for at, misdeed in enumerate(self.misdeeds):
-            if misdeed.to == to and misdeed.only in (None, replica_id):
-                self._asked[at] += 1
-                past = self._asked[at] - misdeed.at
-                if past >= 0 and (misdeed.times is None or past < misdeed.times):
-                    return misdeed
+    def _matching_fault(self, request: str, replica_id: str) -> Fault | None:
+        for index, fault in enumerate(self.faults):
+            if fault.request == request and fault.replica_id in (None, replica_id):
+                self._matched[index] += 1
+                past = self._matched[index] - fault.first
+                if past >= 0 and (fault.times is None or past < fault.times):
+                    return fault
         return None
 
-    def _truth(self, to: str, kind: str, replica_id: str, query: str) -> bytes:
-        if to == "LIST":
-            number = int(query.rpartition("page=")[2]) - 1
-            rows = self.living[number * self.page_length : (number + 1) * self.page_length]
-            return answer(200, {"data": [row(one) for one in rows], "total_count": len(self.living)})
-        if kind != "replicas":
-            return answer(200, {"data": [], "total_count": 0})
-        if replica_id not in self.living:
-            return answer(400, {"error": "Invalid replica_id"})
-        return answer(200, row(replica_id)) if to == "GET" else answer(200, {"status": "deleted"})
+    def _correct_response(self, request: str, resource: str, replica_id: str, query: str) -> bytes:
+        if request == "LIST":
+            page = int(query.rpartition("page=")[2]) - 1
+            ids = self.existing[page * self.page_size : (page + 1) * self.page_size]
+            rows = [replica_row(one) for one in ids]
+            return http_response(200, {"data": rows, "total_count": len(self.existing)})
+        if resource != "replicas":
+            return http_response(200, {"data": [], "total_count": 0})
+        if replica_id not in self.existing:
+            return http_response(400, {"error": "Invalid replica_id"})
+        return http_response(200, replica_row(replica_id) if request == "GET" else {"status": "deleted"})
 
 
-def row(replica_id: str) -> dict[str, object]:
-    """A replica as Tavus lists it: old enough for every policy of the tests."""
+def replica_row(replica_id: str) -> dict[str, object]:
+    """Return a replica as Tavus lists it, old enough to expire under every policy of these tests."""
     return {
         "replica_id": replica_id,
         "replica_name": f"name of {replica_id}",

@@ -1,4 +1,4 @@
-"""A batch among faults: a plan carried out by its operator, one at a time and sixteen at once."""
+"""Faults while an operator applies a plan, with 1 and with 16 deletes at the same time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from faults.bench import AFTER, ALWAYS
-from faults.judge import GONE, harm_done, lies_about_a_delete
-from faults.kinds import BY_NAME, KINDS, Kind, ends
-from faults.server import Misdeed
+from faults.harness import ALWAYS, each_applied
+from faults.judge import REPORTED_GONE, false_delete_claims, unwanted_deletes
+from faults.kinds import BY_NAME, KINDS, FaultKind, samples
+from faults.server import Fault
 
 from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.execution.executor import RED
@@ -19,7 +19,7 @@ from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetention
 pytestmark = pytest.mark.cell
 
 BATCH = [f"b{number:02}" for number in range(8)]
-CONCURRENCY = pytest.mark.parametrize("concurrency", [1, 16])
+each_concurrency = pytest.mark.parametrize("concurrency", [1, 16])
 POLICY = {
     "name": "old",
     "expire": [{"rule": "old", "older_than": "90d"}],
@@ -27,15 +27,15 @@ POLICY = {
 }
 
 
-def each_at_once(kinds):
-    """One test for each of these kinds, alone and sixteen at a time; who drips has time for one only."""
-    cells = [(kind, many) for kind in ends(kinds) for many in ([1] if kind.timed else [1, 16])]
-    ids = [f"{many}-{kind.name}" for kind, many in cells]
+def each_kind_and_concurrency(kinds):
+    """Parametrize a test by kinds of fault and concurrency. Timed faults allow one request at a time."""
+    cells = [(kind, number) for kind in samples(kinds) for number in ([1] if kind.timed else [1, 16])]
+    ids = [f"{number}-{kind.name}" for kind, number in cells]
     return pytest.mark.parametrize(("kind", "concurrency"), cells, ids=ids)
 
 
 class Ti:
-    """A task instance that keeps what is pushed."""
+    """A task instance that records the XComs pushed."""
 
     def __init__(self) -> None:
         self.try_number = 1
@@ -46,7 +46,7 @@ class Ti:
 
 
 def run(operator):
-    """Execute an operator; return what it pushed and whether it was green."""
+    """Execute an operator. Return its XCom, and its error message or ``None``."""
     ti = Ti()
     try:
         ti.xcom_push("return_value", operator.execute({"ti": ti, "task_instance": ti, "task": operator}))
@@ -56,110 +56,110 @@ def run(operator):
 
 
 @pytest.fixture
-def apply(bench):
-    """Plan, then carry the plan out among faults: the outcome of each replica, judged by the log."""
+def apply(start):
+    """Make a plan and apply it with faults: ``apply(ids, *faults)`` returns the harness and the outcomes."""
 
-    def do(ids, *misdeeds, concurrency=1, hard=False, timed=False):
-        one = bench(ids, timed=timed, extra={"concurrency": 16})
-        one.tavus.page_length = 100
+    def make_and_apply(ids, *faults, concurrency=1, hard=False, timed=False):
+        harness = start(ids, timed=timed, extra={"concurrency": 16})
+        harness.tavus.page_size = 100
         plan, _ = run(PlanRetentionOperator(task_id="plan", policy=POLICY, hard=hard))
         assert [row["replica_id"] for row in plan["delete"]] == ids
-        one.tavus.misdeed(*misdeeds)
+        harness.tavus.set_faults(*faults)
         approved = {"hard": True, "approved_digest": plan["digest"]} if hard else {}
         report, error = run(
             ApplyRetentionOperator(task_id="apply", plan=plan, concurrency=concurrency, **approved)
         )
-        one.show([report, error])
+        harness.record([report, error])
         outcomes = {item["replica_id"]: item["outcome"] for item in report["items"]}
-        judge(one.tavus, ids, report, error)
-        return one, outcomes
+        check_report(harness.tavus, ids, report, error)
+        return harness, outcomes
 
-    return do
+    return make_and_apply
 
 
-def judge(tavus, ids, report, error) -> None:
-    """The report is a partition of the plan, nothing in it is false, and green means done."""
+def check_report(tavus, ids, report, error) -> None:
+    """Check that the report covers the plan, that it is true, and that success means that all is deleted."""
     outcomes = {item["replica_id"]: item["outcome"] for item in report["items"]}
     assert list(outcomes) == ids
-    assert {word: count for word, count in report["counts"].items() if count} == Counter(outcomes.values())
-    lies = [lie for one in ids for lie in lies_about_a_delete(tavus, outcomes[one], one)]
-    assert lies == []
-    assert harm_done(tavus, ids) == []
+    counts = {outcome: count for outcome, count in report["counts"].items() if count}
+    assert counts == Counter(outcomes.values())
+    assert [claim for one in ids for claim in false_delete_claims(tavus, outcomes[one], one)] == []
+    assert unwanted_deletes(tavus, ids) == []
     assert bool(error) == any(outcome in RED for outcome in outcomes.values())
     if not error:
-        assert tavus.living == []
+        assert tavus.existing == []
 
 
-@each_at_once([kind for kind in KINDS if kind.before])
-def test_a_fault_of_one_is_the_fault_of_that_one_only(apply, kind: Kind, concurrency):
-    misdeed = Misdeed(kind.says, "DELETE", only="b03", times=ALWAYS)
-    _, outcomes = apply(BATCH, misdeed, concurrency=concurrency, hard=True, timed=kind.timed)
-    outcome = kind.before.split()[1]
+@each_kind_and_concurrency([kind for kind in KINDS if kind.not_applied])
+def test_fault_of_one_replica_does_not_affect_others(apply, kind: FaultKind, concurrency):
+    fault = Fault(kind.respond, "DELETE", replica_id="b03", times=ALWAYS)
+    _, outcomes = apply(BATCH, fault, concurrency=concurrency, hard=True, timed=kind.timed)
+    outcome = kind.not_applied.split()[1]
     assert outcomes["b03"] == outcome
     others = {outcomes[other] for other in BATCH if other != "b03"}
     assert others <= ({"deleted", "not_attempted"} if "F20" in kind.name else {"deleted"})
 
 
-@each_at_once([kind for kind in KINDS if kind.after])
-def test_a_fault_of_every_delete_that_had_its_effect_hides_nothing(apply, kind: Kind, concurrency):
-    misdeed = Misdeed(kind.says, "DELETE", after=True, times=ALWAYS)
-    one, outcomes = apply(BATCH, misdeed, concurrency=concurrency, timed=kind.timed)
-    assert set(outcomes.values()) == {kind.after.split()[1]}
-    assert one.tavus.count("DELETE") == len(BATCH)
+@each_kind_and_concurrency([kind for kind in KINDS if kind.applied])
+def test_faults_of_applied_deletes_hide_no_delete(apply, kind: FaultKind, concurrency):
+    fault = Fault(kind.respond, "DELETE", applied=True, times=ALWAYS)
+    harness, outcomes = apply(BATCH, fault, concurrency=concurrency, timed=kind.timed)
+    assert set(outcomes.values()) == {kind.applied.split()[1]}
+    assert harness.tavus.count("DELETE") == len(BATCH)
 
 
-@each_at_once([kind for kind in KINDS if kind.before])
-def test_a_fault_of_every_delete_that_had_no_effect_claims_nothing(apply, kind: Kind, concurrency):
-    misdeed = Misdeed(kind.says, "DELETE", times=ALWAYS)
-    one, outcomes = apply(BATCH, misdeed, concurrency=concurrency, timed=kind.timed)
-    assert set(outcomes.values()) <= {kind.before.split()[1], "not_attempted"}
-    assert one.tavus.living == BATCH
+@each_kind_and_concurrency([kind for kind in KINDS if kind.not_applied])
+def test_faults_of_deletes_that_were_not_applied_claim_no_delete(apply, kind: FaultKind, concurrency):
+    fault = Fault(kind.respond, "DELETE", times=ALWAYS)
+    harness, outcomes = apply(BATCH, fault, concurrency=concurrency, timed=kind.timed)
+    assert set(outcomes.values()) <= {kind.not_applied.split()[1], "not_attempted"}
+    assert harness.tavus.existing == BATCH
 
 
-@each_at_once([kind for kind in KINDS if kind.before])
-def test_a_fault_that_passes_leaves_nothing_behind(apply, kind: Kind, concurrency):
-    misdeed = Misdeed(kind.says, "DELETE", times=2)
-    _, outcomes = apply(BATCH, misdeed, concurrency=concurrency, timed=kind.timed)
-    left = [replica_id for replica_id in BATCH if outcomes[replica_id] not in GONE]
-    if not kind.final:
+@each_kind_and_concurrency([kind for kind in KINDS if kind.not_applied])
+def test_temporary_fault_leaves_no_replica(apply, kind: FaultKind, concurrency):
+    fault = Fault(kind.respond, "DELETE", times=2)
+    _, outcomes = apply(BATCH, fault, concurrency=concurrency, timed=kind.timed)
+    left = [replica_id for replica_id in BATCH if outcomes[replica_id] not in REPORTED_GONE]
+    if not kind.no_retry:
         assert left == []
     elif "F20" not in kind.name:
         assert len(left) == 2
 
 
-# -- what stops a batch
+# What stops the deletes
 
 MANY = [f"m{number:02}" for number in range(40)]
 
 
 @pytest.mark.parametrize("name", ["F20 401", "F20 403"])
-@CONCURRENCY
-@pytest.mark.parametrize("to", ["DELETE", "GET"])
-def test_a_refused_key_stops_the_batch(apply, name, concurrency, to):
-    misdeed = Misdeed(BY_NAME[name].says, to, times=ALWAYS)
-    one, outcomes = apply(MANY, misdeed, concurrency=concurrency, hard=True)
-    assert one.tavus.count(to) <= concurrency
-    assert one.tavus.count("DELETE") <= (concurrency if to == "DELETE" else 0)
+@each_concurrency
+@pytest.mark.parametrize("method", ["DELETE", "GET"])
+def test_rejected_key_stops_the_deletes(apply, name, concurrency, method):
+    fault = Fault(BY_NAME[name].respond, method, times=ALWAYS)
+    harness, outcomes = apply(MANY, fault, concurrency=concurrency, hard=True)
+    assert harness.tavus.count(method) <= concurrency
+    assert harness.tavus.count("DELETE") <= (concurrency if method == "DELETE" else 0)
     counts = Counter(outcomes.values())
-    assert counts["failed"] == one.tavus.count("DELETE")
+    assert counts["failed"] == harness.tavus.count("DELETE")
     assert counts["failed"] + counts["not_attempted"] == len(MANY)
 
 
-@each_at_once([kind for kind in KINDS if kind.doubtful and not kind.timed])
-def test_five_in_a_row_in_doubt_stop_the_batch(apply, kind: Kind, concurrency):
-    one, outcomes = apply(MANY, Misdeed(kind.says, "DELETE", times=ALWAYS), concurrency=concurrency)
+@each_kind_and_concurrency([kind for kind in KINDS if kind.ambiguous and not kind.timed])
+def test_five_unknown_outcomes_in_a_row_stop_the_deletes(apply, kind: FaultKind, concurrency):
+    harness, outcomes = apply(MANY, Fault(kind.respond, "DELETE", times=ALWAYS), concurrency=concurrency)
     counts = Counter(outcomes.values())
     assert set(counts) == {"unknown", "not_attempted"}
     assert 5 <= counts["unknown"] < 5 + concurrency
-    # Ten retries for the batch, so that a server that is down is not asked three times for each replica.
-    assert one.tavus.count("DELETE") <= counts["unknown"] + 10
+    # All deletes share ten retries, so that a server that is down does not get three requests per replica.
+    assert harness.tavus.count("DELETE") <= counts["unknown"] + 10
 
 
-@AFTER
-@CONCURRENCY
-def test_a_server_that_answers_all_and_does_nothing_is_found_out(apply, concurrency, after):
-    says = BY_NAME["F41 204"].says
+@each_applied
+@each_concurrency
+def test_server_that_confirms_deletes_without_applying_them_is_detected(apply, concurrency, applied):
+    respond = BY_NAME["F41 204"].respond
     _, outcomes = apply(
-        MANY, Misdeed(says, "DELETE", times=ALWAYS, after=after), concurrency=concurrency, hard=True
+        MANY, Fault(respond, "DELETE", times=ALWAYS, applied=applied), concurrency=concurrency, hard=True
     )
-    assert set(outcomes.values()) == {"deleted" if after else "unknown"}
+    assert set(outcomes.values()) == {"deleted" if applied else "unknown"}

@@ -1,4 +1,4 @@
-"""The rows of the matrix that are no answer: the way there, the connection itself, pages and clocks."""
+"""Faults of the network, of the connection, of listings as a whole, and of clocks."""
 
 from __future__ import annotations
 
@@ -9,222 +9,225 @@ import time
 
 import pytest
 import urllib3
-from faults.bench import AFTER, ALWAYS, ONCE, TIMES
-from faults.judge import IDS, VICTIM
+from faults.harness import ALWAYS, ONCE, each_applied, each_times
+from faults.judge import IDS, TARGET
 from faults.kinds import BY_NAME
-from faults.server import HANG_UP, Misdeed, answer
+from faults.server import CLOSE, Fault, http_response
 
 from tavus_provider.exceptions import TavusError
 from tavus_provider.models import Replica
 
 pytestmark = pytest.mark.cell
 
-CALLS = pytest.mark.parametrize("call", ["LIST", "GET", "DELETE"])
+each_call = pytest.mark.parametrize("call", ["LIST", "GET", "DELETE"])
 
 
-def ask(one, call):
+def send(harness, call):
     if call == "LIST":
-        return one.ask(one.hook.list_replicas)
+        return harness.call(harness.hook.list_replicas)
     if call == "GET":
-        return one.ask(one.hook.get_replica, VICTIM)
-    return one.ask(one.hook.delete_replica, VICTIM, hard=True)
+        return harness.call(harness.hook.get_replica, TARGET)
+    return harness.call(harness.hook.delete_replica, TARGET, hard=True)
 
 
-def judge_call(one, call, result, *, word, unsent) -> None:
-    """A delete by the log; a listing or a look is right, or an error after which nothing is gone."""
+def check_result(harness, call, result, *, expected, unsent) -> None:
+    """
+    Check that the result is right, or an error after which nothing was deleted.
+
+    :param expected: ``right`` or ``error``
+    """
     if call == "DELETE":
-        assert one.judge(result, unsent=unsent) == ("deleted" if word == "right" else "failed")
-    elif word == "right":
+        assert harness.check_delete(result, unsent=unsent) == ("deleted" if expected == "right" else "failed")
+    elif expected == "right":
         assert [replica.replica_id for replica in ([result] if call == "GET" else result)] == (
-            [VICTIM] if call == "GET" else IDS
+            [TARGET] if call == "GET" else IDS
         )
     else:
         assert isinstance(result, TavusError)
-        assert one.tavus.count("DELETE") == 0
+        assert harness.tavus.count("DELETE") == 0
 
 
-# -- F01, F02: no connection
+# F01, F02: no connection
 
 
-@CALLS
-@TIMES
-@pytest.mark.parametrize("way", ["failed", "no such host", "timeout"])
-def test_what_never_left_is_certain(bench, monkeypatch, call, times, way):
-    one = bench(IDS, deaf=way == "failed")
-    failures = iter([None] * (1 if times is ONCE else 99))
+@each_call
+@each_times
+@pytest.mark.parametrize("failure", ["refused", "no such host", "timeout"])
+def test_request_that_was_not_sent_is_certainly_not_applied(start, monkeypatch, call, times, failure):
+    harness = start(IDS, listening=failure != "refused")
+    attempts = iter([None] * (1 if times is ONCE else 99))
 
     def failing(real, error):
         def connect(*args, **kwargs):
-            for _ in failures:
+            for _ in attempts:
                 raise error
             return real(*args, **kwargs)
 
         return connect
 
-    if way == "failed" and times is ONCE:
-        sleep = one.clock.sleep
-        monkeypatch.setattr(one.clock, "sleep", lambda *wait: one.server.listen() or sleep(*wait))
-    elif way == "no such host":
+    if failure == "refused" and times is ONCE:
+        sleep = harness.clock.sleep
+        monkeypatch.setattr(harness.clock, "sleep", lambda *wait: harness.server.listen() or sleep(*wait))
+    elif failure == "no such host":
         error = socket.gaierror(-2, "Name or service not known")
         monkeypatch.setattr(socket, "getaddrinfo", failing(socket.getaddrinfo, error))
-    elif way == "timeout":
+    elif failure == "timeout":
         real = urllib3.util.connection.create_connection
         monkeypatch.setattr(
             urllib3.util.connection, "create_connection", failing(real, TimeoutError("timed out"))
         )
-    result = ask(one, call)
-    judge_call(
-        one, call, result, word="right" if times is ONCE else "error", unsent=1 if times is ONCE else 3
-    )
+    result = send(harness, call)
+    expected, unsent = ("right", 1) if times is ONCE else ("error", 3)
+    check_result(harness, call, result, expected=expected, unsent=unsent)
     if times is ALWAYS:
         assert result.attempts == 3
-        assert one.tavus.seen == []
+        assert harness.tavus.log == []
 
 
-# -- F40, F43: whose answer it is, and connections that are not what they were
+# F40, F43: late responses, and connections that the server has closed
 
 
 @pytest.mark.parametrize(
-    "name", ["F39 102 alone", "F39 103 alone", "F42 two answers", "F42 length too short"]
+    "name", ["F39 102 only", "F39 103 only", "F42 two responses", "F42 Content-Length too short"]
 )
-def test_a_late_answer_to_one_is_not_that_to_the_next(bench, name):
-    late = answer(200, {"status": "deleted"})
+def test_late_response_is_not_taken_for_the_next_request(start, name):
+    late = http_response(200, {"status": "deleted"})
 
-    def refuse(truth, tavus):
-        # On the connection of the first delete its late answer would come first.
-        return (late if one.server.connections == 1 else b"") + answer(409, {"error": "no"})
+    def reject(correct, tavus):
+        # On the connection of the first delete, its late response would arrive first.
+        return (late if harness.server.connections == 1 else b"") + http_response(409, {"error": "no"})
 
-    one = bench(
+    harness = start(
         IDS,
-        Misdeed(BY_NAME[name].says, "DELETE", only="r10", after=True),
-        Misdeed(refuse, "DELETE", only=VICTIM, times=ALWAYS),
+        Fault(BY_NAME[name].respond, "DELETE", replica_id="r10", applied=True),
+        Fault(reject, "DELETE", replica_id=TARGET, times=ALWAYS),
     )
-    one.ask(one.hook.delete_replica, "r10")
-    result = one.ask(one.hook.delete_replica, VICTIM)
+    harness.call(harness.hook.delete_replica, "r10")
+    result = harness.call(harness.hook.delete_replica, TARGET)
     assert result.outcome == "failed"
-    assert VICTIM in one.tavus.living
-    assert one.tavus.count("DELETE") == 2
+    assert TARGET in harness.tavus.existing
+    assert harness.tavus.count("DELETE") == 2
 
 
-def test_a_connection_that_the_server_has_closed_meanwhile_costs_no_delete(bench):
+def test_connection_closed_while_idle_costs_no_delete(start):
     closed = threading.Event()
 
-    def stale(truth, tavus):
+    def close_later(correct, tavus):
         try:
-            yield truth
-            yield HANG_UP
+            yield correct
+            yield CLOSE
         finally:
             closed.set()
 
-    one = bench(IDS, Misdeed(stale, "GET"))
-    assert isinstance(one.ask(one.hook.get_replica, VICTIM), Replica)
+    harness = start(IDS, Fault(close_later, "GET"))
+    assert isinstance(harness.call(harness.hook.get_replica, TARGET), Replica)
     assert closed.wait(30)
-    assert one.judge(one.ask(one.hook.delete_replica, VICTIM)) == "deleted"
-    assert one.tavus.count("DELETE") == 1
+    assert harness.check_delete(harness.call(harness.hook.delete_replica, TARGET)) == "deleted"
+    assert harness.tavus.count("DELETE") == 1
 
 
-@TIMES
-@AFTER
-@pytest.mark.parametrize("name", ["F03 F04 hang-up", "F05 F07 reset"])
-def test_a_connection_that_closes_under_a_delete_costs_one_delete_per_send(bench, times, after, name):
-    one = bench(IDS, Misdeed(BY_NAME[name].says, "DELETE", after=after, times=times))
-    one.ask(one.hook.get_replica, VICTIM)
-    assert one.server.connections == 1
-    outcome = "confirmed" if after else "deleted" if times is ONCE else "unknown"
-    assert one.judge(one.ask(one.hook.delete_replica, VICTIM)) == outcome
+@each_times
+@each_applied
+@pytest.mark.parametrize("name", ["F03 F04 connection closed", "F05 F07 connection reset"])
+def test_connection_closed_during_a_delete_costs_one_delete_per_attempt(start, times, applied, name):
+    harness = start(IDS, Fault(BY_NAME[name].respond, "DELETE", applied=applied, times=times))
+    harness.call(harness.hook.get_replica, TARGET)
+    assert harness.server.connections == 1
+    outcome = "confirmed" if applied else "deleted" if times is ONCE else "unknown"
+    assert harness.check_delete(harness.call(harness.hook.delete_replica, TARGET)) == outcome
 
 
-# -- F44, F45: pages that shift, counts that lie
+# F44, F45: listings that change while they are read, and wrong counts
 
 
-@TIMES
-@pytest.mark.parametrize("at", [1, 2, 4])
+@each_times
+@pytest.mark.parametrize("first", [1, 2, 4])
 @pytest.mark.parametrize("change", ["created first", "created last", "deleted first", "deleted last"])
-def test_a_listing_that_shifts_is_complete_or_an_error(bench, times, at, change):
+def test_listing_that_changes_is_complete_or_an_error(start, times, first, change):
     states = [IDS]
 
-    def shift(truth, tavus):
+    def change_replicas(correct, tavus):
         what, where = change.split()
         if what == "created":
-            tavus.living.insert(0 if where == "first" else 99, f"new{len(states)}")
-        elif tavus.living:
-            tavus.living.pop(0 if where == "first" else -1)
-        states.append(list(tavus.living))
-        return truth
+            tavus.existing.insert(0 if where == "first" else 99, f"new{len(states)}")
+        elif tavus.existing:
+            tavus.existing.pop(0 if where == "first" else -1)
+        states.append(list(tavus.existing))
+        return correct
 
-    one = bench(IDS, Misdeed(shift, "LIST", at=at, times=times))
-    result = one.ask(one.hook.list_replicas)
+    harness = start(IDS, Fault(change_replicas, "LIST", first=first, times=times))
+    result = harness.call(harness.hook.list_replicas)
     assert isinstance(result, TavusError) or [replica.replica_id for replica in result] in states
-    assert one.tavus.count("DELETE") == 0
-    assert one.tavus.count("LIST") < 99
+    assert harness.tavus.count("DELETE") == 0
+    assert harness.tavus.count("LIST") < 99
 
 
-def counting(total):
-    return lambda truth, tavus: answer(
-        200, {**json.loads(truth.partition(b"\r\n\r\n")[2]), "total_count": total}
+def with_total_count(total):
+    return lambda correct, tavus: http_response(
+        200, {**json.loads(correct.partition(b"\r\n\r\n")[2]), "total_count": total}
     )
 
 
-def first_page(truth, tavus):
-    return answer(200, {"data": [{"replica_id": one} for one in IDS[:2]], "total_count": 7})
+def always_first_page(correct, tavus):
+    return http_response(200, {"data": [{"replica_id": one} for one in IDS[:2]], "total_count": 7})
 
 
-@pytest.mark.parametrize("at", [1, 2, 4])
-@TIMES
+@pytest.mark.parametrize("first", [1, 2, 4])
+@each_times
 @pytest.mark.parametrize(
-    "says",
+    "respond",
     [
         *(
-            pytest.param(counting(total), id=repr(total))
+            pytest.param(with_total_count(total), id=repr(total))
             for total in (8, 10**9, 1, 0, -1, "7", True, None, 7.0)
         ),
-        pytest.param(first_page, id="same page"),
+        pytest.param(always_first_page, id="same page"),
     ],
 )
-def test_a_count_that_lies_is_found_out(bench, says, times, at):
-    one = bench(IDS, Misdeed(says, "LIST", at=at, times=times))
-    result = one.ask(one.hook.list_replicas)
+def test_wrong_count_is_detected(start, respond, times, first):
+    harness = start(IDS, Fault(respond, "LIST", first=first, times=times))
+    result = harness.call(harness.hook.list_replicas)
     if isinstance(result, TavusError):
         assert result.outcome == "not_attempted"
     else:
         assert [replica.replica_id for replica in result] == IDS
         assert times is ONCE  # read again from the start
-    assert one.tavus.count("LIST") < 99
+    assert harness.tavus.count("LIST") < 99
 
 
-# -- F46: who is it
+# F46: certificates
 
 
-@CALLS
+@each_call
 @pytest.mark.parametrize("certificate", ["self-signed", "wrong name", "expired"])
-def test_a_server_that_cannot_prove_who_it_is_learns_nothing(
-    bench, certificates, monkeypatch, call, certificate
+def test_server_with_an_invalid_certificate_receives_nothing(
+    start, certificates, monkeypatch, call, certificate
 ):
-    one = bench(IDS, tls=certificates.server(certificate))
+    harness = start(IDS, tls=certificates.server(certificate))
     monkeypatch.setenv("AIRFLOW__TAVUS__CA_BUNDLE", certificates.trusted)
-    result = ask(one, call)
+    result = send(harness, call)
     assert (type(result).__name__, result.attempts) == ("TavusRequestRejectedError", 1)
     assert "could not be verified" in str(result)
-    assert one.server.heads == one.tavus.seen == []
+    assert harness.server.heads == harness.tavus.log == []
 
 
-@CALLS
-def test_a_server_that_proves_who_it_is_is_asked(bench, certificates, monkeypatch, call):
-    one = bench(IDS, tls=certificates.server("good"))
+@each_call
+def test_server_with_a_valid_certificate_is_used(start, certificates, monkeypatch, call):
+    harness = start(IDS, tls=certificates.server("good"))
     monkeypatch.setenv("AIRFLOW__TAVUS__CA_BUNDLE", certificates.trusted)
-    judge_call(one, call, ask(one, call), word="right", unsent=0)
+    check_result(harness, call, send(harness, call), expected="right", unsent=0)
 
 
-# -- F48: the wall clock is set while somebody waits
+# F48: the wall clock is set during a wait
 
 
-@CALLS
+@each_call
 @pytest.mark.parametrize("step", [3600.0, -3600.0])
-def test_setting_the_wall_clock_changes_no_wait(bench, monkeypatch, call, step):
-    limited = lambda truth, tavus: answer(429, {}, "Retry-After: 5\r\n")  # noqa: E731
-    one = bench(IDS, Misdeed(limited, call, times=2))
+def test_setting_the_wall_clock_changes_no_wait(start, monkeypatch, call, step):
+    limited = lambda correct, tavus: http_response(429, {}, "Retry-After: 5\r\n")  # noqa: E731
+    harness = start(IDS, Fault(limited, call, times=2))
     real, steps = time.time, iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: real() + step * next(steps))
-    judge_call(one, call, ask(one, call), word="right", unsent=0)
-    assert len(one.clock.waits) == 2
-    assert all(5 <= wait <= 7 for wait in one.clock.waits)
+    check_result(harness, call, send(harness, call), expected="right", unsent=0)
+    assert len(harness.clock.waits) == 2
+    assert all(5 <= wait <= 7 for wait in harness.clock.waits)

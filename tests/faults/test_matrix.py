@@ -1,7 +1,7 @@
 """
 Every kind of fault, once and always, in a listing, a look-up and a delete, alone and in pairs.
 
-The judge is the server's log: what a client says is compared with what the server did.
+What the client reports is compared with the log of the server.
 """
 
 from __future__ import annotations
@@ -9,150 +9,150 @@ from __future__ import annotations
 import tracemalloc
 
 import pytest
-from faults.bench import AFTER, ALWAYS, ONCE, TIMES, each
-from faults.judge import IDS, VICTIM, lies_about_a_list
-from faults.kinds import BY_NAME, KINDS, Kind, ends, rows
-from faults.server import Misdeed
+from faults.harness import ALWAYS, ONCE, each_applied, each_kind, each_times
+from faults.judge import IDS, TARGET, false_list_claims
+from faults.kinds import BY_NAME, KINDS, FaultKind, rows, samples
+from faults.server import Fault
 
 from tavus_provider.exceptions import ReplicaNotFoundError
 from tavus_provider.models import Replica
 
 pytestmark = pytest.mark.cell
 
-DOUBTFUL = [kind for kind in KINDS if kind.doubtful]
-LOOKS = [kind for kind in KINDS if kind.gets is None]
+AMBIGUOUS = [kind for kind in KINDS if kind.ambiguous]
+LOOKUP_FAULTS = [kind for kind in KINDS if kind.lookup is None]
 
 
-def expected(column: str, times) -> str:
-    """The word of a column for a fault that comes once or always."""
-    once, always = column.split()
+def expected(results: str, times) -> str:
+    """Return the expected result for a fault that happens once or always."""
+    once, always = results.split()
     return once if times == ONCE else always
 
 
-# -- one fault
+# One fault
 
 
-@each(KINDS)
-@TIMES
-@pytest.mark.parametrize("at", [1, 2, 4])
-def test_a_listing_is_complete_or_an_error(bench, kind: Kind, times, at):
-    one = bench(IDS, Misdeed(kind.says, "LIST", at=at, times=times), timed=kind.timed)
-    result = one.ask(one.hook.list_replicas)
+@each_kind(KINDS)
+@each_times
+@pytest.mark.parametrize("first", [1, 2, 4])
+def test_listing_is_complete_or_an_error(start, kind: FaultKind, times, first):
+    harness = start(IDS, Fault(kind.respond, "LIST", first=first, times=times), timed=kind.timed)
+    result = harness.call(harness.hook.list_replicas)
     if isinstance(result, list):
-        assert lies_about_a_list(one.tavus, [replica.replica_id for replica in result]) == []
-        word = "right"
+        assert false_list_claims(harness.tavus, [replica.replica_id for replica in result]) == []
+        outcome = "right"
     else:
         assert not isinstance(result, ReplicaNotFoundError)
         assert result.outcome in ("not_attempted", "failed")
-        word = "error"
-    assert word == expected(kind.reads, times)
-    assert one.tavus.count("DELETE") == 0
-    if word == "right":
-        assert sum(one.clock.waits) >= kind.waits
-    if kind.final:
-        # The first page is read alone; of the others one more may be under way when one fails.
-        assert at <= one.tavus.count("LIST") <= at + (at > 1)
+        outcome = "error"
+    assert outcome == expected(kind.listing, times)
+    assert harness.tavus.count("DELETE") == 0
+    if outcome == "right":
+        assert sum(harness.clock.waits) >= kind.min_wait
+    if kind.no_retry:
+        # The first page is read alone. Later, one more page may be requested while one fails.
+        assert first <= harness.tavus.count("LIST") <= first + (first > 1)
 
 
-@each(KINDS)
-@TIMES
-def test_a_look_tells_of_that_replica_or_is_an_error(bench, kind: Kind, times):
-    one = bench(IDS, Misdeed(kind.says, "GET", times=times), timed=kind.timed)
-    result = one.ask(one.hook.get_replica, VICTIM)
+@each_kind(KINDS)
+@each_times
+def test_lookup_returns_the_replica_or_an_error(start, kind: FaultKind, times):
+    harness = start(IDS, Fault(kind.respond, "GET", times=times), timed=kind.timed)
+    result = harness.call(harness.hook.get_replica, TARGET)
     if isinstance(result, Replica):
-        assert result.replica_id == VICTIM
-        word = "right"
+        assert result.replica_id == TARGET
+        outcome = "right"
     else:
-        word = "gone" if isinstance(result, ReplicaNotFoundError) else "error"
-    assert word == expected(kind.gets or kind.reads, times)
-    assert one.tavus.count("DELETE") == 0
-    assert one.tavus.count("GET") <= (1 if kind.final else 3)
+        outcome = "gone" if isinstance(result, ReplicaNotFoundError) else "error"
+    assert outcome == expected(kind.lookup or kind.listing, times)
+    assert harness.tavus.count("DELETE") == 0
+    assert harness.tavus.count("GET") <= (1 if kind.no_retry else 3)
 
 
-@each([kind for kind in KINDS if kind.before])
-@TIMES
+@each_kind([kind for kind in KINDS if kind.not_applied])
+@each_times
 @pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
-def test_a_delete_that_had_no_effect(bench, kind: Kind, times, hard):
-    one = bench(IDS, Misdeed(kind.says, "DELETE", times=times), timed=kind.timed)
-    result = one.ask(one.hook.delete_replica, VICTIM, hard=hard)
-    assert one.judge(result) == expected(kind.before, times)
-    if kind.final:
-        assert one.tavus.count("DELETE") == 1
+def test_delete_that_was_not_applied(start, kind: FaultKind, times, hard):
+    harness = start(IDS, Fault(kind.respond, "DELETE", times=times), timed=kind.timed)
+    result = harness.call(harness.hook.delete_replica, TARGET, hard=hard)
+    assert harness.check_delete(result) == expected(kind.not_applied, times)
+    if kind.no_retry:
+        assert harness.tavus.count("DELETE") == 1
     elif times is ONCE:
-        assert sum(one.clock.waits) >= kind.waits
+        assert sum(harness.clock.waits) >= kind.min_wait
 
 
-@each([kind for kind in KINDS if kind.after])
-@TIMES
+@each_kind([kind for kind in KINDS if kind.applied])
+@each_times
 @pytest.mark.parametrize("hard", [False, True], ids=["soft", "hard"])
-def test_a_delete_that_had_its_effect(bench, kind: Kind, times, hard):
-    one = bench(IDS, Misdeed(kind.says, "DELETE", after=True, times=times), timed=kind.timed)
-    result = one.ask(one.hook.delete_replica, VICTIM, hard=hard)
-    assert one.judge(result) == expected(kind.after, times)
-    assert one.tavus.count("DELETE") == 1
+def test_delete_that_was_applied(start, kind: FaultKind, times, hard):
+    harness = start(IDS, Fault(kind.respond, "DELETE", applied=True, times=times), timed=kind.timed)
+    result = harness.call(harness.hook.delete_replica, TARGET, hard=hard)
+    assert harness.check_delete(result) == expected(kind.applied, times)
+    assert harness.tavus.count("DELETE") == 1
 
 
-@each([kind for kind in KINDS if kind.gets])
-def test_a_delete_of_what_is_not_there_is_already_gone(bench, kind: Kind):
-    others = [one for one in IDS if one != VICTIM]
-    for misdeeds in ([], [Misdeed(kind.says, "DELETE", times=ALWAYS)]):
-        one = bench(others, *misdeeds)
-        assert one.judge(one.ask(one.hook.delete_replica, VICTIM)) == "already_gone"
-        assert one.tavus.count("DELETE") == 1
+@each_kind([kind for kind in KINDS if kind.lookup])
+def test_delete_of_a_missing_replica_is_already_gone(start, kind: FaultKind):
+    others = [one for one in IDS if one != TARGET]
+    for faults in ([], [Fault(kind.respond, "DELETE", times=ALWAYS)]):
+        harness = start(others, *faults)
+        assert harness.check_delete(harness.call(harness.hook.delete_replica, TARGET)) == "already_gone"
+        assert harness.tavus.count("DELETE") == 1
 
 
-@each([kind for kind in KINDS if "F34" in kind.name or "F36" in kind.name])
+@each_kind([kind for kind in KINDS if "F34" in kind.name or "F36" in kind.name])
 @pytest.mark.parametrize("call", ["LIST", "GET", "DELETE"])
-def test_no_answer_takes_more_than_32_mib(bench, kind: Kind, call):
-    one = bench(IDS, Misdeed(kind.says, call, after=True))
-    kind.says(b"", one.tavus)  # what the server needs for it is not what is measured
-    ask = {
-        "LIST": one.hook.list_replicas,
-        "GET": lambda: one.hook.get_replica(VICTIM),
-        "DELETE": lambda: one.hook.delete_replica(VICTIM),
+def test_no_response_uses_more_than_32_mib_of_memory(start, kind: FaultKind, call):
+    harness = start(IDS, Fault(kind.respond, call, applied=True))
+    kind.respond(b"", harness.tavus)  # fills the server's caches, so that its memory is not measured
+    functions = {
+        "LIST": harness.hook.list_replicas,
+        "GET": lambda: harness.hook.get_replica(TARGET),
+        "DELETE": lambda: harness.hook.delete_replica(TARGET),
     }
     tracemalloc.start()
     try:
-        one.ask(ask[call])
+        harness.call(functions[call])
         assert tracemalloc.get_traced_memory()[1] < 32 * 2**20
     finally:
         tracemalloc.stop()
 
 
-# -- two faults: a delete in doubt, and a look-up that settles nothing
+# Two faults: an ambiguous delete, and a look-up that does not settle it
 
 
-def pairs(bench, each_of, kind: Kind, looks, *, times, after, outcome) -> None:
-    one = bench(IDS)
+def check_pairs(start, run_cells, kind: FaultKind, lookups, *, times, applied, outcome) -> None:
+    harness = start(IDS)
 
-    def cell(look: Kind) -> None:
-        one.again(
+    def run(lookup: FaultKind) -> None:
+        harness.restart(
             IDS,
-            Misdeed(kind.says, "DELETE", after=after, times=times),
-            Misdeed(look.says, "GET", times=ALWAYS),
-            timed=kind.timed or look.timed,
+            Fault(kind.respond, "DELETE", applied=applied, times=times),
+            Fault(lookup.respond, "GET", times=ALWAYS),
+            timed=kind.timed or lookup.timed,
         )
-        assert one.judge(one.ask(one.hook.delete_replica, VICTIM)) == outcome
+        assert harness.check_delete(harness.call(harness.hook.delete_replica, TARGET)) == outcome
 
-    each_of(looks, cell)
-
-
-@each(ends(DOUBTFUL))
-@AFTER
-def test_doubt_about_the_look_stays_doubt(bench, each_of, kind: Kind, after):
-    looks = [row[0] for row in rows(LOOKS)]
-    pairs(bench, each_of, kind, looks, times=ALWAYS, after=after, outcome="unknown")
+    run_cells(lookups, run)
 
 
-@AFTER
-def test_doubt_about_a_look_of_any_kind_stays_doubt(bench, each_of, after):
+@each_kind(samples(AMBIGUOUS))
+@each_applied
+def test_delete_stays_unknown_if_the_lookup_fails(start, run_cells, kind: FaultKind, applied):
+    lookups = [row[0] for row in rows(LOOKUP_FAULTS)]
+    check_pairs(start, run_cells, kind, lookups, times=ALWAYS, applied=applied, outcome="unknown")
+
+
+@each_applied
+def test_delete_stays_unknown_for_every_kind_of_lookup_fault(start, run_cells, applied):
     kind = BY_NAME["F13 F15 503"]
-    pairs(bench, each_of, kind, LOOKS, times=ALWAYS, after=after, outcome="unknown")
+    check_pairs(start, run_cells, kind, LOOKUP_FAULTS, times=ALWAYS, applied=applied, outcome="unknown")
 
 
-@each(DOUBTFUL)
-@AFTER
-def test_where_no_look_settles_it_the_next_delete_does(bench, each_of, kind: Kind, after):
-    looks = [BY_NAME["F03 F04 hang-up"], BY_NAME["F20 401"], BY_NAME["F31 200 HTML"]]
-    outcome = "confirmed" if after else "deleted"
-    pairs(bench, each_of, kind, looks, times=ONCE, after=after, outcome=outcome)
+@each_kind(AMBIGUOUS)
+@each_applied
+def test_second_delete_settles_what_the_lookup_does_not(start, run_cells, kind: FaultKind, applied):
+    lookups = [BY_NAME["F03 F04 connection closed"], BY_NAME["F20 401"], BY_NAME["F31 200 HTML"]]
+    outcome = "confirmed" if applied else "deleted"
+    check_pairs(start, run_cells, kind, lookups, times=ONCE, applied=applied, outcome=outcome)
