@@ -1,10 +1,10 @@
 """
-How fast this provider is, beside what one would otherwise write.
+Compare the speed of this provider with other ways to do the same.
 
-Prints one table. What stands together was measured side by side: in turns, in one run, on one machine;
-the medians are shown, and the ratio to what the last column but one names. No test depends on it.
+Prints one table. The rows of a group are measured alternately, in one run on one machine. A row shows the
+median and its ratio to the value in the column "relative to". No test depends on the results.
 
-    make bench                               all groups, some ten minutes
+    make bench                               all groups, about ten minutes
     make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan import dag
 """
 
@@ -32,11 +32,11 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 BIN = Path(sys.executable).parent
 KEY = "benchmark-key-4f1d"
-AT_ONCE = 16
+CONCURRENCY = 16
 LATENCY = 0.05
 RATE = 10
 CALLERS = 32
-STALE = {  # the policy of the README, with limits that let everything through
+STALE = {  # the policy of the README, with limits that never apply
     "name": "stale",
     "expire": [
         {"rule": "failed-training", "status": ["error"], "older_than": "14d"},
@@ -53,11 +53,11 @@ ALL = {
 }
 
 Row = tuple[str, str, str, str, str, str]
-"""What was done, by whom, what came out, the ratio, to what, and the target."""
+"""Task, implementation, result, ratio, what the ratio is relative to, and target."""
 
 
 class Server:
-    """The server of ``server.py`` in a process of its own, so that it takes no time of who is measured."""
+    """The server of ``server.py`` in its own process, so that it does not slow down the measured process."""
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
@@ -68,20 +68,22 @@ class Server:
     def close(self) -> None:
         self._process.communicate()
 
-    def start_anew(self, **world: Any) -> None:
+    def reset(self, **world: Any) -> None:
+        """Replace the rows and settings of the server; the arguments are those of ``server.World``."""
         import requests
 
         requests.post(f"{self.url}/_bench", json=world, timeout=60).raise_for_status()
 
-    def seen(self) -> dict[str, float]:
+    def counts(self) -> dict[str, float]:
+        """Return the counts of requests since the last reset, and the time of the first and last DELETE."""
         import requests
 
-        seen: dict[str, float] = requests.get(f"{self.url}/_bench", timeout=60).json()
-        return seen
+        counts: dict[str, float] = requests.get(f"{self.url}/_bench", timeout=60).json()
+        return counts
 
 
 def connection(url: str, key: str = KEY, **extra: object) -> dict[str, str]:
-    """The environment in which ``tavus_default`` means this server."""
+    """Return environment variables that connect ``tavus_default`` to a server."""
     value = {"conn_type": "tavus", "host": url, "password": key, "extra": extra}
     return {
         "AIRFLOW__TAVUS__ALLOWED_ORIGINS": url,
@@ -90,17 +92,18 @@ def connection(url: str, key: str = KEY, **extra: object) -> dict[str, str]:
     }
 
 
-# --- deletes: who is how far above the floor ----------------------------------------------------------
+# --- deletes: time relative to the theoretical minimum ---
 
 
 def ids(count: int) -> list[str]:
+    """Return the ids of the first replicas of the server."""
     from server import replica_id
 
-    return [replica_id(at) for at in range(count)]
+    return [replica_id(number) for number in range(count)]
 
 
 class Ti:
-    """What the operators need of a task instance."""
+    """The part of a task instance that the operators use."""
 
     dag_id, run_id, try_number, map_index = "bench", "one", 1, -1
 
@@ -113,35 +116,37 @@ class Ti:
 
 
 def apply_plan(url: str, count: int, hard: bool = False) -> None:
-    """Plan and apply as the two tasks do; what the server saw from first to last DELETE is measured."""
+    """Plan and apply as the two tasks do. The server measures the time from the first to the last DELETE."""
     from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
 
-    os.environ |= connection(url, concurrency=AT_ONCE)
+    os.environ |= connection(url, concurrency=CONCURRENCY)
     os.environ["AIRFLOW__TAVUS__LEDGER"] = f"{os.environ['AIRFLOW_HOME']}/{time.monotonic_ns()}"
     plan = PlanRetentionOperator(task_id="plan", policy=ALL, hard=hard).execute({"ti": Ti("plan")})  # type: ignore[typeddict-item]
     apply = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard, approved_digest=plan["digest"])
     report = apply.execute({"ti": Ti("apply")})  # type: ignore[typeddict-item]
     if report["counts"]["deleted"] != count:
-        raise SystemExit(f"not all were deleted: {report['counts']}")
+        raise SystemExit(f"not all replicas were deleted: {report['counts']}")
 
 
 def requests_loop(url: str, count: int) -> None:
+    """Delete one replica after the other with requests."""
     import requests
 
     with requests.Session() as session:
-        for one in ids(count):
-            session.delete(f"{url}/v2/replicas/{one}", headers={"x-api-key": KEY}, timeout=30)
+        for replica_id in ids(count):
+            session.delete(f"{url}/v2/replicas/{replica_id}", headers={"x-api-key": KEY}, timeout=30)
 
 
 def requests_threads(url: str, count: int) -> None:
+    """Delete with 16 threads and requests."""
     import requests
 
-    with requests.Session() as session, ThreadPoolExecutor(AT_ONCE) as pool:
-        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=AT_ONCE))
+    with requests.Session() as session, ThreadPoolExecutor(CONCURRENCY) as pool:
+        session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=CONCURRENCY))
         list(
             pool.map(
-                lambda one: session.delete(
-                    f"{url}/v2/replicas/{one}", headers={"x-api-key": KEY}, timeout=30
+                lambda replica_id: session.delete(
+                    f"{url}/v2/replicas/{replica_id}", headers={"x-api-key": KEY}, timeout=30
                 ),
                 ids(count),
             )
@@ -149,16 +154,17 @@ def requests_threads(url: str, count: int) -> None:
 
 
 def with_httpx(url: str, count: int) -> None:
+    """Delete with asyncio and httpx."""
     import httpx
 
     async def run() -> None:
-        turns = asyncio.Semaphore(AT_ONCE)
-        limits = httpx.Limits(max_connections=AT_ONCE)
+        slots = asyncio.Semaphore(CONCURRENCY)
+        limits = httpx.Limits(max_connections=CONCURRENCY)
         async with httpx.AsyncClient(limits=limits, headers={"x-api-key": KEY}, timeout=30) as client:
 
-            async def delete(one: str) -> None:
-                async with turns:
-                    await client.delete(f"{url}/v2/replicas/{one}")
+            async def delete(replica_id: str) -> None:
+                async with slots:
+                    await client.delete(f"{url}/v2/replicas/{replica_id}")
 
             await asyncio.gather(*map(delete, ids(count)))
 
@@ -166,25 +172,27 @@ def with_httpx(url: str, count: int) -> None:
 
 
 def with_aiohttp(url: str, count: int) -> None:
+    """Delete with asyncio and aiohttp."""
     import aiohttp
 
     async def run() -> None:
-        connector = aiohttp.TCPConnector(limit=AT_ONCE)
+        connector = aiohttp.TCPConnector(limit=CONCURRENCY)
         async with aiohttp.ClientSession(connector=connector, headers={"x-api-key": KEY}) as session:
 
-            async def delete(one: str) -> None:
-                async with session.delete(f"{url}/v2/replicas/{one}") as answer:
-                    await answer.read()
+            async def delete(replica_id: str) -> None:
+                async with session.delete(f"{url}/v2/replicas/{replica_id}") as response:
+                    await response.read()
 
             await asyncio.gather(*map(delete, ids(count)))
 
     asyncio.run(run())
 
 
-def curl(url: str, count: int) -> None:
+def with_curl(url: str, count: int) -> None:
+    """Delete with xargs and curl."""
     subprocess.run(
         [
-            *("xargs", f"-P{AT_ONCE}", "-I{}"),
+            *("xargs", f"-P{CONCURRENCY}", "-I{}"),
             *("curl", "-sS", "-o", os.devnull, "-X", "DELETE", "-H", f"x-api-key: {KEY}"),
             f"{url}/v2/replicas/{{}}",
         ],
@@ -198,119 +206,119 @@ OTHERS: dict[str, Callable[[str, int], None]] = {
     "16 threads over requests": requests_threads,
     "aiohttp": with_aiohttp,
     "httpx": with_httpx,
-    "xargs -P16 curl": curl,
+    "xargs -P16 curl": with_curl,
     "a loop over requests": requests_loop,
 }
 
 
 def deletes(server: Server, repeats: int) -> Iterator[Row]:
-    """Deletes at 50 ms, 16 connections."""
+    """Measure deletes at a latency of 50 ms, 16 at the same time."""
     for count in (200, 1000):
         ours: dict[str, Callable[[str, int], None]] = {
             "this package": apply_plan,
             "this package, hard": lambda url, count: apply_plan(url, count, hard=True),
         }
-        everybody = {
-            who: act
-            for who, act in (ours | OTHERS).items()
-            if shutil.which("curl") or who != "xargs -P16 curl"
-            if count <= 200 or who != "a loop over requests"  # a minute, and five times what 200 take
+        implementations = {
+            name: delete
+            for name, delete in (ours | OTHERS).items()
+            if shutil.which("curl") or name != "xargs -P16 curl"
+            if count <= 200 or name != "a loop over requests"  # takes a minute; five times as long as for 200
         }
-        took: dict[str, list[float]] = {who: [] for who in everybody}
+        seconds: dict[str, list[float]] = {name: [] for name in implementations}
         for _ in range(repeats):
-            for who, act in everybody.items():
-                slow = who in ("a loop over requests", "xargs -P16 curl")
-                if slow and len(took[who]) >= (1 if count > 200 else 2):
+            for name, delete in implementations.items():
+                slow = name in ("a loop over requests", "xargs -P16 curl")
+                if slow and len(seconds[name]) >= (1 if count > 200 else 2):
                     continue
-                server.start_anew(replicas=count, age=100, latency=LATENCY)
-                act(server.url, count)
-                seen = server.seen()
-                if seen["deletes"] != count:
-                    raise SystemExit(f"{who}: {seen}")
-                took[who].append(seen["last"] - seen["first"])
-        rounds = -(-count // AT_ONCE)
-        for who, times in took.items():
-            # A permanent delete reads the replica once more before each DELETE.
-            floor = (2 * rounds - 1 if who.endswith("hard") else rounds) * LATENCY
+                server.reset(replicas=count, age=100, latency=LATENCY)
+                delete(server.url, count)
+                counts = server.counts()
+                if counts["deletes"] != count:
+                    raise SystemExit(f"{name}: {counts}")
+                seconds[name].append(counts["last"] - counts["first"])
+        rounds = -(-count // CONCURRENCY)
+        for name, times in seconds.items():
+            # A hard delete reads the replica once more before each DELETE.
+            minimum = (2 * rounds - 1 if name.endswith("hard") else rounds) * LATENCY
             yield (
-                f"{count} deletes at {LATENCY * 1000:.0f} ms, {AT_ONCE} at once",
-                who,
+                f"{count} deletes at {LATENCY * 1000:.0f} ms, {CONCURRENCY} at the same time",
+                name,
                 f"{statistics.median(times):.2f} s",
-                f"{statistics.median(times) / floor:.2f}",
-                f"the floor, {floor:.2f} s",
-                "<= 1.15" if who.startswith("this") else "",
+                f"{statistics.median(times) / minimum:.2f}",
+                f"the minimum, {minimum:.2f} s",
+                "<= 1.15" if name.startswith("this") else "",
             )
 
 
 def mapped(server: Server, repeats: int) -> Iterator[Row]:
-    """200 of them as runs of a DAG on a running Airflow; once, for that takes minutes."""
+    """Measure 200 deletes as runs of a DAG on a running Airflow; once, because it takes minutes."""
     from mapped import runs
 
     yield from runs(ids(200), LATENCY, 1)
 
 
-# --- pace: a server that allows so many requests a second ---------------------------------------------
+# --- pace: a server with a rate limit ---
 
 
 def pace(server: Server, repeats: int) -> Iterator[Row]:
-    """32 callers of one process, each with a hook of its own, on a server that allows 10 a second."""
+    """Measure 32 threads, each with its own hook, on a server that allows 10 requests per second."""
     from tavus_provider.exceptions import TavusError
     from tavus_provider.hooks.tavus import TavusHook
 
     count = 4 * CALLERS
-    ways: list[tuple[str, dict[str, object], bool]] = [
+    settings: list[tuple[str, dict[str, object], bool]] = [
         ("requests_per_second: 10", {"requests_per_second": RATE}, False),
         ("not set, 429 with Retry-After", {}, True),
-        ("not set, 429 without", {}, False),
+        ("not set, 429 without Retry-After", {}, False),
     ]
-    for number, (who, extra, retry_after) in enumerate(ways):
-        # An account of its own, for the process remembers the pace of an account.
+    for number, (name, extra, retry_after) in enumerate(settings):
+        # Each setting has its own key: the rate limiter is shared by all hooks of one account.
         os.environ |= connection(server.url, f"{KEY}-{number}", **extra)
-        server.start_anew(replicas=count, age=100, rate=RATE, retry_after=retry_after)
-        given_up: list[str] = []
+        server.reset(replicas=count, age=100, rate=RATE, retry_after=retry_after)
+        failed: list[str] = []
 
-        def call(share: Sequence[str], given_up: list[str] = given_up) -> None:
+        def call(share: Sequence[str], failed: list[str] = failed) -> None:
             with TavusHook() as hook:
-                for one in share:
+                for replica_id in share:
                     try:
-                        hook.delete_replica(one)
+                        hook.delete_replica(replica_id)
                     except TavusError as error:
-                        given_up.append(str(error))
+                        failed.append(str(error))
 
         threads = [
-            threading.Thread(target=call, args=[ids(count)[at::CALLERS]], name=f"caller-{at}")
-            for at in range(CALLERS)
+            threading.Thread(target=call, args=[ids(count)[first::CALLERS]], name=f"caller-{first}")
+            for first in range(CALLERS)
         ]
         started = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        took = time.monotonic() - started
-        seen = server.seen()
-        share = 100 * seen["limited"] / seen["requests"]
+        seconds = time.monotonic() - started
+        counts = server.counts()
+        limited = 100 * counts["limited"] / counts["requests"]
         ideal = count / RATE
         yield (
-            f"{count} deletes, {CALLERS} callers, {RATE} a second allowed",
-            who,
-            f"{took:.1f} s, {share:.1f} % were 429, {len(given_up)} given up",
-            f"{took / ideal:.2f}",
+            f"{count} deletes by {CALLERS} threads, {RATE} requests per second allowed",
+            name,
+            f"{seconds:.1f} s, {limited:.1f} % rate limited, {len(failed)} failed",
+            f"{seconds / ideal:.2f}",
             f"the ideal, {ideal:.1f} s",
             "<= 1.15, < 1 %, 0" if extra else "",
         )
 
 
-# --- plan: reading and deciding, and how both grow ----------------------------------------------------
+# --- plan: reading the account and evaluating the policy ---
 
 
 def memory() -> float:
-    """The most memory this process has held, in MiB; Linux alone tells it for one process."""
+    """Return the peak memory of this process in MiB. Linux only."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def plan_once(url: str) -> dict[str, float]:
-    """Read the account and decide; in a process of its own, for a process does not give memory back."""
+    """Read the account and evaluate the policy, in its own process so that peak memory can be measured."""
     from tavus_provider.execution.executor import read_account
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.retention.engine import evaluate
@@ -322,58 +330,58 @@ def plan_once(url: str) -> dict[str, float]:
         hook.client.check_access()  # opens a connection, which is not measured
         before, started = memory(), (time.perf_counter(), time.process_time())
         account = read_account(hook, policy, now=lambda: datetime.now(UTC))
-        most_reading, read = memory(), (time.perf_counter(), time.process_time())
+        peak_reading, read = memory(), (time.perf_counter(), time.process_time())
         decision = evaluate(policy, account, now=account.read_at)
-        decided = (time.perf_counter(), time.process_time())
+        evaluated = (time.perf_counter(), time.process_time())
     return {
         "listed": decision.listed,
         "reading": read[0] - started[0],
         "reading_cpu": read[1] - started[1],
-        "deciding": decided[0] - read[0],
-        "deciding_cpu": decided[1] - read[1],
-        "memory_reading": most_reading - before,
+        "evaluating": evaluated[0] - read[0],
+        "evaluating_cpu": evaluated[1] - read[1],
+        "memory_reading": peak_reading - before,
         "memory": memory() - before,
     }
 
 
 def plan(server: Server, repeats: int) -> Iterator[Row]:
-    """1,000, 10,000 and 100,000 replicas with three conversations each."""
+    """Measure plans for 1,000, 10,000 and 100,000 replicas with three conversations each."""
     before: dict[str, float] | None = None
     for count in (1_000, 10_000, 100_000):
-        server.start_anew(replicas=count, conversations=3)
+        server.reset(replicas=count, conversations=3)
         runs = []
         for _ in range(repeats if count < 100_000 else max(1, repeats // 3)):
-            said = subprocess.run(
+            output = subprocess.run(
                 [sys.executable, __file__, "--plan-once", server.url],
                 stdout=subprocess.PIPE,
                 text=True,
                 check=True,
             ).stdout
-            runs.append(json.loads(said.splitlines()[-1]))
+            runs.append(json.loads(output.splitlines()[-1]))
             if runs[-1]["listed"] != count:
                 raise SystemExit(f"listed {runs[-1]['listed']} of {count}")
-        got = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+        medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         large = count == 100_000
-        for what, key, unit, target in (
+        for quantity, key, unit, target in (
             ("reading", "reading", "s", ""),
             ("reading, CPU", "reading_cpu", "s", ""),
-            ("deciding", "deciding", "s", "< 2 s, linear" if large else ""),
-            ("deciding, CPU", "deciding_cpu", "s", ""),
-            ("most memory, reading", "memory_reading", "MB", ""),
-            ("most memory, all", "memory", "MB", "< 150 MB" if large else ""),
+            ("evaluating", "evaluating", "s", "< 2 s, linear" if large else ""),
+            ("evaluating, CPU", "evaluating_cpu", "s", ""),
+            ("peak memory, reading", "memory_reading", "MB", ""),
+            ("peak memory, all", "memory", "MB", "< 150 MB" if large else ""),
         ):
             yield (
                 f"plan {count:,} replicas, {3 * count:,} conversations",
-                what,
-                f"{got[key]:.2f} {unit}" if unit == "s" else f"{got[key]:.0f} {unit}",
-                f"{got[key] / before[key]:.1f}" if before else "",
+                quantity,
+                f"{medians[key]:.2f} {unit}" if unit == "s" else f"{medians[key]:.0f} {unit}",
+                f"{medians[key] / before[key]:.1f}" if before else "",
                 f"{count // 10:,} replicas" if before else "",
                 target,
             )
-        before = got
+        before = medians
 
 
-# --- import: what a DAG file pays for the operators ---------------------------------------------------
+# --- import: the import time of the operators in a DAG file ---
 
 IMPORT = """
 import time, sys
@@ -387,7 +395,7 @@ print(sdk - started, time.perf_counter() - sdk)
 
 
 def imports(server: Server, repeats: int) -> Iterator[Row]:
-    """What importing the operators costs beyond airflow.sdk, in fresh processes."""
+    """Measure the time to import operators in addition to airflow.sdk, in new processes."""
     modules = {
         "tavus_provider.operators.tavus": "this package",
         "airflow.providers.http.operators.http": "HttpOperator",
@@ -398,25 +406,25 @@ def imports(server: Server, repeats: int) -> Iterator[Row]:
     for _ in range(repeats + 1):
         for module, times in beyond.items():
             code = IMPORT.format(module=module)
-            said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-            first, second = map(float, said.stdout.split()[-2:])
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            first, second = map(float, done.stdout.split()[-2:])
             sdk.append(first)
             times.append(second)
     base = statistics.median(sdk)
-    for module, who in modules.items():
-        # The first process of each reads its files for the first time.
-        took = statistics.median(beyond[module][1:])
+    for module, name in modules.items():
+        # The first process reads the files from disk and is not counted.
+        seconds = statistics.median(beyond[module][1:])
         yield (
-            "import, beyond airflow.sdk",
-            who,
-            f"{took * 1000:.1f} ms",
-            f"{(base + took) / base:.3f}",
+            "import, in addition to airflow.sdk",
+            name,
+            f"{seconds * 1000:.1f} ms",
+            f"{(base + seconds) / base:.3f}",
             f"airflow.sdk, {base:.2f} s",
-            "<= 15 ms, < HttpOperator" if who == "this package" else "",
+            "<= 15 ms, < HttpOperator" if name == "this package" else "",
         )
 
 
-# --- dag: a whole run as one command ------------------------------------------------------------------
+# --- dag: one run of a DAG by one command ---
 
 EMPTY_DAG = """
 from airflow.providers.standard.operators.empty import EmptyOperator
@@ -428,11 +436,11 @@ with DAG("empty", schedule=None):
 
 
 def dag(server: Server, repeats: int) -> Iterator[Row]:
-    """``airflow dags test`` of the prune DAG on a sandbox, beside a DAG of two tasks that do nothing."""
+    """Measure ``airflow dags test`` of the prune DAG on a sandbox, and of a DAG with two empty tasks."""
     sys.path.insert(0, str(ROOT / "scripts"))
     import try_it
 
-    took: dict[str, list[float]] = {"tavus_prune_replicas": [], "empty": []}
+    seconds: dict[str, list[float]] = {"tavus_prune_replicas": [], "empty": []}
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as stack:
         folders = {"tavus_prune_replicas": Path(home, "ours"), "empty": Path(home, "beside")}
         folders["tavus_prune_replicas"].mkdir()
@@ -440,7 +448,7 @@ def dag(server: Server, repeats: int) -> Iterator[Row]:
         shutil.copy(ROOT / "dags" / "tavus_prune_replicas.py", folders["tavus_prune_replicas"])
         (folders["empty"] / "empty.py").write_text(EMPTY_DAG)
         for turn in range(max(3, repeats - 2)):
-            for name, times in took.items():
+            for name, times in seconds.items():
                 url = stack.enter_context(try_it.sandbox())
                 env = try_it.environment(url, "sandbox") | {
                     "AIRFLOW_HOME": str(Path(home, name)),
@@ -455,15 +463,15 @@ def dag(server: Server, repeats: int) -> Iterator[Row]:
                     [BIN / "airflow", "dags", "test", name], env=env, capture_output=True, check=True
                 )
                 times.append(time.perf_counter() - started)
-    ours, empty = (statistics.median(times) for times in took.values())
+    ours, empty = (statistics.median(times) for times in seconds.values())
     yield "airflow dags test", "an empty DAG", f"{empty:.1f} s", "", "", ""
     yield (
         "airflow dags test",
         "tavus_prune_replicas",
-        f"{ours:.1f} s, {ours - empty:.1f} s beyond",
+        f"{ours:.1f} s, {ours - empty:.1f} s more",
         f"{ours / empty:.2f}",
         f"an empty DAG, {empty:.1f} s",
-        "<= 1.5 s beyond",
+        "<= 1.5 s more",
     )
 
 
@@ -478,8 +486,8 @@ GROUPS: dict[str, Callable[[Server, int], Iterator[Row]]] = {
 
 
 @contextlib.contextmanager
-def an_airflow_of_its_own() -> Iterator[None]:
-    """Airflow makes a home when it is imported; this one is thrown away."""
+def temporary_airflow_home() -> Iterator[None]:
+    """Set AIRFLOW_HOME to a temporary folder, because Airflow creates files there when it is imported."""
     with tempfile.TemporaryDirectory() as home:
         for name in [name for name in os.environ if name.startswith("AIRFLOW")]:
             del os.environ[name]
@@ -488,34 +496,39 @@ def an_airflow_of_its_own() -> Iterator[None]:
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "ERROR",
         }
-        # Whoever sets it would time the compiler.
+        # Without bytecode, the compiler would be measured.
         os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         yield
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="all of them unless named")
-    parser.add_argument("--repeats", type=int, default=5, metavar="N", help="how often each is measured (5)")
+    parser.add_argument("groups", nargs="*", choices=[*GROUPS, []], help="groups to run (default: all)")
+    parser.add_argument(
+        "--repeats", type=int, default=5, metavar="N", help="measurements of each row (default: 5)"
+    )
     parser.add_argument("--plan-once", metavar="URL", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.plan_once:
         print(json.dumps(plan_once(chosen.plan_once)))
         return 0
-    with an_airflow_of_its_own():
+    with temporary_airflow_home():
         return table(chosen.groups or list(GROUPS), chosen.repeats)
 
 
 def table(groups: Sequence[str], repeats: int) -> int:
-    """Print the table row by row."""
-    print("| what | who | measured | ratio | to | target |\n|---|---|---|---|---|---|", flush=True)
+    """Print the table, row by row."""
+    print(
+        "| task | implementation | result | ratio | relative to | target |\n|---|---|---|---|---|---|",
+        flush=True,
+    )
     server = Server()
     try:
         for name in groups:
             last = ""
-            for what, *cells in GROUPS[name](server, repeats):
-                print(f"| {what if what != last else ''} | {' | '.join(cells)} |", flush=True)
-                last = what
+            for task, *cells in GROUPS[name](server, repeats):
+                print(f"| {task if task != last else ''} | {' | '.join(cells)} |", flush=True)
+                last = task
     finally:
         server.close()
     return 0

@@ -1,13 +1,13 @@
 """
-A server for timing only: as quick as asyncio can be, with rows made on the fly and no checks at all.
+A fast Tavus server for benchmarks, without any validation; rows are generated on request.
 
-It answers the paths of Tavus that this package uses after a set latency, at most so many a second, and
-tells what it saw: how many requests, how many 429s, and when the first DELETE came and the last one was
-answered. What Tavus would say to a wrong request is the sandbox's business.
+It responds on the paths that this package uses, after a given latency and with a given rate limit. It counts
+requests and 429 responses, and notes the time of the first DELETE and of the last response to one. For
+responses to invalid requests, use the sandbox.
 
-    python benchmarks/server.py            prints its URL, serves until its standard input is closed
-    POST /_bench {"replicas": 1000, ...}   starts anew; the keys are those of ``World``
-    GET  /_bench                           what was seen since
+    python benchmarks/server.py            print the URL and serve until standard input is closed
+    POST /_bench {"replicas": 1000, ...}   reset; the keys are the fields of ``World``
+    GET  /_bench                           the counts since the reset
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import cast
@@ -30,13 +31,13 @@ STAMPS = [f"{NOW - timedelta(days=age, seconds=age):%Y-%m-%dT%H:%M:%S.%fZ}" for 
 @dataclass
 class World:
     """
-    The account, and how it answers.
+    The account and the behaviour of the server.
 
-    :param replicas: how many there are, each ``age`` days old, or of 0 to 399 days if ``age`` is None
-    :param conversations: how many each replica has, all ended
-    :param latency: seconds between a request and its answer
-    :param rate: how many requests are answered in any one second; the others get 429
-    :param retry_after: whether a 429 says how long to wait, in whole seconds
+    :param replicas: number of replicas, each ``age`` days old; between 0 and 399 days if ``age`` is None
+    :param conversations: number of conversations of each replica, all ended
+    :param latency: seconds between a request and its response
+    :param rate: maximum number of requests in any second; further requests get 429
+    :param retry_after: whether a 429 has a Retry-After header
     """
 
     replicas: int = 0
@@ -46,15 +47,16 @@ class World:
     rate: int | None = None
     retry_after: bool = False
     deleted: set[str] = field(default_factory=set)
-    passed: deque[float] = field(default_factory=deque)
-    seen: dict[str, float] = field(default_factory=lambda: {"requests": 0, "limited": 0, "deletes": 0})
+    accepted: deque[float] = field(default_factory=deque)
+    counts: dict[str, float] = field(default_factory=lambda: {"requests": 0, "limited": 0, "deletes": 0})
 
     def page(self, kind: str, number: int, size: int) -> str:
         """Return one page of a list as JSON."""
+        ids: Sequence[int]
         if kind == "replicas":
             ids = range(self.replicas)
             if self.deleted:
-                ids = [at for at in ids if replica_id(at) not in self.deleted]
+                ids = [number for number in ids if replica_id(number) not in self.deleted]
         elif kind == "conversations":
             ids = range(self.replicas * self.conversations)
         else:
@@ -63,60 +65,60 @@ class World:
         make = self._replica if kind == "replicas" else self._conversation
         return f'{{"data":[{",".join(map(make, rows))}],"total_count":{len(ids)}}}'
 
-    def _replica(self, at: int) -> str:
-        made = STAMPS[at % 400 if self.age is None else self.age]
+    def _replica(self, number: int) -> str:
+        made = STAMPS[number % 400 if self.age is None else self.age]
         return (
-            f'{{"replica_id":"{replica_id(at)}","replica_name":"campaign{at % 50}_person {at}",'
-            f'"status":"{"error" if at % 20 == 0 else "completed"}","replica_type":"user",'
+            f'{{"replica_id":"{replica_id(number)}","replica_name":"campaign{number % 50}_person {number}",'
+            f'"status":"{"error" if number % 20 == 0 else "completed"}","replica_type":"user",'
             f'"model_name":"phoenix-3","created_at":"{made}","updated_at":"{made}",'
-            f'"training_progress":"100/100","thumbnail_video_url":"https://cdn.example/{at}.mp4"}}'
+            f'"training_progress":"100/100","thumbnail_video_url":"https://cdn.example/{number}.mp4"}}'
         )
 
-    def _conversation(self, at: int) -> str:
-        replica = at // self.conversations
-        held = STAMPS[min((replica % 400 + at) % 400, replica % 400 if self.age is None else self.age)]
+    def _conversation(self, number: int) -> str:
+        replica = number // self.conversations
+        held = STAMPS[min((replica % 400 + number) % 400, replica % 400 if self.age is None else self.age)]
         return (
-            f'{{"conversation_id":"c{at:015x}","conversation_name":"call {at}","status":"ended",'
+            f'{{"conversation_id":"c{number:015x}","conversation_name":"call {number}","status":"ended",'
             f'"replica_id":"{replica_id(replica)}","persona_id":null,"created_at":"{held}",'
-            f'"updated_at":"{held}","conversation_url":"https://tavus.example/c{at:015x}"}}'
+            f'"updated_at":"{held}","conversation_url":"https://tavus.example/c{number:015x}"}}'
         )
 
-    def answer(self, method: str, target: str) -> tuple[int, str, str]:
-        """Return status, further headers and body of an answer, and remember the request."""
+    def respond(self, method: str, target: str) -> tuple[int, str, str]:
+        """Count a request; return status, additional headers and body of its response."""
         now = time.monotonic()
-        self.seen["requests"] += 1
+        self.counts["requests"] += 1
         if self.rate is not None:
-            while self.passed and now - self.passed[0] >= 1:
-                self.passed.popleft()
-            if len(self.passed) >= self.rate:
-                self.seen["limited"] += 1
+            while self.accepted and now - self.accepted[0] >= 1:
+                self.accepted.popleft()
+            if len(self.accepted) >= self.rate:
+                self.counts["limited"] += 1
                 return (
                     429,
                     "Retry-After: 1\r\n" if self.retry_after else "",
                     '{"message":"Too many requests"}',
                 )
-            self.passed.append(now)
+            self.accepted.append(now)
         path, _, query = target.partition("?")
         _, _, kind, *rest = path.split("/")
         if method == "DELETE":
-            self.seen["deletes"] += 1
-            self.seen.setdefault("first", now)
-            self.seen["last"] = now + self.latency
+            self.counts["deletes"] += 1
+            self.counts.setdefault("first", now)
+            self.counts["last"] = now + self.latency
             self.deleted.add(rest[0])
             return 200, "", "{}"
         if rest:
             return 200, "", self._replica(int(rest[0][1:], 16))
-        asked = parse_qs(query)
-        return 200, "", self.page(kind, int(asked["page"][0]), int(asked["limit"][0]))
+        parameters = parse_qs(query)
+        return 200, "", self.page(kind, int(parameters["page"][0]), int(parameters["limit"][0]))
 
 
-def replica_id(at: int) -> str:
-    """Return the id of the replica with this number."""
-    return f"r{at:011x}"
+def replica_id(number: int) -> str:
+    """Return the id of the replica with a number."""
+    return f"r{number:011x}"
 
 
 class Connection(asyncio.Protocol):
-    """One connection; requests on it are answered in turn."""
+    """One connection; its requests are answered one after the other."""
 
     world = World()
 
@@ -126,8 +128,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
-        head, ended, body = self.buffer.partition(b"\r\n\r\n")
-        if not ended:
+        head, complete, body = self.buffer.partition(b"\r\n\r\n")
+        if not complete:
             return
         line, *headers = head.decode("latin-1").split("\r\n")
         length = next((int(h[15:]) for h in headers if h.lower().startswith("content-length:")), 0)
@@ -138,15 +140,15 @@ class Connection(asyncio.Protocol):
         if target == "/_bench":
             if method == "POST":
                 Connection.world = World(**json.loads(body[:length]))
-            self._say(200, "", json.dumps(self.world.seen))
+            self._send(200, "", json.dumps(self.world.counts))
             return
-        said = self.world.answer(method, target)
+        response = self.world.respond(method, target)
         if self.world.latency:
-            asyncio.get_running_loop().call_later(self.world.latency, self._say, *said)
+            asyncio.get_running_loop().call_later(self.world.latency, self._send, *response)
         else:
-            self._say(*said)
+            self._send(*response)
 
-    def _say(self, status: int, headers: str, body: str) -> None:
+    def _send(self, status: int, headers: str, body: str) -> None:
         self.transport.write(
             f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -154,7 +156,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve() -> None:
-    """Serve on a free port of loopback until standard input is closed."""
+    """Serve on a free port of 127.0.0.1 until standard input is closed."""
     loop = asyncio.get_running_loop()
     server = await loop.create_server(Connection, "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
