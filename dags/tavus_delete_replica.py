@@ -70,7 +70,7 @@ does not know.
     def choose(permanent: bool) -> str:
         return "approve" if permanent else "delete"
 
-    chosen = choose("{{ params.permanent }}")
+    chosen = choose("{{ params.permanent }}")  # type: ignore[arg-type]  # rendered as a bool
     delete = DeleteReplicaOperator(
         task_id="delete",
         replica_id="{{ params.replica_id }}",
@@ -90,11 +90,11 @@ Shows the replica under *Required Actions* and waits for a person.
     delete_permanently = DeleteReplicaOperator(
         task_id="delete_permanently",
         # This XCom exists only after a person has approved, so marking `approve` as success deletes nothing.
-        replica_id=approve.output["approved_replica_id"],
+        replica_id=approve.output["approved_replica_id"],  # type: ignore[index]  # typed as the base class of XComs
         hard=True,
         ignore_if_missing="{{ params.ignore_if_missing }}",
         plan=look.output,
-        approved_digest=approve.output["approved_digest"],
+        approved_digest=approve.output["approved_digest"],  # type: ignore[index]  # typed as the base class of XComs
         doc_md="""
 Deletes the approved replica **permanently, with its training footage**, if it is unchanged since it was
 shown, is not in use, and was read within the last 24 hours.

@@ -75,7 +75,7 @@ this task does not ask again: trigger a new run.
         task_id="apply",
         hard=True,
         plan=plan.output,
-        approved_digest=approve.output["approved_digest"],
+        approved_digest=approve.output["approved_digest"],  # type: ignore[index]  # typed as the base class of XComs
         doc_md="""
 Reads the account again and deletes the approved replicas that are still expired
 **permanently, with their training footage**.

@@ -1,9 +1,9 @@
-"""Buttons on a task: to the Tavus page for its run, and to the library of replicas at the vendor."""
+"""Buttons on a task: to the Tavus page with the plan of its run, and to the replicas in Tavus's portal."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
 from airflow.configuration import conf
@@ -15,18 +15,20 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-PORTAL = "https://platform.tavus.io/dev/replicas"
-"""The library in Tavus's older portal; in the newer one it is https://maker.tavus.io/dev/faces. Neither has a
-documented address for one replica, and a deleted one has no page, so the list is the place to look."""
+PORTAL: Final = "https://platform.tavus.io/dev/replicas"
+"""
+The replica list in Tavus's older portal; in the newer one it is https://maker.tavus.io/dev/faces. Tavus
+documents no address for one replica, and a deleted replica has no page, so the link opens the list.
+"""
 
 
 class TavusPageLink(BaseOperatorLink):
-    """To the Tavus page, showing the plan of the task's run."""
+    """Link to the Tavus page, opened at the plan of the task's run."""
 
     name = "Tavus page"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address under the base URL of the deployment (``[api] base_url``)."""
+        """Return the address of the page, under the base URL of the deployment (``[api] base_url``)."""
         base = conf.get("api", "base_url", fallback=None) or ""
         query = {
             "dag_id": ti_key.dag_id,
@@ -38,7 +40,7 @@ class TavusPageLink(BaseOperatorLink):
 
 
 class ReplicaLibraryLink(BaseOperatorLink):
-    """To the library of replicas in Tavus's portal."""
+    """Link to the replica list in Tavus's portal."""
 
     name = "Replicas at Tavus"
 
@@ -46,11 +48,12 @@ class ReplicaLibraryLink(BaseOperatorLink):
         """
         Return the address in ``[tavus] portal``.
 
-        :raises TavusValidationError: if that is not the address of a web page
+        :raises TavusValidationError: if it is not an ``http`` or ``https`` URL
         """
         portal = conf.get("tavus", "portal", fallback="").strip() or PORTAL
         if not re.fullmatch(r"https?://[^\s\"'<>\\]+", portal):
             raise TavusValidationError(
-                f"[tavus] portal is {ascii(portal)[:80]}: expected an address such as {PORTAL}"
+                f"[tavus] portal: {ascii(portal)[:80]} is not the URL of a web page; expected a URL such as "
+                f"{PORTAL}"
             )
         return portal

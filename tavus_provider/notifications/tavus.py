@@ -1,38 +1,40 @@
 """
-Tell somebody about a red run in one sentence: what was done, what may still be there, where to look.
+Report a failed task in one sentence: what was deleted, which replicas may still exist, where the log is.
 
-A failed task emits no asset event, so this is how the failures leave Airflow.
+Use it to send failures to a chat or a pager: a failed task emits no asset event.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import BaseNotifier
 
+from tavus_provider.outcomes import UNFINISHED
+from tavus_provider.rendering.labels import label
 from tavus_provider.sanitize import escape_line
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-MAX_NAMED = 5
-"""Replicas named in a sentence; the others are counted."""
+MAX_NAMED: Final = 5
+"""Maximum number of replica ids in a sentence; the others are counted."""
 
 
 class TavusNotifier(BaseNotifier):
     """
-    Read what a failed task has pushed and hand one sentence about it on.
+    Send one sentence about a failed task.
 
     Use it as ``on_failure_callback`` of a plan, apply or delete task, or in the ``default_args`` of a DAG::
 
         on_failure_callback=TavusNotifier(send=print)
         on_failure_callback=TavusNotifier(send=SlackNotifier(text="{{ tavus_summary }}"))
 
-    The sentence holds ids and reasons, no names and no key. Whatever ``send`` raises is logged by Airflow
-    and changes nothing about the task.
+    The sentence has replica ids and reasons, but no names and no API key. Airflow logs an error that
+    ``send`` raises; it does not change the state of the task.
 
-    :param send: a callable that is given the sentence, or another notifier, in whose templates it is
+    :param send: a callable that receives the sentence, or another notifier, whose templates can use it as
         ``{{ tavus_summary }}``
     """
 
@@ -41,7 +43,7 @@ class TavusNotifier(BaseNotifier):
         self.send = send
 
     def notify(self, context: Context) -> None:
-        """Hand the sentence on."""
+        """Send the sentence about the task of this context."""
         sentence = failure_sentence(context)
         if isinstance(self.send, BaseNotifier):
             values: Any = {**context, "tavus_summary": sentence}
@@ -52,28 +54,28 @@ class TavusNotifier(BaseNotifier):
 
 def failure_sentence(context: Mapping[str, Any]) -> str:
     """
-    Return one sentence about a failed task: where, what its report says, why it failed, where to look.
+    Return one sentence about a failed task: its name, the counts of its report, the cause, and its log.
 
-    :param context: the context of the task, as a callback is given it
+    :param context: the context of the task, as Airflow hands it to a callback
     """
-    from tavus_provider.execution.executor import RED
-
     ti = context["ti"]
 
-    def pushed(key: str) -> Any:
+    def pull(key: str) -> Any:
         return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
-    where = f"{ti.dag_id} / {ti.task_id}" + (f" [{ti.map_index}]" if ti.map_index >= 0 else "")
-    parts = [f"{where} failed in run {ti.run_id}"]
-    if summary := pushed("summary"):
+    task = f"{ti.dag_id} / {ti.task_id}" + (f" [{ti.map_index}]" if ti.map_index >= 0 else "")
+    parts = [f"{task} failed in run {ti.run_id}"]
+    if summary := pull("summary"):
         parts.append(str(summary))
-    report = pushed("return_value")
+    report = pull("return_value")
     items = report.get("items") if isinstance(report, Mapping) else None
-    red = [item for item in items or () if item["outcome"] in RED]
-    if red:
-        named = ", ".join(f"{item['replica_id']} ({item['outcome']})" for item in red[:MAX_NAMED])
-        more = f" and {len(red) - MAX_NAMED:,} more" if len(red) > MAX_NAMED else ""
-        parts.append(f"may still be there: {named}{more}")
+    unfinished = [item for item in items or () if item["outcome"] in UNFINISHED]
+    if unfinished:
+        named = ", ".join(
+            f"{item['replica_id']} ({label(item['outcome']).text})" for item in unfinished[:MAX_NAMED]
+        )
+        more = f" and {len(unfinished) - MAX_NAMED:,} more" if len(unfinished) > MAX_NAMED else ""
+        parts.append(f"may still exist: {named}{more}")
     elif exception := context.get("exception"):
         parts.append(escape_line(str(exception), 500))
     if url := getattr(ti, "log_url", None):

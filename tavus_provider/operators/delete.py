@@ -62,7 +62,7 @@ class DeleteReplicaOperator(TavusOperator):
         *,
         replica_id: str,
         hard: bool = False,
-        ignore_if_missing: bool = False,
+        ignore_if_missing: bool | str = False,
         plan: Any = None,
         approved_digest: Any = None,
         **kwargs: Any,

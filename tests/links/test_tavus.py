@@ -20,14 +20,14 @@ OPERATORS = [
 
 
 @pytest.mark.parametrize("kind", OPERATORS, ids=lambda kind: kind.__name__)
-def test_each_operator_has_both_links(kind):
+def test_operators_have_both_links(kind):
     assert {link.name for link in kind.operator_extra_links} >= {"Tavus page", "Replicas at Tavus"}
 
 
 @pytest.mark.parametrize(
     "base", ["https://airflow.test", "https://airflow.test/", "https://airflow.test/sub/path"]
 )
-def test_the_page_of_a_run_is_under_the_base_url_and_its_run_id_survives_the_address(monkeypatch, base):
+def test_page_link_is_under_the_base_url_and_encodes_the_run_id(monkeypatch, base):
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", base)
     address = urlsplit(TavusPageLink().get_link(None, ti_key=KEY))
     assert f"{address.scheme}://{address.netloc}{address.path}" == f"{base.rstrip('/')}/plugin/tavus"
@@ -43,7 +43,7 @@ def test_the_page_of_a_run_is_under_the_base_url_and_its_run_id_survives_the_add
     ("given", "address"),
     [("", PORTAL), (" ", PORTAL), ("https://maker.tavus.io/dev/faces", "https://maker.tavus.io/dev/faces")],
 )
-def test_the_portal_is_a_setting(monkeypatch, given, address):
+def test_portal_link_is_the_setting_or_its_default(monkeypatch, given, address):
     monkeypatch.setenv("AIRFLOW__TAVUS__PORTAL", given)
     assert ReplicaLibraryLink().get_link(None, ti_key=KEY) == address
 
@@ -51,15 +51,16 @@ def test_the_portal_is_a_setting(monkeypatch, given, address):
 @pytest.mark.parametrize(
     "bad", ["javascript:alert(1)", "platform.tavus.io", "https://a b", 'https://a/"onclick=']
 )
-def test_what_is_no_address_of_a_page_is_no_link(monkeypatch, bad):
+def test_portal_that_is_no_web_url_is_rejected(monkeypatch, bad):
     monkeypatch.setenv("AIRFLOW__TAVUS__PORTAL", bad)
     with pytest.raises(
-        TavusValidationError, match=r"^\[tavus\] portal is .*: expected an address such as https://"
+        TavusValidationError,
+        match=r"^\[tavus\] portal: .* is not the URL of a web page; expected a URL such as https://",
     ):
         ReplicaLibraryLink().get_link(None, ti_key=KEY)
 
 
-def test_a_finished_task_has_its_links_in_xcom(sandbox, run_dag):
+def test_links_are_pushed_to_xcom(sandbox, run_dag):
     run = run_dag("tavus_prune_replicas", {"dry_run": True})
     for task_id in ("plan", "apply"):
         assert run.pull(task_id, "_link_ReplicaLibraryLink") == PORTAL

@@ -35,26 +35,26 @@ def context(pushed=None, *, map_index=-1, exception=None, **more):
     return {"ti": ti, "exception": exception, **more}
 
 
-def test_the_sentence_says_where_what_and_which_may_still_be_there():
-    said = failure_sentence(context({"summary": "9 planned (hard): 1 deleted", "return_value": REPORT}))
-    assert said == (
-        "d / apply failed in run run; 9 planned (hard): 1 deleted; may still be there: r2 (unknown), "
+def test_sentence_names_task_counts_and_replicas_that_may_still_exist():
+    sentence = failure_sentence(context({"summary": "9 planned (hard): 1 deleted", "return_value": REPORT}))
+    assert sentence == (
+        "d / apply failed in run run; 9 planned (hard): 1 deleted; may still exist: r2 (unknown), "
         "r3 (unknown), r4 (unknown), r5 (unknown), r6 (unknown) and 3 more; https://a.test/log"
     )
 
 
-def test_without_a_report_the_sentence_says_why_it_failed_on_one_line():
-    said = failure_sentence(context(exception=ValueError("no\n::group:: \u202ekey"), map_index=3))
-    assert said == "d / apply [3] failed in run run; no\\n: :group: : \\u202ekey; https://a.test/log"
+def test_sentence_without_a_report_has_the_escaped_error():
+    sentence = failure_sentence(context(exception=ValueError("no\n::group:: \u202ekey"), map_index=3))
+    assert sentence == "d / apply [3] failed in run run; no\\n: :group: : \\u202ekey; https://a.test/log"
 
 
-def test_a_callable_is_given_the_sentence():
-    said = []
-    TavusNotifier(send=said.append)(context({"summary": "one"}))
-    assert said == ["d / apply failed in run run; one; https://a.test/log"]
+def test_callable_receives_the_sentence():
+    sent = []
+    TavusNotifier(send=sent.append)(context({"summary": "one"}))
+    assert sent == ["d / apply failed in run run; one; https://a.test/log"]
 
 
-def test_another_notifier_finds_the_sentence_in_its_templates():
+def test_other_notifier_renders_the_sentence_in_its_templates():
     class Other(BaseNotifier):
         template_fields = ("text",)
 
@@ -63,12 +63,12 @@ def test_another_notifier_finds_the_sentence_in_its_templates():
             self.text = text
 
         def notify(self, context):
-            self.said = self.text
+            self.sent = self.text
 
     other = Other("red: {{ tavus_summary }}")
     given = context({"summary": "{{ 7 * 7 }}"})
     TavusNotifier(send=other)(given)
-    assert other.said == "red: d / apply failed in run run; {{ 7 * 7 }}; https://a.test/log"
+    assert other.sent == "red: d / apply failed in run run; {{ 7 * 7 }}; https://a.test/log"
     assert "tavus_summary" not in given
 
 
@@ -81,7 +81,7 @@ def write(sentence):
     with open({path!r}, "a", encoding="utf-8") as file:
         file.write(sentence + "\\n")
 
-with DAG("told", schedule=None, default_args={{"on_failure_callback": TavusNotifier(send=write)}}):
+with DAG("notified", schedule=None, default_args={{"on_failure_callback": TavusNotifier(send=write)}}):
     plan = PlanRetentionOperator(task_id="plan", policy={{
         "expire": [{{"rule": "old", "older_than": "90d"}}],
         "limits": {{"max_deletions": {limit}, "max_deletion_percent": 100}},
@@ -91,22 +91,20 @@ with DAG("told", schedule=None, default_args={{"on_failure_callback": TavusNotif
 
 
 @pytest.mark.parametrize("limit", [1, 100])
-def test_a_red_task_tells_in_one_sentence_and_a_green_one_is_silent(
-    tmp_path, sandbox, run_dag, monkeypatch, limit
-):
-    folder, told = tmp_path / "dags", tmp_path / "told.txt"
+def test_only_the_failed_task_sends_a_sentence(tmp_path, sandbox, run_dag, monkeypatch, limit):
+    folder, sent = tmp_path / "dags", tmp_path / "sent.txt"
     folder.mkdir()
-    (folder / "told.py").write_text(DAG.format(path=str(told), limit=limit))
-    told.touch()
+    (folder / "notified.py").write_text(DAG.format(path=str(sent), limit=limit))
+    sent.touch()
     if limit == 100:
         sandbox.switch(faults=[{"method": "DELETE", "path": "/v2/replicas/r1a0c5e8f3b2", "status": 400}])
-    run = run_dag("told", folder=folder)
-    said = told.read_text(encoding="utf-8").splitlines()
+    run = run_dag("notified", folder=folder)
+    sentences = sent.read_text(encoding="utf-8").splitlines()
     task_id = "plan" if limit == 1 else "apply"
     assert run.states[task_id] == "failed"
-    assert len(said) == 1
-    assert said[0].startswith(
-        f"told / {task_id} failed in run {run.run_id}; {run.pull(task_id, 'summary')}; "
+    assert len(sentences) == 1
+    assert sentences[0].startswith(
+        f"notified / {task_id} failed in run {run.run_id}; {run.pull(task_id, 'summary')}; "
     )
-    assert ("r1a0c5e8f3b2 (failed)" in said[0]) == (limit == 100)
-    assert "sandbox-key" not in json.dumps(said)
+    assert ("r1a0c5e8f3b2 (failed)" in sentences[0]) == (limit == 100)
+    assert "sandbox-key" not in json.dumps(sentences)
