@@ -1,8 +1,8 @@
 """
-What a decision must know that Tavus does not tell: who is held, scheduled, and soft-deleted by us.
+What earlier runs did, from the ledger: the schedule of a policy, and the replicas that were soft-deleted.
 
-The schedule of a policy is kept in the ledger under the policy's name. Each plan writes the whole of it
-anew, so that the last one alone says since when each replica has been scheduled without a break.
+Each plan of a policy with grace periods writes the complete schedule as a new attempt of the policy's job.
+The last one alone therefore says since when each replica has been scheduled without interruption.
 """
 
 from __future__ import annotations
@@ -12,46 +12,54 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.retention.context import History
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.policy import Policy
 from tavus_provider.storage.ledger import Ledger, job_name
 
-_GONE = {"deleted", "confirmed"}
-
 
 def read_history(ledger: Ledger, policy: Policy) -> History:
     """
-    Return what earlier runs did.
+    Return what earlier runs did that matters for a decision under a policy.
 
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
     return History(
-        scheduled=_schedule(ledger, policy) if policy.has_grace else {}, soft_deleted=soft_deleted(ledger)
+        scheduled=_read_schedule(ledger, policy) if policy.has_grace else {},
+        soft_deleted=soft_deleted(ledger),
     )
 
 
 def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
     """
-    Return when this package deleted each replica softly that it has not deleted for good since.
+    Return when this package soft-deleted each replica that it has not deleted permanently since.
 
-    What a try had begun to delete when it was killed, and a later one found gone, counts as well.
+    A replica counts as deleted if its outcome says so. It also counts if an attempt was killed after it
+    had recorded the intent, and a later attempt of the same job found the replica gone.
+
+    :returns: ids, and the start of the attempt that deleted each
+    :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    softly: dict[str, datetime] = {}
-    for_good: set[str] = set()
-    begun: defaultdict[str, set[str]] = defaultdict(set)
-    tries = [*ledger.attempts_of_kind("plan"), *ledger.attempts_of_kind("delete")]
-    for one in sorted(tries, key=lambda one: str(one.begin_record.get("at"))):
-        work, outcomes = one.name.rpartition("/")[0], one.outcomes
-        gone = {replica_id for replica_id, outcome in outcomes.items() if outcome in _GONE}
-        gone |= {i for i in begun[work] if outcomes.get(i) == "already_gone"}
-        begun[work] |= {i for i in one.intended if outcomes.get(i, "unknown") == "unknown"}
-        if gone and one.begin_record["hard"]:
-            for_good |= gone
-        elif gone:
-            # The first counts: a later try of the same task repeats what was done by an earlier one.
-            softly = dict.fromkeys(gone, datetime.fromisoformat(one.begin_record["at"])) | softly
-    return {replica_id: at for replica_id, at in softly.items() if replica_id not in for_good}
+    soft: dict[str, datetime] = {}
+    permanent: set[str] = set()
+    unresolved: defaultdict[str, set[str]] = defaultdict(set)
+    attempts = [*ledger.attempts_of_kind("plan"), *ledger.attempts_of_kind("delete")]
+    for attempt in sorted(attempts, key=lambda attempt: str(attempt.begin_record.get("at"))):
+        outcomes = attempt.outcomes
+        gone = {replica_id for replica_id, outcome in outcomes.items() if outcome in GONE}
+        gone |= {i for i in unresolved[attempt.job] if outcomes.get(i) == Outcome.ALREADY_GONE}
+        unresolved[attempt.job] |= {
+            i for i in attempt.intended if outcomes.get(i, Outcome.UNKNOWN) == Outcome.UNKNOWN
+        }
+        if not gone:
+            continue
+        if attempt.begin_record.get("hard") is False:
+            # The first attempt counts: a later one of the same task repeats the outcomes of earlier ones.
+            soft = dict.fromkeys(gone, datetime.fromisoformat(attempt.begin_record["at"])) | soft
+        else:
+            permanent |= gone
+    return {replica_id: at for replica_id, at in soft.items() if replica_id not in permanent}
 
 
 def record_schedule(
@@ -65,37 +73,42 @@ def record_schedule(
     context: Mapping[str, Any],
 ) -> frozenset[str]:
     """
-    Write the schedule as it is after a decision.
+    Write the schedule that follows from a decision.
 
-    What is no longer to go loses its place; what only the trigger form left out this time keeps it.
+    A replica that is not to be deleted any more leaves the schedule. A replica that only the trigger form
+    excluded this time keeps its place.
 
-    :param unnarrowed: the decision had the form said nothing
-    :param context: who decides (dag, run, task, try), for the record
-    :returns: the ids that are scheduled for the first time, or anew
-    :raises LedgerUnavailableError: if it could not be written
+    :param unnarrowed: the decision without what the trigger form narrows
+    :param history: what the decision was based on
+    :param now: start of the grace period of newly scheduled replicas
+    :param context: what the task is (``dag_id``, ``run_id``, ``task_id``, ...), for the record
+    :returns: the ids that were not scheduled before
+    :raises LedgerUnavailableError: if it cannot be written
     """
     due = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
-    left_out = {verdict.replica.replica_id for verdict in unnarrowed.verdicts if verdict.due_at is not None}
-    since = {
+    excluded = {verdict.replica.replica_id for verdict in unnarrowed.verdicts if verdict.due_at is not None}
+    scheduled = {
         replica_id: history.scheduled.get(replica_id, now)
-        for replica_id in due | (left_out & history.scheduled.keys())
+        for replica_id in due | (excluded & history.scheduled.keys())
     }
-    work = job_name("schedule", policy.name)
-    entry = ledger.begin_attempt(
-        work,
+    job = job_name("schedule", policy.name)
+    writer = ledger.begin_attempt(
+        job,
         **context,
-        prior_attempts={one.name: one.last_digest for one in ledger.attempts(work)[-1:]},
+        prior_attempts={attempt.name: attempt.last_digest for attempt in ledger.attempts(job)[-1:]},
         policy_digest=policy.digest,
-        scheduled={replica_id: at.isoformat() for replica_id, at in since.items()},
-        cancelled=sorted(history.scheduled.keys() - since.keys()),
+        scheduled={replica_id: at.isoformat() for replica_id, at in scheduled.items()},
+        cancelled=sorted(history.scheduled.keys() - scheduled.keys()),
     )
-    entry.close()
-    return frozenset(since.keys() - history.scheduled.keys())
+    writer.close()
+    return frozenset(scheduled.keys() - history.scheduled.keys())
 
 
-def _schedule(ledger: Ledger, policy: Policy) -> dict[str, datetime]:
-    tries = [one for one in ledger.attempts(job_name("schedule", policy.name)) if one.records or one.flaws]
-    if not tries or tries[-1].flaws:
-        return {}  # of a damaged schedule nothing is believed: every grace begins again
-    scheduled = tries[-1].begin_record.get("scheduled", {})
+def _read_schedule(ledger: Ledger, policy: Policy) -> dict[str, datetime]:
+    attempts = ledger.attempts(job_name("schedule", policy.name))
+    # A plan that was killed before its first record has an empty folder, which changes nothing.
+    last = next((attempt for attempt in reversed(attempts) if attempt.records or attempt.flaws), None)
+    if last is None or last.flaws:
+        return {}  # A damaged schedule is not trusted: every grace period starts again.
+    scheduled: Mapping[str, str] = last.begin_record.get("scheduled", {})
     return {replica_id: datetime.fromisoformat(at) for replica_id, at in scheduled.items()}

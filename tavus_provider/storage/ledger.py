@@ -1,294 +1,312 @@
 """
-The ledger: what was intended and what came of it, kept outside Airflow's database.
+The ledger: a record of each intended delete and of its outcome, kept outside Airflow's database.
 
-Append-only JSON, one object per record, in any storage that Airflow's ``ObjectStoragePath`` knows. The
-records of one try of one task lie in a folder of their own, so that two runs never touch each other's;
-each names the digest of the one before it, and the last one closes the try::
+Each attempt of a task writes its records, numbered JSON files, into a folder of its own, so that two runs
+never write to the same file. Each record holds the digest of the record before it, and the last one
+closes the attempt. A job is what attempts have in common: a plan, a replica deleted without a plan, or
+the schedule of a policy::
 
-    <root>/<host>/<tavus_conn_id>/<work>/<start of the try>-<token>/000001.json
+    <root>/<host>/<tavus_conn_id>/<job>/<start of the attempt>-<random>/000001.json
 
-Beside the hosts lies ``_plans``: plans that are too large for XCom, good for a day; they do hold names.
-``work`` is what tries have in common: one plan, one replica deleted by hand, one policy that schedules.
-Records hold ids, never names.
+The folder ``_plans`` beside the hosts holds stored plans, see :mod:`tavus_provider.storage.plan_store`.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final, Literal
 
-from airflow.configuration import AIRFLOW_HOME, conf
+from airflow.configuration import conf
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_json, digest_of, seal
+from tavus_provider.digest import canonical_json
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
+from tavus_provider.storage.object_storage import (
+    StorageError,
+    is_local,
+    list_names,
+    read_bytes,
+    redact,
+    resolve,
+    write_once,
+)
+from tavus_provider.storage.records import Record, RecordKind, make_record, parse_record
 
-_LOCAL = {"", "file", "local"}
-PLANS = "_plans"
-"""Folder below the root that is no host's."""
+JobKind = Literal["plan", "delete", "schedule"]
 
-_LOCAL_EXECUTORS = {"LocalExecutor", "SequentialExecutor"}
+PLANS_FOLDER: Final = "_plans"
+
+_DEFAULT_ROOT: Final = "tavus-ledger"
+_LOCAL_EXECUTORS: Final = frozenset({"LocalExecutor", "SequentialExecutor"})
+_READERS: Final = 16
+"""Threads that read attempts: in an object storage, the time is spent waiting for responses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """
-    One try of one task as its records tell it.
+    The records of one attempt of one task.
 
-    :param name: its folder, below the root of the ledger
-    :param records: in their order; those behind a flaw are left out
-    :param flaws: what shows that a record was changed, removed, reordered or not written whole
+    :param name: its folder, relative to the root of the ledger
+    :param records: in the order in which they were written, up to the first flaw
+    :param flaws: what shows that records were changed, removed, reordered or not written completely
     """
 
     name: str
-    records: tuple[Mapping[str, Any], ...]
+    records: tuple[Record, ...]
     flaws: tuple[str, ...] = ()
 
     @property
+    def job(self) -> str:
+        """The folder of its job, relative to the root of the ledger."""
+        return self.name.rpartition("/")[0]
+
+    @property
     def begin_record(self) -> Mapping[str, Any]:
-        """The first record: who did what, and what was intended; empty if there is none."""
+        """The first record, which says who did what and what was intended; empty if it is not readable."""
         return self.records[0] if self.records else {}
 
     @property
-    def closed(self) -> bool:
-        """Whether the last record is the one that closes a try."""
+    def is_closed(self) -> bool:
+        """Whether the record that closes an attempt was written."""
         return bool(self.records) and self.records[-1]["kind"] == "end"
 
     @property
     def last_digest(self) -> str | None:
-        """The digest of the last record, which stands for all before it."""
+        """The digest of the last record, which depends on all records before it."""
         return self.records[-1]["digest"] if self.records else None
 
     @property
     def intended(self) -> frozenset[str]:
-        """The ids whose delete was about to be sent."""
+        """The ids whose deletes were about to be sent."""
         return frozenset(self.begin_record.get("intent", ()))
 
     @property
     def outcomes(self) -> dict[str, str]:
-        """The last outcome that was recorded of each id."""
-        found: dict[str, str] = {}
+        """The last recorded outcome of each id."""
+        outcomes: dict[str, str] = {}
         for record in self.records:
-            found |= record.get("outcomes", {})
-        return found
+            outcomes |= record.get("outcomes", {})
+        return outcomes
 
 
 @dataclass
 class AttemptWriter:
-    """A try being recorded: each ``write`` is one object, and has reached the storage when it returns."""
+    """
+    Writes the records of one attempt. When a method returns, its record is stored.
+
+    :param folder: the folder of the attempt
+    :param name: the same folder, relative to the root of the ledger; reports refer to it
+    :param now: the clock for the time of each record
+    """
 
     folder: ObjectStoragePath
     name: str
+    now: Callable[[], datetime]
     _count: int = 0
     _previous: str | None = None
 
-    def write(self, kind: str, **fields: Any) -> None:
+    def write(self, kind: RecordKind, **fields: Any) -> None:
         """
         Append one record.
 
-        :raises LedgerUnavailableError: if it could not be written
+        :param fields: fields of :class:`~tavus_provider.storage.records.Record`
+        :raises LedgerUnavailableError: if it cannot be written
         """
-        record = seal(
-            {
-                "kind": kind,
-                "number": self._count + 1,
-                "previous": self._previous,
-                "at": datetime.now(UTC).isoformat(),
-                **fields,
-            }
+        record = make_record(
+            kind, number=self._count + 1, previous=self._previous, at=self.now(), **fields
         )
-        path = self.folder / f"{record['number']:06}.json"
         try:
-            if self._count == 0:
-                self.folder.mkdir(parents=True, exist_ok=True)
-            with path.open("xb") as file:  # type: ignore[no-untyped-call]  # Airflow's has no types
-                file.write(canonical_json(record))
-                if path.protocol in _LOCAL:  # a bucket keeps what it has taken
-                    file.flush()
-                    os.fsync(file.fileno())
-        except Exception as error:  # noqa: BLE001  # each storage has errors of its own
-            fault = error
+            write_once(self.folder / _record_name(record["number"]), canonical_json(record))
+        except StorageError as error:
+            fault = _unavailable("written", error)
         else:
             self._count, self._previous = record["number"], record["digest"]
             return
-        raise _unavailable("written", path, fault)
+        raise fault
 
     def close(self, **fields: Any) -> None:
-        """Append the record that closes the try."""
+        """
+        Append the record that closes the attempt.
+
+        :raises LedgerUnavailableError: if it cannot be written
+        """
         self.write("end", records=self._count + 1, **fields)
 
 
 def ledger_root() -> ObjectStoragePath:
-    """Return the root of the ledger: ``[tavus] ledger``, or a folder under ``AIRFLOW_HOME``."""
-    return ObjectStoragePath(conf.get("tavus", "ledger", fallback="") or f"{AIRFLOW_HOME}/tavus-ledger")
+    """Return the root of the ledger: ``[tavus] ledger``, by default ``tavus-ledger`` in ``AIRFLOW_HOME``."""
+    return resolve(conf.get("tavus", "ledger", fallback="") or _DEFAULT_ROOT)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 @dataclass(frozen=True)
 class Ledger:
     """
-    The ledger of one account, as the deployment has set it (``[tavus] ledger``).
+    The ledger of one Tavus account.
 
-    :param origin: such as ``https://tavusapi.com``
-    :param tavus_conn_id: id of the Airflow connection, which stands for the account
+    :param origin: scheme and host of the API, such as ``https://tavusapi.com``
+    :param tavus_conn_id: id of the Airflow connection, which identifies the account
+    :param root: the root of the ledger; default: as configured in ``[tavus] ledger``
+    :param now: the clock for the time of each record
     """
 
     origin: str
     tavus_conn_id: str
     root: ObjectStoragePath = field(default_factory=ledger_root)
-
-    def begin_attempt(self, work: str, **fields: Any) -> AttemptWriter:
-        """
-        Open a try of its own and write its first record.
-
-        :param work: see :func:`job_name`
-        :raises LedgerUnavailableError: if it could not be written
-        """
-        name = f"{self.account_folder}/{work}/{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
-        entry = AttemptWriter(self.root / name, name)
-        entry.write("begin", origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
-        return entry
-
-    def attempts(self, work: str) -> list[Attempt]:
-        """
-        Return the tries of one work, in the order in which they began.
-
-        :raises LedgerUnavailableError: if they could not be read
-        """
-        return read_attempts(self.root, [f"{self.account_folder}/{work}"])
-
-    def attempts_of_kind(self, kind: str) -> list[Attempt]:
-        """Return the tries of all works of one kind (``plan``, ``delete``), in the order they began."""
-        works = [name for name in list_names(self.root / self.account_folder) if name.startswith(f"{kind}-")]
-        return read_attempts(self.root, [f"{self.account_folder}/{work}" for work in works])
-
-    def require_shared(self, what: str) -> None:
-        """
-        Refuse what would be forgotten: a task on another machine would not find a local record.
-
-        :raises TavusValidationError: if the ledger is a local path and the executor is not local
-        """
-        executors = {
-            re.split("[:=.]", part)[-1].strip()  # LocalExecutor, alias:its.class, team=CeleryExecutor
-            for part in re.split("[,;]", conf.get("core", "executor", fallback="LocalExecutor"))
-        }
-        if self.root.protocol in _LOCAL and not executors <= _LOCAL_EXECUTORS:
-            raise TavusValidationError(
-                f"{what} needs a ledger that all workers share, but {str(self.root)!r} is local to one and "
-                f"the executor is {', '.join(sorted(executors))}: set ledger in section [tavus] of the "
-                "configuration to a bucket"
-            )
+    now: Callable[[], datetime] = _utc_now
 
     @property
     def account_folder(self) -> str:
-        """The folder of this account, below the root."""
-        return f"{_safe(self.origin.split('://', 1)[-1])}/{_safe(self.tavus_conn_id)}"
+        """The folder of this account, relative to the root."""
+        return f"{_folder_name(self.origin.split('://', 1)[-1])}/{_folder_name(self.tavus_conn_id)}"
+
+    def begin_attempt(self, job: str, **fields: Any) -> AttemptWriter:
+        """
+        Start a new attempt and write its first record.
+
+        :param job: see :func:`job_name`
+        :param fields: fields of :class:`~tavus_provider.storage.records.Record`
+        :raises LedgerUnavailableError: if it cannot be written
+        """
+        name = f"{self.account_folder}/{job}/{self.now():%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        writer = AttemptWriter(self.root / name, name, self.now)
+        writer.write("begin", origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
+        return writer
+
+    def attempts(self, job: str) -> list[Attempt]:
+        """
+        Return the attempts of one job, in the order in which they started.
+
+        :raises LedgerUnavailableError: if they cannot be read
+        """
+        return read_attempts(self.root, [f"{self.account_folder}/{job}"])
+
+    def attempts_of_kind(self, kind: JobKind) -> list[Attempt]:
+        """
+        Return the attempts of all jobs of one kind, in the order in which they started.
+
+        :raises LedgerUnavailableError: if they cannot be read
+        """
+        jobs = [job for job in _list_names(self.root, self.account_folder) if job.startswith(f"{kind}-")]
+        return read_attempts(self.root, [f"{self.account_folder}/{job}" for job in jobs])
+
+    def require_shared(self, purpose: str) -> None:
+        """
+        Refuse a ledger that the workers do not share: a task on one would not find the records of another.
+
+        :param purpose: what needs the records, for the message
+        :raises TavusValidationError: if the ledger is a local path and the executor is not local
+        """
+        executors = {
+            # [core] executor can be LocalExecutor, alias:module.Class, team=CeleryExecutor, or a list.
+            re.split("[:=.]", part)[-1].strip()
+            for part in re.split("[,;]", conf.get("core", "executor", fallback="LocalExecutor"))
+        }
+        if is_local(self.root) and not executors <= _LOCAL_EXECUTORS:
+            raise TavusValidationError(
+                f"{purpose} needs a ledger that all workers share, but {redact(self.root)!a} is local to one "
+                f"machine and the executor is {', '.join(sorted(executors))}: set ledger in section tavus of "
+                "the configuration to a bucket. Nothing was deleted"
+            )
 
 
-def job_name(kind: str, *parts: object) -> str:
+def job_name(kind: JobKind, *parts: object) -> str:
     """
-    Return the name under which tries of one work are kept.
+    Return the name of a job.
 
-    :param kind: ``plan`` (its digest), ``delete`` (dag, run, task, map index) or ``schedule`` (policy)
+    :param parts: what identifies the job: for ``plan`` its digest; for ``delete`` the dag_id, run_id,
+        task_id and map_index; for ``schedule`` the name of the policy
     """
     text = "\x1f".join(map(str, parts))
     return f"{kind}-{text[:32] if kind == 'plan' else sha256(text.encode()).hexdigest()[:32]}"
 
 
-def read_attempts(root: ObjectStoragePath, works: Iterable[str]) -> list[Attempt]:
+def list_jobs(root: ObjectStoragePath) -> list[str]:
     """
-    Read the tries of some works, in the order in which they began.
+    Return the folders of all jobs of all accounts, relative to the root of a ledger.
 
-    :param works: folders below the root
-    :raises LedgerUnavailableError: if they could not be read
+    :raises LedgerUnavailableError: if they cannot be listed
     """
-    names = [f"{work}/{name}" for work in works for name in list_names(root / work)]
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda name: _read_try(root, name), names))
-    return sorted(found, key=lambda one: one.name.rsplit("/", 1)[-1])
+    hosts = [host for host in _list_names(root) if host != PLANS_FOLDER]
+    accounts = [f"{host}/{account}" for host in hosts for account in _list_names(root, host)]
+    return [f"{account}/{job}" for account in accounts for job in _list_names(root, account)]
 
 
-def _read_try(root: ObjectStoragePath, name: str) -> Attempt:
-    names = list_names(root / name)
+def read_attempts(root: ObjectStoragePath, jobs: Iterable[str]) -> list[Attempt]:
+    """
+    Return the attempts of several jobs, in the order in which they started.
+
+    :param jobs: folders of jobs, relative to the root
+    :raises LedgerUnavailableError: if they cannot be read
+    """
+    names = [f"{job}/{name}" for job in jobs for name in _list_names(root, job)]
+    with ThreadPoolExecutor(_READERS) as pool:
+        attempts = list(pool.map(lambda name: _read_attempt(root, name), names))
+    return sorted(attempts, key=lambda attempt: attempt.name.rpartition("/")[2])
+
+
+def _read_attempt(root: ObjectStoragePath, name: str) -> Attempt:
+    names = _list_names(root, name)
     files = [file for file in names if re.fullmatch(r"[0-9]{6,}\.json", file)]
-    flaws = [f"holds {ascii(file)[:40]}, which is no record" for file in names if file not in files]
-    records: list[Mapping[str, Any]] = []
-    previous = None
+    strays = [f"contains {ascii(file)[:40]}, which is not a record" for file in names if file not in files]
+    records: list[Record] = []
     flaw = None
     for number, file in enumerate(files, start=1):
-        if file != f"{number:06}.json":
-            flaw = f"has no record {number}: it was removed or renamed"
+        if file != _record_name(number):
+            flaw = f"record {number} is missing: it was removed or renamed"
             break
-        blob = _read(root / name / file)
-        try:
-            record = json.loads(blob)
-            whole = canonical_json(record) == blob and record["digest"] == digest_of(record)
-            whole = whole and isinstance(record["kind"], str)
-            follows = record["number"] == number and record["previous"] == previous
-        except (ValueError, KeyError, TypeError, RecursionError):
-            whole = follows = False
-        if not whole:
-            torn = "was changed, or not written whole" if number == len(files) else "was changed"
-            flaw = f"record {number} {torn}"
-        elif not follows:
-            flaw = f"record {number} does not follow the one before it"
+        record = parse_record(_read(root / name / file))
+        if record is None:
+            incomplete = ", or was not written completely" if number == len(files) else ""
+            flaw = f"record {number} was changed{incomplete}"
+        elif (record["number"], record["previous"]) != (number, records[-1]["digest"] if records else None):
+            flaw = f"record {number} does not continue the record before it"
         elif records and records[-1]["kind"] == "end":
-            flaw = f"record {number} was added after the end"
-        if flaw:
+            flaw = f"record {number} was added after the attempt was closed"
+        if record is None or flaw:
             break
         records.append(record)
-        previous = record["digest"]
-    return Attempt(name, tuple(records), (*([flaw] if flaw else []), *flaws))
+    return Attempt(name, tuple(records), (*([flaw] if flaw else []), *strays))
 
 
-def list_names(folder: ObjectStoragePath) -> list[str]:
+def _record_name(number: int) -> str:
+    return f"{number:06}.json"
+
+
+def _list_names(root: ObjectStoragePath, folder: str = "") -> list[str]:
     try:
-        # Not iterdir: in a bucket, where folders come with their first object, it says "not a directory".
-        fs, inside = folder.fs, folder.path.rstrip("/") + "/"
-        fs.invalidate_cache(folder.path)
-        paths = [path.rstrip("/") for path in fs.ls(folder.path, detail=False)]
-        return sorted({path.removeprefix(inside) for path in paths if path.startswith(inside)})
-    except FileNotFoundError:
-        return []
-    except Exception as error:  # noqa: BLE001  # each storage has errors of its own
-        fault = error
-    raise _unavailable("read", folder, fault)
+        return list_names(root / folder if folder else root)
+    except StorageError as error:
+        fault = _unavailable("read", error)
+    raise fault
 
 
 def _read(path: ObjectStoragePath) -> bytes:
     try:
-        return bytes(path.read_bytes())
-    except Exception as error:  # noqa: BLE001  # each storage has errors of its own
-        fault = error
-    raise _unavailable("read", path, fault)
+        return read_bytes(path)
+    except StorageError as error:
+        fault = _unavailable("read", error)
+    raise fault
 
 
-def _safe(text: str) -> str:
-    """Text as the name of a folder, in every storage."""
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:100]
-    return safe if safe == text and text.strip(".") else f"{safe}-{sha256(text.encode()).hexdigest()[:8]}"
+def _folder_name(text: str) -> str:
+    """Return a name that is valid and distinct in every storage, and never leaves its folder."""
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:100]
+    return name if name == text and text.strip(".") else f"{name}-{sha256(text.encode()).hexdigest()[:8]}"
 
 
-def shown(path: ObjectStoragePath | str) -> str:
-    """Return a place as it may be shown, without a key that was written into its URL."""
-    return re.sub("//[^/@]*:[^/@]*@", "//***@", str(path))
-
-
-def kind_of(fault: Exception) -> str:
-    """Return what went wrong with a storage; its own text is left out, for it may hold anything."""
-    number = fault.errno if isinstance(fault, OSError) else None
-    return type(fault).__name__ + (f": {os.strerror(number)}" if isinstance(number, int) else "")
-
-
-def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailableError:
+def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
     return LedgerUnavailableError(
-        f"the ledger cannot be {how} at {shown(path)!a} ({kind_of(fault)}), and nothing is deleted "
-        "without a record: set ledger in section [tavus] of the configuration to a place that works"
+        f"the ledger cannot be {action} at {error.location!a} ({error.reason}), and nothing is deleted "
+        "without a record: set ledger in section tavus of the configuration to a location that works"
     )

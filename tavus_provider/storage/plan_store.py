@@ -1,8 +1,8 @@
 """
-Where a plan lies that is too large for an XCom: beside the ledger, under its own digest.
+Plans that are too large for an XCom, stored in the ledger's folder ``_plans`` under their digest.
 
-Only the digest names the place, so nothing that travels through Airflow's database can point a task at
-another one; and the plan that is read must have that digest.
+The digest alone determines the path, so that nothing in Airflow's database can point a task at another
+file, and the plan that is read must have that digest. Unlike ledger records, stored plans contain names.
 """
 
 from __future__ import annotations
@@ -17,70 +17,86 @@ from airflow.sdk import ObjectStoragePath
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
 from tavus_provider.planning.plan import Plan, fits_xcom, reference_to
-from tavus_provider.storage.ledger import PLANS, kind_of, ledger_root, shown
+from tavus_provider.storage.ledger import PLANS_FOLDER, ledger_root
+from tavus_provider.storage.object_storage import StorageError, read_bytes, redact, write_once
 
 
 def to_xcom(plan: Plan) -> dict[str, Any]:
     """
-    Return a plan as it travels: itself, or where it is too large, stored and in its place a reference.
+    Return a plan as an XCom: the plan itself, or if it is too large, a reference to the stored plan.
 
-    :raises LedgerUnavailableError: if it could not be stored
+    :raises LedgerUnavailableError: if it cannot be stored
     """
     if fits_xcom(plan):
         return plan
-    path = _place_of(plan["digest"])
+    path = _plan_path(plan["digest"])
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(canonical_json(plan))
-    except Exception as error:  # noqa: BLE001  # each storage has errors of its own
-        fault = error
+        _store(path, canonical_json(plan))
+    except StorageError as error:
+        fault = _unavailable("stored", error)
     else:
-        return reference_to(plan, shown(path))
-    raise _unavailable("be stored", path, fault)
+        return reference_to(plan, redact(path))
+    raise fault
 
 
 def from_xcom(value: object) -> object:
     """
-    Return the plan that travelled as ``value``; what is no reference is returned as it is.
+    Return the plan that an XCom refers to. Any other value is returned as it is.
 
-    :raises PlanRejectedError: if what lies there is not the plan that was stored
-    :raises LedgerUnavailableError: if it cannot be read; another try may
+    :raises PlanRejectedError: if the stored file is not the plan that the XCom refers to
+    :raises LedgerUnavailableError: if it cannot be read; a retry may succeed
     """
     if not isinstance(value, Mapping) or "plan_at" not in value:
         return value
     digest = value.get("digest")
     if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise PlanRejectedError("plan refers to a stored plan without its digest. Nothing was deleted")
-    path = _place_of(digest)
-    if value["plan_at"] != shown(path):
+        raise PlanRejectedError("the reference to a stored plan has no valid digest. Nothing was deleted")
+    path = _plan_path(digest)
+    if value["plan_at"] != redact(path):
         raise PlanRejectedError(
-            f"the plan lies at {ascii(value['plan_at'])[:200]}, and this task would look at {shown(path)!r}: "
-            "set the same ledger in section [tavus] of the configuration of all workers. Nothing was deleted"
+            f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task reads plans at "
+            f"{redact(path)!a}: configure the same ledger in section tavus on all workers. Nothing was deleted"
         )
     try:
-        blob = path.read_bytes()
-    except Exception as error:  # noqa: BLE001  # each storage has errors of its own
-        fault = error
+        data = read_bytes(path)
+    except StorageError as error:
+        fault = _unavailable("read", error)
     else:
-        try:
-            plan = json.loads(blob)
-            if isinstance(plan, dict) and digest == plan.get("digest") == digest_of(plan):
-                return plan
-        except (ValueError, RecursionError):
-            pass
+        plan = _parse_plan(data)
+        if plan is not None and plan["digest"] == digest:
+            return plan
         raise PlanRejectedError(
-            f"what lies at {shown(path)!r} is not the plan that was stored there. Nothing was deleted; "
+            f"the file at {redact(path)!a} is not the plan that was stored there. Nothing was deleted; "
             "trigger a new run"
         )
-    raise _unavailable("be read", path, fault)
+    raise fault
 
 
-def _place_of(digest: str) -> ObjectStoragePath:
-    return ledger_root() / PLANS / f"{digest}.json"
+def _store(path: ObjectStoragePath, data: bytes) -> None:
+    try:
+        write_once(path, data)
+    except StorageError as error:
+        # A retry of the same plan finds its own file.
+        if not error.exists or read_bytes(path) != data:
+            raise
 
 
-def _unavailable(how: str, path: ObjectStoragePath, fault: Exception) -> LedgerUnavailableError:
+def _parse_plan(data: bytes) -> Plan | None:
+    try:
+        plan = json.loads(data)
+        if isinstance(plan, dict) and plan.get("digest") == digest_of(plan):
+            return plan
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def _plan_path(digest: str) -> ObjectStoragePath:
+    return ledger_root() / PLANS_FOLDER / f"{digest}.json"
+
+
+def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
     return LedgerUnavailableError(
-        f"a plan too large for XCom cannot {how} at {shown(path)!r} ({kind_of(fault)}): set ledger, in "
-        "section [tavus] of the configuration, to a place that all workers share"
+        f"a plan too large for XCom cannot be {action} at {error.location!a} ({error.reason}). Nothing was "
+        "deleted: set ledger in section tavus of the configuration to a location that all workers share"
     )

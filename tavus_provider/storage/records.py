@@ -1,0 +1,197 @@
+"""
+The records of the ledger: their fields, and the check of a record that is read.
+
+A record holds ids, never names of replicas. ``_CHECKS`` lists every field that a record may have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any, Final, Literal, NotRequired, TypedDict, TypeGuard, cast, get_args
+
+from tavus_provider.digest import canonical_json, digest_of, seal
+from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.models import check_replica_id
+from tavus_provider.outcomes import Outcome
+
+RecordKind = Literal["begin", "outcome", "verification", "end"]
+VERSION: Final = 1
+
+
+class Record(TypedDict):
+    """
+    One record of an attempt.
+
+    All records have the first six fields. Of the others, a ``begin`` record has those that apply to its
+    job, an ``outcome`` record has ``outcomes``, a ``verification`` record has ``listed`` and
+    ``still_listed``, and an ``end`` record has ``records``, ``outcomes`` and ``report_digest``.
+    """
+
+    version: Literal[1]
+    kind: RecordKind
+    number: int
+    """Position in the attempt, from 1."""
+    previous: str | None
+    """Digest of the record before this one."""
+    at: str
+    """When it was written."""
+    digest: str
+    """SHA-256 of the record without this field, as canonical JSON."""
+
+    origin: NotRequired[str]
+    tavus_conn_id: NotRequired[str]
+    dag_id: NotRequired[str]
+    run_id: NotRequired[str]
+    task_id: NotRequired[str]
+    map_index: NotRequired[int]
+    try_number: NotRequired[int]
+    hard: NotRequired[bool]
+    plan_digest: NotRequired[str]
+    policy_digest: NotRequired[str]
+    approved_digest: NotRequired[str | None]
+    approved_by: NotRequired[str]
+    """Id of the Airflow user who approved the plan."""
+    batch: NotRequired[dict[str, Any]]
+    prior_attempts: NotRequired[dict[str, str | None]]
+    """Name of each attempt that this one has read, and the digest of its last record then."""
+    intent: NotRequired[list[str]]
+    """Ids whose deletes are about to be sent."""
+    scheduled: NotRequired[dict[str, str]]
+    """Id and start of its grace period, for each scheduled replica."""
+    cancelled: NotRequired[list[str]]
+    """Ids that were scheduled before and are not any more."""
+
+    outcomes: NotRequired[dict[str, str]]
+
+    listed: NotRequired[int | None]
+    """Replicas listed after the deletes; ``None`` if the list could not be read."""
+    still_listed: NotRequired[list[str]]
+    """Ids that should be gone and are still listed."""
+
+    records: NotRequired[int]
+    """Number of records in the attempt, this one included."""
+    report_digest: NotRequired[str]
+    """SHA-256 of the report as it was pushed, as canonical JSON."""
+
+
+def make_record(kind: RecordKind, *, number: int, previous: str | None, at: datetime, **fields: Any) -> Record:
+    """
+    Return a record with its digest.
+
+    :raises TavusValidationError: if a field is unknown or its value could not be read back
+    """
+    record = seal(
+        {
+            "version": VERSION,
+            "kind": kind,
+            "number": number,
+            "previous": previous,
+            "at": at.isoformat(),
+            **fields,
+        }
+    )
+    if is_record(record):
+        return record
+    invalid = ", ".join(sorted(name for name, value in record.items() if not _is_valid(name, value)))
+    raise TavusValidationError(f"ledger record: invalid {invalid}; nothing was recorded")
+
+
+def parse_record(data: bytes) -> Record | None:
+    """Return the record in a file, or ``None`` if it was changed, is incomplete or is not a record."""
+    try:
+        value = json.loads(data)
+        if is_record(value) and canonical_json(value) == data and value["digest"] == digest_of(value):
+            return value
+    except (ValueError, RecursionError):
+        pass
+    return None
+
+
+def is_record(value: object) -> TypeGuard[Record]:
+    """Return whether a JSON value has the fields of a record, each with a valid value."""
+    return (
+        isinstance(value, dict)
+        and Record.__required_keys__ <= value.keys()
+        and all(_is_valid(name, field) for name, field in value.items())
+    )
+
+
+def _is_valid(name: str, value: object) -> bool:
+    check = _CHECKS.get(name)
+    return check is not None and check(value)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_str(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_str_or_none(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_replica_id(value: object) -> bool:
+    try:
+        check_replica_id(value)
+    except TavusValidationError:
+        return False
+    return True
+
+
+def _is_list_of_ids(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_replica_id, value))
+
+
+def _is_mapping(
+    key: Callable[[object], bool], item: Callable[[object], bool]
+) -> Callable[[object], bool]:
+    return lambda value: (
+        isinstance(value, Mapping) and all(map(key, value)) and all(map(item, value.values()))
+    )
+
+
+_OUTCOMES: Final = frozenset(Outcome)
+
+_CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
+    "version": lambda value: _is_int(value) and value == VERSION,
+    "kind": lambda value: value in get_args(RecordKind),
+    "number": lambda value: _is_int(value) and cast("int", value) > 0,
+    "previous": _is_str_or_none,
+    "at": _is_time,
+    "digest": _is_str,
+    "origin": _is_str,
+    "tavus_conn_id": _is_str,
+    "dag_id": _is_str,
+    "run_id": _is_str,
+    "task_id": _is_str,
+    "map_index": _is_int,
+    "try_number": _is_int,
+    "hard": lambda value: isinstance(value, bool),
+    "plan_digest": _is_str,
+    "policy_digest": _is_str,
+    "approved_digest": _is_str_or_none,
+    "approved_by": _is_str,
+    "batch": lambda value: isinstance(value, dict),
+    "prior_attempts": _is_mapping(_is_str, _is_str_or_none),
+    "intent": _is_list_of_ids,
+    "scheduled": _is_mapping(_is_replica_id, _is_time),
+    "cancelled": _is_list_of_ids,
+    "outcomes": _is_mapping(_is_replica_id, lambda value: isinstance(value, str) and value in _OUTCOMES),
+    "listed": lambda value: value is None or _is_int(value),
+    "still_listed": _is_list_of_ids,
+    "records": _is_int,
+    "report_digest": _is_str,
+}
+"""The fields of a record and the values that they may have."""
