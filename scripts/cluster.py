@@ -310,7 +310,7 @@ def find_worker_of_half_done_batch(api: Api, tavus: str) -> str | None:
     half_done = {
         attempt.begin_record["map_index"]
         for attempt in verify(ledger_root())[0]
-        if not attempt.closed and 10 <= len(attempt.intended & deleted) <= BATCH_SIZE // 2
+        if not attempt.is_closed and 10 <= len(attempt.intended & deleted) <= BATCH_SIZE // 2
     }
     for instance in api.instances():
         if instance["map_index"] in half_done and instance["state"] == "running":
@@ -368,7 +368,7 @@ def check_result(api: Api, tavus: str, expired: set[str], young: set[str], kille
 
     attempts, findings = verify(ledger_root())
     # The record that was being written at the kill is incomplete, as it would be after a power loss.
-    torn = [finding for finding in findings if "not written whole" in finding]
+    torn = [finding for finding in findings if "not written completely" in finding]
     check(len(torn) <= 2 and torn == findings, f"findings in the ledger: {findings[:3]}")
     differences = compare_report(attempts, summary)
     check(not differences, f"summary and ledger differ: {differences[:3]}")

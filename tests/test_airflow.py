@@ -597,7 +597,7 @@ def kill_and_finish(airflow: Airflow, run: str, planned: set[str]) -> dict[str, 
         if attempt.begin_record.get("plan_digest") == report["plan_digest"] and attempt.intended
     )
     assert (killed.begin_record["try_number"], last.begin_record["try_number"]) == (1, 2)
-    assert (killed.closed, last.closed) == (False, True)
+    assert (killed.is_closed, last.is_closed) == (False, True)
     assert not [finding for finding in findings if killed.name not in finding]
     return {item["replica_id"]: item for item in report["items"]}
 

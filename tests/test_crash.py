@@ -189,7 +189,7 @@ class AnyOrder(RuleBasedStateMachine):
         assert not [item for item in report["items"] if item["outcome"] in RED], report
         assert all(self.server[replica_id] is not None for replica_id in self.planned)
         tries, findings = verify(self.folder)
-        assert tries[-1].closed
+        assert tries[-1].is_closed
         assert not [finding for finding in findings if tries[-1].name in finding]
         account = read_account(self.hook, POLICY, now=now, history=self.history)
         again = {

@@ -242,7 +242,7 @@ def test_a_run_killed_at_any_request_is_finished_by_the_next_and_nothing_is_lost
     assert {i for i, outcome in running.outcomes.items() if outcome == "deleted"} >= running.planned - before
     assert set(running.outcomes.values()) <= {"deleted", "confirmed", "already_gone"}
     tries, findings = verify(ledger_root())
-    assert tries[-1].closed
+    assert tries[-1].is_closed
     assert all("record" in finding and tries[-1].name not in finding for finding in findings)
     count = running.seen
     assert running.run(concurrency=concurrency) == 0  # cleared once more, it does nothing

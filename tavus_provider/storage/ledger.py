@@ -36,7 +36,7 @@ from tavus_provider.storage.object_storage import (
     resolve,
     write_once,
 )
-from tavus_provider.storage.records import Record, RecordKind, make_record, parse_record
+from tavus_provider.storage.records import Record, make_record, parse_record
 
 JobKind = Literal["plan", "delete", "schedule"]
 
@@ -112,16 +112,15 @@ class AttemptWriter:
     _count: int = 0
     _previous: str | None = None
 
-    def write(self, kind: RecordKind, **fields: Any) -> None:
+    def write(self, kind: str, **fields: Any) -> None:
         """
         Append one record.
 
+        :param kind: ``outcome`` or ``verification``
         :param fields: fields of :class:`~tavus_provider.storage.records.Record`
         :raises LedgerUnavailableError: if it cannot be written
         """
-        record = make_record(
-            kind, number=self._count + 1, previous=self._previous, at=self.now(), **fields
-        )
+        record = make_record(kind, number=self._count + 1, previous=self._previous, at=self.now(), **fields)
         try:
             write_once(self.folder / _record_name(record["number"]), canonical_json(record))
         except StorageError as error:

@@ -54,8 +54,9 @@ def from_xcom(value: object) -> object:
     path = _plan_path(digest)
     if value["plan_at"] != redact(path):
         raise PlanRejectedError(
-            f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task reads plans at "
-            f"{redact(path)!a}: configure the same ledger in section tavus on all workers. Nothing was deleted"
+            f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task would read it from "
+            f"{redact(path)!a}: set the same ledger in section tavus of the configuration of all workers. "
+            "Nothing was deleted"
         )
     try:
         data = read_bytes(path)

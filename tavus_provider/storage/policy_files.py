@@ -86,8 +86,8 @@ def read_legal_holds(holds: LegalHolds | None, *, now: datetime) -> frozenset[st
     except TavusValidationError as error:
         fault = str(error)
     raise TavusValidationError(
-        f"legal_holds {escape_line(redact(location), 200)}: {fault}; it is not known which replicas are held, "
-        "so nothing may be deleted"
+        f"legal_holds {escape_line(redact(location), 200)}: {fault}; it is not known which replicas are "
+        "held, so nothing may be deleted"
     )
 
 

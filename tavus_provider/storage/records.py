@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, NotRequired, TypedDict, TypeGuard, cast, get_args
+from typing import Any, Final, Literal, TypedDict, TypeGuard, cast, get_args
 
 from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import TavusValidationError
@@ -20,14 +20,8 @@ RecordKind = Literal["begin", "outcome", "verification", "end"]
 VERSION: Final = 1
 
 
-class Record(TypedDict):
-    """
-    One record of an attempt.
-
-    All records have the first six fields. Of the others, a ``begin`` record has those that apply to its
-    job, an ``outcome`` record has ``outcomes``, a ``verification`` record has ``listed`` and
-    ``still_listed``, and an ``end`` record has ``records``, ``outcomes`` and ``report_digest``.
-    """
+class RecordHead(TypedDict):
+    """The fields that every record has."""
 
     version: Literal[1]
     kind: RecordKind
@@ -40,43 +34,53 @@ class Record(TypedDict):
     digest: str
     """SHA-256 of the record without this field, as canonical JSON."""
 
-    origin: NotRequired[str]
-    tavus_conn_id: NotRequired[str]
-    dag_id: NotRequired[str]
-    run_id: NotRequired[str]
-    task_id: NotRequired[str]
-    map_index: NotRequired[int]
-    try_number: NotRequired[int]
-    hard: NotRequired[bool]
-    plan_digest: NotRequired[str]
-    policy_digest: NotRequired[str]
-    approved_digest: NotRequired[str | None]
-    approved_by: NotRequired[str]
+
+class Record(RecordHead, total=False):
+    """
+    One record of an attempt. A record has the fields that apply to its kind and job.
+
+    A ``begin`` record says who does what, an ``outcome`` record has ``outcomes``, a ``verification`` record
+    has ``listed`` and ``still_listed``, an ``end`` record has ``records``, ``outcomes`` and
+    ``report_digest``.
+    """
+
+    origin: str
+    tavus_conn_id: str
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    hard: bool
+    plan_digest: str
+    policy_digest: str
+    approved_digest: str | None
+    approved_by: str
     """Id of the Airflow user who approved the plan."""
-    batch: NotRequired[dict[str, Any]]
-    prior_attempts: NotRequired[dict[str, str | None]]
+    batch: dict[str, Any]
+    prior_attempts: dict[str, str | None]
     """Name of each attempt that this one has read, and the digest of its last record then."""
-    intent: NotRequired[list[str]]
+    intent: list[str]
     """Ids whose deletes are about to be sent."""
-    scheduled: NotRequired[dict[str, str]]
+    scheduled: dict[str, str]
     """Id and start of its grace period, for each scheduled replica."""
-    cancelled: NotRequired[list[str]]
+    cancelled: list[str]
     """Ids that were scheduled before and are not any more."""
 
-    outcomes: NotRequired[dict[str, str]]
+    outcomes: dict[str, str]
 
-    listed: NotRequired[int | None]
+    listed: int | None
     """Replicas listed after the deletes; ``None`` if the list could not be read."""
-    still_listed: NotRequired[list[str]]
+    still_listed: list[str]
     """Ids that should be gone and are still listed."""
 
-    records: NotRequired[int]
+    records: int
     """Number of records in the attempt, this one included."""
-    report_digest: NotRequired[str]
+    report_digest: str
     """SHA-256 of the report as it was pushed, as canonical JSON."""
 
 
-def make_record(kind: RecordKind, *, number: int, previous: str | None, at: datetime, **fields: Any) -> Record:
+def make_record(kind: str, *, number: int, previous: str | None, at: datetime, **fields: Any) -> Record:
     """
     Return a record with its digest.
 
@@ -113,7 +117,7 @@ def is_record(value: object) -> TypeGuard[Record]:
     """Return whether a JSON value has the fields of a record, each with a valid value."""
     return (
         isinstance(value, dict)
-        and Record.__required_keys__ <= value.keys()
+        and RecordHead.__required_keys__ <= value.keys()
         and all(_is_valid(name, field) for name, field in value.items())
     )
 
@@ -154,9 +158,7 @@ def _is_list_of_ids(value: object) -> bool:
     return isinstance(value, list) and all(map(_is_replica_id, value))
 
 
-def _is_mapping(
-    key: Callable[[object], bool], item: Callable[[object], bool]
-) -> Callable[[object], bool]:
+def _is_mapping(key: Callable[[object], bool], item: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: (
         isinstance(value, Mapping) and all(map(key, value)) and all(map(item, value.values()))
     )

@@ -280,7 +280,7 @@ def test_a_changed_record_is_a_finding_on_a_line(run, recorded):
     record.write_bytes(record.read_bytes().replace(b"deleted", b"failed"))
     code, out, _ = run("ledger", "verify")
     assert code == 1
-    assert "record 2 was changed, or not written whole" in out.splitlines()[0]
+    assert "record 2 was changed, or was not written completely" in out.splitlines()[0]
     assert json.loads(run("ledger", "verify", "-o", "json")[1]) == out.splitlines()
 
 
@@ -289,7 +289,7 @@ def test_a_report_that_says_otherwise_is_a_finding(run, recorded, tmp_path):
     report["items"] = [{"replica_id": "r12", "outcome": "failed"}]
     (tmp_path / "report.json").write_text(json.dumps(report))
     code, out, _ = run("ledger", "verify", "--report", str(tmp_path / "report.json"))
-    assert (code, out) == (1, "r12: the report says failed, the ledger deleted\n")
+    assert (code, out) == (1, "r12: failed in the report, deleted in the ledger\n")
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ def test_a_key_that_is_refused_is_said_to_be_and_not_repeated(run, policy, sandb
         pytest.param({"account": {"expect_present": ["rffff"]}}, "names rffff, not listed", id="account"),
         pytest.param(
             {"legal_holds": {"file": "/nowhere/holds.yaml", "max_age": "1d"}},
-            "it is not known who is held, nothing may be deleted",
+            "it is not known which replicas are held, so nothing may be deleted",
             id="holds",
         ),
     ],

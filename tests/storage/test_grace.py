@@ -213,10 +213,12 @@ def test_holds_that_cannot_be_read_stop_the_plan_and_the_apply_before_the_first_
         held.write_text("replica_ids: []\nas_of: 2026-01-01T00:00:00Z")
     else:
         held.write_text("[old1, '']")
-    with pytest.raises(AirflowFailException, match="it is not known who is held, nothing may be deleted"):
+    with pytest.raises(
+        AirflowFailException, match="it is not known which replicas are held, so nothing may be deleted"
+    ):
         world.plan(policy)
     items, error = world.apply(plan)
-    assert "it is not known who is held" in str(error)
+    assert "it is not known which replicas are held" in str(error)
     assert {outcome for outcome, _ in items.values()} == {"not_attempted"}
     assert world.gone == set()
 

@@ -274,7 +274,7 @@ def test_a_schedule_that_was_removed_is_found(ledger, day):
 def test_a_list_of_holds_that_cannot_be_read_is_an_error_and_not_nobody(ledger, tmp_path):
     held = {"file": str(tmp_path / "holds"), "max_age": "2d"}
     policy = Policy.parse({**POLICY.to_json(), "legal_holds": held})
-    with pytest.raises(TavusValidationError, match="it is not known who is held"):
+    with pytest.raises(TavusValidationError, match="it is not known which replicas are held"):
         read_legal_holds(policy.legal_holds, now=START)
     (tmp_path / "holds").write_text("{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
     assert read_legal_holds(policy.legal_holds, now=START) == {"r1"}

@@ -1,3 +1,5 @@
+"""Plans too large for an XCom are stored beside the ledger, and nothing else is read in their place."""
+
 from __future__ import annotations
 
 import json
@@ -5,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from airflow.configuration import AIRFLOW_HOME
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
@@ -21,7 +24,7 @@ def ledger(monkeypatch, tmp_path):
     return tmp_path / "ledger"
 
 
-def plan_of(many, name="anna"):
+def make_plan(count, name="anna"):
     row = {
         "replica_name": name,
         "created_at": "2026-01-01T00:00:00Z",
@@ -39,33 +42,33 @@ def plan_of(many, name="anna"):
             "hard": False,
             "tavus_conn_id": "tavus_default",
             "origin": "https://tavusapi.com",
-            "listed": 4 * many,
-            "limits": {"max_deletions": many},
-            "delete": [{"replica_id": f"r{n:06}", **row} for n in range(many)],
+            "listed": 4 * count,
+            "limits": {"max_deletions": count},
+            "delete": [{"replica_id": f"r{n:06}", **row} for n in range(count)],
             "scheduled": [],
-            "keep": {"in_use": 3 * many},
+            "keep": {"in_use": 3 * count},
             "undetermined": [],
         }
     )
 
 
-LARGE = plan_of(8_000)
+LARGE = make_plan(8_000)
 
 
-def stored(ledger) -> Path:
+def stored_file(ledger) -> Path:
     (file,) = (ledger / "_plans").iterdir()
     return file
 
 
-def test_a_plan_that_fits_travels_as_itself_and_nothing_is_stored(ledger):
-    plan = plan_of(1_000)
+def test_small_plan_is_its_own_xcom_file(ledger):
+    plan = make_plan(1_000)
     assert to_xcom(plan) is plan
     assert from_xcom(plan) is plan
     assert not ledger.exists()
 
 
-def test_a_plan_of_100000_travels_as_its_place_its_digest_and_its_counts():
-    plan = plan_of(100_000, name="zoë")
+def test_xcom_of_a_large_plan_is_a_reference_with_digest_and_counts():
+    plan = make_plan(100_000, name="zoë")
     reference = json.loads(json.dumps(to_xcom(plan)))
     assert len(json.dumps(reference)) < 2_000
     assert "delete" not in reference
@@ -74,17 +77,33 @@ def test_a_plan_of_100000_travels_as_its_place_its_digest_and_its_counts():
     assert from_xcom(reference) == plan
 
 
-def test_the_place_is_below_the_ledger_and_named_by_the_digest(ledger):
+def test_stored_plan_is_in_the_ledger_under_its_digest(ledger):
     reference = to_xcom(LARGE)
     assert reference["plan_at"] == str(ledger_root() / "_plans" / f"{LARGE['digest']}.json")
-    assert stored(ledger).name == f"{LARGE['digest']}.json"
+    assert stored_file(ledger).name == f"{LARGE['digest']}.json"
 
 
-def test_a_stored_plan_is_no_flaw_of_the_ledger():
+def test_stored_plan_is_not_a_finding_in_the_ledger():
     to_xcom(LARGE)
     Ledger("https://tavusapi.com", "tavus_default").begin_attempt("plan-1").close()
-    tries, findings = verify(ledger_root())
-    assert (len(tries), findings) == (1, [])
+    attempts, findings = verify(ledger_root())
+    assert (len(attempts), findings) == (1, [])
+
+
+def test_plan_that_is_stored_already_is_stored_again_without_error(ledger):
+    assert to_xcom(LARGE) == to_xcom(LARGE)
+    stored_file(ledger).write_bytes(b"other content")
+    with pytest.raises(LedgerUnavailableError, match=r"cannot be stored at .* \(File exists\)"):
+        to_xcom(LARGE)
+
+
+def test_relative_ledger_holds_plans_that_every_folder_finds(monkeypatch, tmp_path):
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", f"relative-{tmp_path.name}")
+    monkeypatch.chdir(tmp_path)
+    reference = to_xcom(LARGE)
+    monkeypatch.chdir("/")
+    assert from_xcom(reference) == LARGE
+    assert reference["plan_at"] == f"{AIRFLOW_HOME}/relative-{tmp_path.name}/_plans/{LARGE['digest']}.json"
 
 
 @pytest.mark.parametrize(
@@ -93,14 +112,14 @@ def test_a_stored_plan_is_no_flaw_of_the_ledger():
         pytest.param(lambda blob: blob[:-1], id="cut"),
         pytest.param(lambda blob: b"", id="empty"),
         pytest.param(lambda blob: blob.replace(b"r000007", b"r999999"), id="another-id"),
-        pytest.param(lambda blob: json.dumps(plan_of(8_001)).encode(), id="another-plan"),
-        pytest.param(lambda blob: b"[]", id="no-plan"),
-        pytest.param(lambda blob: b"\xff", id="no-text"),
+        pytest.param(lambda blob: json.dumps(make_plan(8_001)).encode(), id="another-plan"),
+        pytest.param(lambda blob: b"[]", id="not-a-plan"),
+        pytest.param(lambda blob: b"\xff", id="not-text"),
     ],
 )
-def test_what_is_not_the_plan_that_was_stored_is_refused(ledger, damage):
+def test_changed_stored_plan_is_rejected(ledger, damage):
     reference = to_xcom(LARGE)
-    file = stored(ledger)
+    file = stored_file(ledger)
     file.write_bytes(damage(file.read_bytes()))
     with pytest.raises(
         PlanRejectedError, match=r"is not the plan that was stored there\. Nothing was deleted"
@@ -108,54 +127,54 @@ def test_what_is_not_the_plan_that_was_stored_is_refused(ledger, damage):
         from_xcom(reference)
 
 
-def test_a_plan_that_is_not_there_may_be_there_at_another_try(ledger):
+def test_missing_stored_plan_may_be_found_by_a_retry(ledger):
     reference = to_xcom(LARGE)
-    stored(ledger).unlink()
+    stored_file(ledger).unlink()
     with pytest.raises(
-        LedgerUnavailableError, match=r"cannot be read at .*FileNotFoundError.* all workers share"
+        LedgerUnavailableError, match=r"cannot be read at .*No such file or directory.* all workers share"
     ):
         from_xcom(reference)
 
 
-def test_a_plan_that_cannot_be_stored_is_no_plan(ledger):
+def test_plan_that_cannot_be_stored_is_an_error(ledger):
     ledger.write_text("a file where a folder should be")
     with pytest.raises(LedgerUnavailableError, match="cannot be stored at"):
         to_xcom(LARGE)
 
 
-def test_a_worker_with_another_ledger_says_so(monkeypatch, tmp_path):
+def test_other_ledger_on_another_worker_is_named(monkeypatch, tmp_path):
     reference = to_xcom(LARGE)
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "another"))
     with pytest.raises(
-        PlanRejectedError, match=r"^the plan lies at .*, and this task would look at .* all workers"
+        PlanRejectedError, match=r"^the plan is stored at .*, but this task would read it from .* all workers"
     ):
         from_xcom(reference)
 
 
-@pytest.mark.parametrize("place", ["/etc/passwd", "s3://other/plan.json", None, 7], ids=repr)
-def test_a_reference_cannot_point_anywhere_else(place):
-    reference = to_xcom(LARGE) | {"plan_at": place}
-    with pytest.raises(PlanRejectedError, match=r"^the plan lies at"):
+@pytest.mark.parametrize("location", ["/etc/passwd", "s3://other/plan.json", None, 7], ids=repr)
+def test_reference_to_another_location_is_rejected(location):
+    reference = to_xcom(LARGE) | {"plan_at": location}
+    with pytest.raises(PlanRejectedError, match=r"^the plan is stored at"):
         from_xcom(reference)
 
 
 @pytest.mark.parametrize("digest", ["../../x", "", None, "A" * 64, "0" * 63, 7], ids=repr)
-def test_a_reference_without_a_digest_refers_to_nothing(digest):
-    with pytest.raises(PlanRejectedError, match=r"^plan refers to a stored plan without its digest"):
+def test_reference_without_a_valid_digest_is_rejected(digest):
+    with pytest.raises(PlanRejectedError, match=r"^the reference to a stored plan has no valid digest"):
         from_xcom(to_xcom(LARGE) | {"digest": digest})
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, {"delete": []}], ids=repr)
-def test_what_is_no_reference_is_left_to_whoever_checks_plans(value):
+def test_value_that_is_not_a_reference_is_returned_unchanged(value):
     assert from_xcom(value) is value
 
 
-def test_a_password_in_the_address_of_the_ledger_does_not_travel_with_the_plan(monkeypatch):
+def test_credentials_in_the_location_of_the_ledger_are_not_in_the_xcom(monkeypatch):
     attach("memory", conn_id="someone:hunter2-word", fs=MemoryFileSystem())
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@bucket/ledger")
     reference = to_xcom(LARGE)
     assert "hunter2-word" not in json.dumps(reference)
     assert from_xcom(reference)["digest"] == LARGE["digest"]
-    with pytest.raises(PlanRejectedError, match="this task would look at") as error:
+    with pytest.raises(PlanRejectedError, match="this task would read it from") as error:
         from_xcom({**reference, "plan_at": "elsewhere"})
     assert "hunter2-word" not in str(error.value)

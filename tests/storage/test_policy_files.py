@@ -1,10 +1,14 @@
+"""Policy files and legal-hold files: what is accepted, and what each error message says."""
+
 from __future__ import annotations
 
 import json
 import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from airflow.configuration import AIRFLOW_HOME
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.retention.policy import LegalHolds, Policy
@@ -44,13 +48,12 @@ def file(tmp_path):
     return write
 
 
-def refusal(act, *arguments, **more):
+def error_of(function, *arguments, **keywords):
     with pytest.raises(TavusValidationError) as caught:
-        act(*arguments, **more)
-    said = str(caught.value)
-    assert "\n" not in said
-    assert said.isprintable()
-    return said
+        function(*arguments, **keywords)
+    message = str(caught.value)
+    assert message.isprintable()
+    return message
 
 
 # -- a policy
@@ -60,24 +63,24 @@ def refusal(act, *arguments, **more):
     "content",
     [
         pytest.param(YAML, id="yaml"),
-        pytest.param(YAML.replace("\n", "\r\n"), id="yaml-of-windows"),
+        pytest.param(YAML.replace("\n", "\r\n"), id="yaml-with-crlf"),
         pytest.param("\ufeff" + YAML, id="with-a-byte-order-mark"),
         pytest.param(json.dumps(POLICY), id="json-in-ascii"),
         pytest.param(json.dumps(POLICY, ensure_ascii=False, indent=2), id="json"),
         pytest.param(json.dumps(POLICY, indent="\t"), id="json-with-tabs"),
     ],
 )
-@pytest.mark.parametrize("name", ["p.yaml", "p.json", "no ending"])
-def test_a_policy_is_read_from_yaml_and_json_alike(file, content, name):
+@pytest.mark.parametrize("name", ["p.yaml", "p.json", "no extension"])
+def test_policy_is_read_from_yaml_and_json(file, content, name):
     assert read_policy(file(content, name)) == Policy.parse(POLICY)
 
 
-def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
+def test_policy_is_read_from_a_url(file):
     assert read_policy(f"file://{file(YAML)}") == Policy.parse(POLICY)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         pytest.param(b"", "None is not a mapping with keys of: name, expire", id="empty"),
         pytest.param("# nothing\n", "None is not a mapping", id="comment-only"),
@@ -104,7 +107,7 @@ def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
         pytest.param(
             "expire: [{older_than: 90d}]\nkeep: {protected_ids: [123456]}",
             "keep.protected_ids.0: 123456 is not a replica id",
-            id="a-number-for-an-id",
+            id="number-as-id",
         ),
         pytest.param(
             "expire: [{older_than: 90d}]\nlimits: {max_deletions: -1}", "limits.max_deletions: -1", id="limit"
@@ -116,36 +119,36 @@ def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
         ),
         pytest.param(
             "expire: [{older_than: 90d}]\nkeep: {}\nkeep: {protected_ids: [r1]}",
-            "line 3, column 1: the key 'keep' stands twice",
+            "line 3, column 1: duplicate key 'keep'",
             id="key-twice",
         ),
         pytest.param(
             '{"expire": [{"older_than": "90d"}], "keep": {}, "keep": {}}',
-            "the key 'keep' stands twice",
+            "duplicate key 'keep'",
             id="key-twice-in-json",
         ),
-        pytest.param("a: b: c", "line 1, column 5: mapping values are not allowed here", id="no-yaml"),
+        pytest.param("a: b: c", "line 1, column 5: mapping values are not allowed here", id="not-yaml"),
         pytest.param("expire: [", "line 1, column 10: expected the node content", id="cut"),
         pytest.param('{"expire": [', "line 1, column 13: expected the node content", id="json-cut"),
         pytest.param("a: !!python/object/apply:os.system [x]", "could not determine a constructor", id="tag"),
         pytest.param("a: 1\n---\nb: 2", "line 2, column 1: but found another document", id="two-documents"),
-        pytest.param("? [a, b]\n: c", "line 1, column 3: found unhashable key", id="a-list-as-key"),
-        pytest.param("? {a: b}\n: c", "line 1, column 3: found unhashable key", id="a-mapping-as-key"),
-        pytest.param("at: 2026-13-45", "is not YAML or JSON", id="no-such-day"),
+        pytest.param("? [a, b]\n: c", "line 1, column 3: found unhashable key", id="list-as-key"),
+        pytest.param("? {a: b}\n: c", "line 1, column 3: found unhashable key", id="mapping-as-key"),
+        pytest.param("at: 2026-13-45", "is not YAML or JSON", id="invalid-date"),
         pytest.param("[" * 100_000, "is not YAML or JSON", id="nested"),
         *(
             pytest.param(text, "is not YAML or JSON", id=text)
             for text in ("a: !!int ''", "a: !!float ''", "a: !!bool x", "a: !!timestamp x", "!!map [a, b]")
         ),
-        pytest.param('{"a": NaN}', "unknown key 'a'", id="no-number"),
+        pytest.param('{"a": NaN}', "unknown key 'a'", id="nan"),
         pytest.param(b"name: \xff", "is not text in UTF-8", id="latin-1"),
         pytest.param(YAML.encode("utf-16"), "is not text in UTF-8", id="utf-16"),
         pytest.param("a: \x00", "is not YAML", id="nul"),
-        pytest.param(b"#" * (2**20 + 1), "is larger than 1 MiB", id="large"),
+        pytest.param(b"#" * (2**20 + 1), "cannot be read (larger than 1,048,576 bytes)", id="large"),
         pytest.param(
             "expire: [{rule: a, older_than: 90d}, {rule: b, older_than: 180d}]",
             "expire.1: rule 'b' can never decide, for whatever it matches is matched by rule 'a' before it",
-            id="a-rule-behind-another",
+            id="rule-without-effect",
         ),
         pytest.param(
             "expire: [{older_than: 90d}]\nscope: {include: ['a*'], exclude: ['a*']}",
@@ -155,22 +158,20 @@ def test_a_file_may_lie_in_any_storage_that_airflow_knows(file):
         pytest.param(
             "expire: [{older_than: 90d, status: [errror]}]",
             "expire.0.status: 'errror' is not one of",
-            id="reason_code",
+            id="unknown-status",
         ),
     ],
 )
-def test_what_is_no_policy_is_refused_in_one_line_that_names_the_file_and_the_place_in_it(
-    file, content, said
-):
+def test_error_names_the_file_and_the_place_in_it(file, content, problem):
     location = file(content)
-    found = refusal(read_policy, location)
-    assert found.startswith(f"policy {location}: ")
-    assert said in found
-    assert len(found) < len(location) + 400
+    message = error_of(read_policy, location)
+    assert message.startswith(f"policy {location}: ")
+    assert problem in message
+    assert len(message) < len(location) + 400
 
 
 @pytest.mark.parametrize(
-    ("location", "said"),
+    ("location", "reason"),
     [
         ("/no/such/file.yaml", "cannot be read (No such file or directory)"),
         ("", "cannot be read ("),
@@ -179,20 +180,32 @@ def test_what_is_no_policy_is_refused_in_one_line_that_names_the_file_and_the_pl
         ("\x00", "cannot be read ("),
     ],
 )
-def test_a_policy_that_is_not_there_is_named(location, said):
-    found = refusal(read_policy, location)
-    assert found.startswith("policy ")
-    assert said in found
+def test_unreadable_policy_is_named(location, reason):
+    message = error_of(read_policy, location)
+    assert message.startswith("policy ")
+    assert reason in message
 
 
-def test_a_folder_is_no_policy(tmp_path):
-    assert refusal(read_policy, str(tmp_path)) == f"policy {tmp_path}: cannot be read (Is a directory)"
+def test_relative_policy_is_in_airflow_home_or_in_the_base(file, monkeypatch, tmp_path):
+    file(YAML, "p.yaml")
+    monkeypatch.chdir(tmp_path)
+    assert read_policy("p.yaml", base=str(tmp_path)) == Policy.parse(POLICY)
+    assert find_policy_problems("p.yaml", base=str(tmp_path)) == []
+    for function in (read_policy, find_policy_problems):
+        assert error_of(function, "p.yaml") == (
+            f"policy {AIRFLOW_HOME}/p.yaml: cannot be read (No such file or directory)"
+        )
+        assert f"policy {tmp_path}/x/p.yaml: " in error_of(function, "p.yaml", base=f"{tmp_path}/x")
 
 
-def test_an_alias_in_yaml_may_be_used_and_one_that_holds_itself_is_refused(file):
+def test_folder_is_not_a_policy(tmp_path):
+    assert error_of(read_policy, str(tmp_path)) == f"policy {tmp_path}: cannot be read (Is a directory)"
+
+
+def test_yaml_alias_is_accepted_unless_it_contains_itself(file):
     read = read_policy(file("expire: [&r {rule: a, older_than: 90d}, {<<: *r, rule: b, older_than: 9d}]"))
     assert [(rule.rule, str(rule.older_than)) for rule in read.expire] == [("a", "90d"), ("b", "9d")]
-    assert "expire.0" in refusal(read_policy, file("expire: &a [*a]"))
+    assert "expire.0" in error_of(read_policy, file("expire: &a [*a]"))
 
 
 # -- legal holds
@@ -215,15 +228,19 @@ def dated(content, file, age=timedelta(0)):
         pytest.param("[r1, r2]", {"r1", "r2"}, id="list"),
         pytest.param("- r1\n- r2\n- r1\n", {"r1", "r2"}, id="lines"),
         pytest.param('["r1"]', {"r1"}, id="json"),
-        pytest.param("[]", set(), id="nobody"),
+        pytest.param("[]", set(), id="empty"),
         pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T11:00:00Z", {"r1"}, id="as-of"),
-        pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T13:00:00+02:00", {"r1"}, id="as-of-elsewhere"),
+        pytest.param(
+            "replica_ids: [r1]\nas_of: 2026-09-01T13:00:00+02:00", {"r1"}, id="as-of-in-another-zone"
+        ),
         pytest.param('{"replica_ids": ["r1"], "as_of": "2026-08-31T11:00:00Z"}', {"r1"}, id="as-of-text"),
         pytest.param("replica_ids: [r1]", {"r1"}, id="mapping"),
-        pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T12:04:59Z", {"r1"}, id="a-clock-ahead"),
+        pytest.param(
+            "replica_ids: [r1]\nas_of: 2026-09-01T12:04:59Z", {"r1"}, id="as-of-slightly-in-the-future"
+        ),
     ],
 )
-def test_who_is_held_is_read_from_a_list_or_a_mapping(file, content, held):
+def test_held_ids_are_read_from_a_list_or_a_mapping(file, content, held):
     assert read_legal_holds(holds(dated(content, file)), now=NOW) == held
 
 
@@ -231,64 +248,73 @@ AS_OF = "replica_ids: [r1]\nas_of: "
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "problem"),
     [
         pytest.param(
-            AS_OF + "2026-08-30T11:59:59Z", "as of 2026-08-30 11:59 UTC, 2 days ago, max_age is 2d", id="1"
+            AS_OF + "2026-08-30T11:59:59Z",
+            "as of 2026-08-30 11:59 UTC, 2 days ago, max_age is 2d",
+            id="too-old",
         ),
         pytest.param(
-            AS_OF + "2026-09-01T12:05:01Z", "as of 2026-09-01 12:05 UTC, which lies ahead", id="ahead"
+            AS_OF + "2026-09-01T12:05:01Z", "as of 2026-09-01 12:05 UTC, which is in the future", id="ahead"
         ),
         pytest.param(AS_OF + "2026-09-01T11:00:00", "write a date with a time zone such as", id="no-zone"),
-        pytest.param(AS_OF + "2026-09-01", "write a date with a time zone such as", id="a-day"),
-        pytest.param(AS_OF + "yesterday", "write a date with a time zone such as", id="a-word"),
+        pytest.param(AS_OF + "2026-09-01", "write a date with a time zone such as", id="day"),
+        pytest.param(AS_OF + "yesterday", "write a date with a time zone such as", id="word"),
         pytest.param(AS_OF, "write a date with a time zone such as", id="blank"),
         pytest.param(
             AS_OF + "0001-01-01T00:00:00+14:00", "is not an ISO 8601 or RFC 1123 date: write", id="year-0"
         ),
-        pytest.param(AS_OF + "1788264000", "write a date with a time zone such as", id="a-number"),
-        pytest.param("", "is neither a list of ids nor a mapping with replica_ids", id="empty"),
-        pytest.param("replica_ids:", "is neither a list of ids nor a mapping with replica_ids", id="nothing"),
-        pytest.param("replica_ids: r1", "is neither a list of ids nor a mapping with replica_ids", id="text"),
-        pytest.param(
-            "{r1: held}", "is neither a list of ids nor a mapping with replica_ids", id="ids-as-keys"
-        ),
-        pytest.param("r1", "is neither a list of ids nor a mapping with replica_ids", id="one-word"),
+        pytest.param(AS_OF + "1788264000", "write a date with a time zone such as", id="number"),
+        pytest.param("", "must be a list of ids, or a mapping with replica_ids", id="empty"),
+        pytest.param("replica_ids:", "must be a list of ids, or a mapping with replica_ids", id="null"),
+        pytest.param("replica_ids: r1", "must be a list of ids, or a mapping with replica_ids", id="text"),
+        pytest.param("{r1: held}", "must be a list of ids, or a mapping with replica_ids", id="ids-as-keys"),
+        pytest.param("r1", "must be a list of ids, or a mapping with replica_ids", id="word"),
         pytest.param(
             "replica_ids: [r1]\nuntil: 2027", "unknown key 'until'; known: replica_ids, as_of", id="key"
         ),
-        pytest.param("[r1, 'r 2']", "replica_id: 'r 2' is not a replica id", id="no-id"),
-        pytest.param("[r1, 12345]", "replica_id: ", id="a-number-for-an-id"),
+        pytest.param("[r1, 'r 2']", "replica_id: 'r 2' is not a replica id", id="invalid-id"),
+        pytest.param("[r1, 12345]", "replica_id: ", id="number-as-id"),
         pytest.param("[r1, none]", "replica_id: ", id="none"),
-        pytest.param("[r1, [r2]]", "replica_id: ", id="a-list-for-an-id"),
+        pytest.param("[r1, [r2]]", "replica_id: ", id="list-as-id"),
         pytest.param("[r1, ", "line 1, column 6", id="cut"),
         pytest.param(b"- r1\n- \xe4", "is not text in UTF-8", id="latin-1"),
     ],
 )
-def test_where_it_is_not_known_who_is_held_nothing_may_be_deleted(file, content, said):
+def test_invalid_legal_holds_are_an_error(file, content, problem):
     location = dated(content, file)
-    found = refusal(read_legal_holds, holds(location), now=NOW)
-    assert found.startswith(f"legal_holds {location}: ")
-    assert said in found
-    assert found.endswith("; it is not known who is held, nothing may be deleted")
+    message = error_of(read_legal_holds, holds(location), now=NOW)
+    assert message.startswith(f"legal_holds {location}: ")
+    assert problem in message
+    assert message.endswith("; it is not known which replicas are held, so nothing may be deleted")
 
 
-@pytest.mark.parametrize(("age", "good"), [(0, True), (2, True), (2.001, False), (-1, False)])
-def test_without_as_of_the_time_of_the_file_counts(file, age, good):
+@pytest.mark.parametrize(("age", "accepted"), [(0, True), (2, True), (2.001, False), (-1, False)])
+def test_time_of_the_file_is_used_without_as_of(file, age, accepted):
     location = dated("[r1]", file, timedelta(days=age))
-    if good:
+    if accepted:
         assert read_legal_holds(holds(location), now=NOW) == {"r1"}
     else:
-        assert " UTC, " in refusal(read_legal_holds, holds(location), now=NOW)
+        assert " UTC, " in error_of(read_legal_holds, holds(location), now=NOW)
 
 
-def test_a_list_that_is_not_there_is_no_empty_list(tmp_path):
-    said = refusal(read_legal_holds, holds(str(tmp_path / "none")), now=NOW)
-    assert "cannot be read (No such file or directory); it is not known who is held" in said
-    assert "Is a directory" in refusal(read_legal_holds, holds(str(tmp_path)), now=NOW)
+def test_missing_legal_holds_are_an_error(tmp_path):
+    message = error_of(read_legal_holds, holds(str(tmp_path / "none")), now=NOW)
+    assert "cannot be read (No such file or directory); it is not known which replicas are held" in message
+    assert "Is a directory" in error_of(read_legal_holds, holds(str(tmp_path)), now=NOW)
 
 
-def test_a_storage_that_keeps_no_times_needs_as_of():
+def test_relative_legal_holds_are_in_airflow_home(monkeypatch, tmp_path):
+    name = f"holds-{tmp_path.name}.yaml"
+    (tmp_path / name).write_text("[r1]")
+    monkeypatch.chdir(tmp_path)
+    assert error_of(read_legal_holds, holds(name), now=NOW).startswith(f"legal_holds {AIRFLOW_HOME}/{name}: ")
+    (Path(AIRFLOW_HOME) / name).write_text("{replica_ids: [r2], as_of: 2026-09-01T11:00:00Z}")
+    assert read_legal_holds(holds(name), now=NOW) == {"r2"}
+
+
+def test_as_of_is_required_if_the_storage_has_no_times():
     import fsspec
     from airflow.sdk.io import attach
 
@@ -296,15 +322,15 @@ def test_a_storage_that_keeps_no_times_needs_as_of():
     attach("memory", fs=fs)
     fs.pipe_file("/holds/list", b"[r1]")
     fs.pipe_file("/holds/dated", b"{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
-    said = refusal(read_legal_holds, holds("memory://holds/list"), now=NOW)
-    assert "its storage does not say when it was written: add as_of to it" in said
+    message = error_of(read_legal_holds, holds("memory://holds/list"), now=NOW)
+    assert "its storage does not record when it was written: add as_of to it" in message
     assert read_legal_holds(holds("memory://holds/dated"), now=NOW) == {"r1"}
 
 
-def test_a_key_in_the_location_of_a_file_is_not_shown():
+def test_credentials_in_a_location_are_not_shown():
     location = "s3://AKIAXXX:hunter2-word@bucket/policy.yaml"
-    for said in (refusal(read_policy, location), refusal(find_policy_problems, location)):
-        assert "hunter2-word" not in said
-        assert "//***@bucket/policy.yaml" in said
-    said = refusal(read_legal_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
-    assert "hunter2-word" not in said
+    for message in (error_of(read_policy, location), error_of(find_policy_problems, location)):
+        assert "hunter2-word" not in message
+        assert "//***@bucket/policy.yaml" in message
+    message = error_of(read_legal_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
+    assert "hunter2-word" not in message
