@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from tavus_provider.storage.policy_files import find_policy_problems
 
-    findings = find_policy_problems(arguments.policy)
+    findings = find_policy_problems(arguments.policy, base=os.getcwd())
     for finding in findings:
         _say(f"{arguments.policy}: {finding}")
     if not findings:
@@ -187,7 +187,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
     if not sys.warnoptions:  # only now: Airflow 3.1 asks for some when it is imported
         warnings.simplefilter("ignore")
 
-    policy = read_policy(arguments.policy)
+    policy = read_policy(arguments.policy, base=os.getcwd())
     with TavusHook(arguments.conn_id) as hook:
         ledger = Ledger(hook.origin, arguments.conn_id)
 

@@ -1,4 +1,4 @@
-"""What is known from the ledger and from the file of holds; told in days, by a clock of the test."""
+"""What the ledger says about earlier runs: soft-deleted replicas and the schedule of a policy."""
 
 from __future__ import annotations
 
@@ -7,274 +7,273 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Replica
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
-from tavus_provider.storage import ledger as ledger_room
 from tavus_provider.storage.history import read_history, record_schedule, soft_deleted
 from tavus_provider.storage.ledger import Ledger, job_name
 from tavus_provider.storage.ledger_verify import verify
-from tavus_provider.storage.policy_files import read_legal_holds
 
 START = datetime(2026, 9, 1, 12, tzinfo=UTC)
 POLICY = Policy.parse({"name": "stale", "expire": [{"rule": "old", "older_than": "90d", "grace": "14d"}]})
-WHO = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
+SCHEDULE = job_name("schedule", "stale")
+TASK = {"dag_id": "d", "run_id": "r", "task_id": "t", "map_index": -1, "try_number": 1}
+
+
+class Clock:
+    """The clock of the ledger. ``clock.set(3)`` sets it to the third day after the start."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def set(self, days: float) -> datetime:
+        self.time = START + timedelta(days=days)
+        return self.time
 
 
 @pytest.fixture
-def day(monkeypatch):
-    """Set the day that the ledger's clock shows: ``day(3)``."""
-
-    def show(days):
-        class Clock(datetime):
-            @classmethod
-            def now(cls, tz=None):
-                return START + timedelta(days=days)
-
-        monkeypatch.setattr(ledger_room, "datetime", Clock)
-        return START + timedelta(days=days)
-
-    show(0)
-    return show
+def clock():
+    return Clock()
 
 
 @pytest.fixture
-def ledger(tmp_path, day):
-    return Ledger("https://tavusapi.com", "tavus_default", ObjectStoragePath(str(tmp_path / "ledger")))
+def ledger(tmp_path, clock):
+    root = ObjectStoragePath(str(tmp_path / "ledger"))
+    return Ledger("https://tavusapi.com", "tavus_default", root, now=clock)
 
 
-def did(ledger, outcome, *, hard=False, kind="plan", replica_id="r1", plan="a"):
-    entry = ledger.begin_attempt(job_name(kind, plan * 64), hard=hard, intent=[replica_id])
-    entry.close(outcomes={replica_id: outcome})
-    return entry
+def record_outcome(ledger, outcome, *, hard=False, kind="plan", replica_id="r1", plan="a"):
+    """Record an attempt that ended with one outcome."""
+    writer = ledger.begin_attempt(job_name(kind, plan * 64), hard=hard, intent=[replica_id])
+    writer.close(outcomes={replica_id: outcome})
+    return writer
 
 
-# -- soft-deleted
+# -- soft-deleted replicas
 
 
 @pytest.mark.parametrize("kind", ["plan", "delete"])
 @pytest.mark.parametrize(
-    ("outcome", "known"),
+    ("outcome", "counts"),
     [
         ("deleted", True),
         ("confirmed", True),
-        *((word, False) for word in ("already_gone", "failed", "unknown", "not_attempted", "skipped")),
+        ("already_gone", False),
+        ("failed", False),
+        ("unknown", False),
+        ("not_attempted", False),
+        ("skipped", False),
     ],
 )
-def test_only_what_this_package_has_seen_gone_is_soft_deleted_by_it(ledger, day, kind, outcome, known):
-    when = day(3)
-    did(ledger, outcome, kind=kind)
-    assert soft_deleted(ledger) == ({"r1": when} if known else {})
+def test_only_deleted_and_confirmed_replicas_are_soft_deleted(ledger, clock, kind, outcome, counts):
+    deleted_at = clock.set(3)
+    record_outcome(ledger, outcome, kind=kind)
+    assert soft_deleted(ledger) == ({"r1": deleted_at} if counts else {})
 
 
-def test_the_first_soft_delete_counts_also_where_a_later_try_repeats_it(ledger, day):
-    did(ledger, "deleted")
-    day(5)
-    did(ledger, "deleted")
+def test_first_soft_delete_counts_if_a_later_attempt_repeats_its_outcome(ledger, clock):
+    record_outcome(ledger, "deleted")
+    clock.set(5)
+    record_outcome(ledger, "deleted")
     assert soft_deleted(ledger) == {"r1": START}
 
 
-@pytest.mark.parametrize("hard", ["deleted", "confirmed"])
-def test_what_was_deleted_for_good_is_no_longer_soft_deleted(ledger, day, hard):
-    did(ledger, "deleted")
-    day(31)
-    did(ledger, hard, hard=True, plan="b")
+@pytest.mark.parametrize("outcome", ["deleted", "confirmed"])
+def test_permanently_deleted_replica_is_not_soft_deleted(ledger, clock, outcome):
+    record_outcome(ledger, "deleted")
+    clock.set(31)
+    record_outcome(ledger, outcome, hard=True, plan="b")
     assert soft_deleted(ledger) == {}
 
 
-def test_a_cleared_soft_task_does_not_bring_back_what_was_deleted_for_good_since(ledger, day):
-    did(ledger, "deleted")
-    day(31)
-    did(ledger, "deleted", hard=True, plan="b")
-    day(32)
-    did(ledger, "deleted")  # its report keeps the outcomes of earlier tries
+def test_cleared_soft_task_does_not_undo_a_permanent_delete(ledger, clock):
+    record_outcome(ledger, "deleted")
+    clock.set(31)
+    record_outcome(ledger, "deleted", hard=True, plan="b")
+    clock.set(32)
+    record_outcome(ledger, "deleted")  # its report repeats the outcomes of earlier attempts
     assert soft_deleted(ledger) == {}
 
 
 @pytest.mark.parametrize("outcome", ["failed", "unknown", "already_gone", "not_attempted"])
-def test_a_permanent_delete_that_was_not_seen_done_leaves_it_soft_deleted(ledger, outcome):
-    did(ledger, "deleted")
-    did(ledger, outcome, hard=True, plan="b")
+def test_unsuccessful_permanent_delete_leaves_a_replica_soft_deleted(ledger, outcome):
+    record_outcome(ledger, "deleted")
+    record_outcome(ledger, outcome, hard=True, plan="b")
     assert soft_deleted(ledger) == {"r1": START}
 
 
-def test_an_outcome_that_was_recorded_before_the_process_was_killed_counts(ledger):
-    entry = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1", "r2"])
-    entry.write("outcome", outcomes={"r1": "deleted"})
+def test_outcome_recorded_before_a_kill_counts(ledger):
+    writer = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1", "r2"])
+    writer.write("outcome", outcomes={"r1": "deleted"})
     assert soft_deleted(ledger) == {"r1": START}
 
 
-@pytest.mark.parametrize(("hard", "known"), [(False, {"r1": START + timedelta(days=1)}), (True, {})])
-def test_what_a_killed_try_had_begun_to_delete_and_the_next_found_gone_is_ours(ledger, day, hard, known):
+@pytest.mark.parametrize(("hard", "expected"), [(False, {"r1": START + timedelta(days=1)}), (True, {})])
+def test_replica_gone_after_a_killed_attempt_counts_as_deleted_by_it(ledger, clock, hard, expected):
     ledger.begin_attempt(job_name("plan", "a" * 64), hard=hard, intent=["r1"])
-    day(1)  # two tries that began in one microsecond have no order
-    did(ledger, "already_gone", hard=hard)
-    did(ledger, "already_gone", hard=hard, replica_id="r2")
-    assert soft_deleted(ledger) == known
+    clock.set(1)  # two attempts that start in the same microsecond have no order
+    record_outcome(ledger, "already_gone", hard=hard)
+    record_outcome(ledger, "already_gone", hard=hard, replica_id="r2")
+    assert soft_deleted(ledger) == expected
 
 
 @pytest.mark.parametrize("outcome", ["failed", "not_attempted", "skipped"])
-def test_what_a_try_did_not_delete_and_another_found_gone_is_not_ours(ledger, outcome):
-    did(ledger, outcome)
-    did(ledger, "already_gone")
+def test_replica_gone_after_an_attempt_without_a_delete_does_not_count(ledger, outcome):
+    record_outcome(ledger, outcome)
+    record_outcome(ledger, "already_gone")
     assert soft_deleted(ledger) == {}
 
 
-def test_what_another_plan_had_begun_to_delete_is_not_taken_for_this_ones(ledger):
+def test_intent_of_another_plan_does_not_count(ledger):
     ledger.begin_attempt(job_name("plan", "b" * 64), hard=False, intent=["r1"])
-    did(ledger, "already_gone")
+    record_outcome(ledger, "already_gone")
     assert soft_deleted(ledger) == {}
 
 
-def test_what_stands_behind_a_flaw_is_not_believed(ledger):
-    entry = did(ledger, "deleted")
-    (entry.folder / "000002.json").write_bytes(b"{}")
+def test_attempt_that_does_not_say_whether_it_is_soft_does_not_count(ledger):
+    ledger.begin_attempt(job_name("plan", "a" * 64), intent=["r1"]).close(outcomes={"r1": "deleted"})
     assert soft_deleted(ledger) == {}
 
 
-def test_an_approval_and_a_try_whose_first_record_is_torn_stop_nothing(ledger):
+def test_records_after_a_flaw_do_not_count(ledger):
+    writer = record_outcome(ledger, "deleted")
+    (writer.folder / "000002.json").write_bytes(b"{}")
+    assert soft_deleted(ledger) == {}
+
+
+def test_approvals_and_incomplete_attempts_are_ignored(ledger):
     ledger.begin_attempt(job_name("plan", "a" * 64), hard=True, approved_by="alice").close()
-    torn = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1"])
-    (torn.folder / "000001.json").write_bytes(b'{"at":')
-    did(ledger, "deleted", plan="b")
+    incomplete = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1"])
+    (incomplete.folder / "000001.json").write_bytes(b'{"at":')
+    record_outcome(ledger, "deleted", plan="b")
     assert soft_deleted(ledger) == {"r1": START}
 
 
 # -- the schedule
 
 
-def decided(ledger, now, *, age=200, policy=POLICY, narrow=None):
-    """Decide about r1 and r2 as the plan task does, write the schedule, and return what is scheduled anew."""
+def plan(ledger, now, *, age=200, policy=POLICY, narrow=None):
+    """
+    Evaluate the policy on r1 and r2 as the plan task does, and record the schedule.
+
+    :param age: age of r1 in days at the start; r2 is 200 days old
+    :returns: the newly scheduled ids, and the ids to be deleted
+    """
     replicas = [
         Replica(i, replica_name=i, replica_type="user", status="completed", created_at=START - span)
         for i, span in (("r1", timedelta(days=age)), ("r2", timedelta(days=200)))
     ]
-    narrowed = policy
-    if narrow is not None:
-        narrowed = Policy.parse({**policy.to_json(), "narrow": narrow})
+    narrowed = policy if narrow is None else Policy.parse({**policy.to_json(), "narrow": narrow})
     inventory = Inventory(replicas, history=read_history(ledger, policy))
     decision = evaluate(narrowed, inventory, now=now)
-    unnarrowed = evaluate(policy, inventory, now=now)
-    new = record_schedule(
+    scheduled = record_schedule(
         ledger,
         narrowed,
         decision,
-        unnarrowed=unnarrowed,
+        unnarrowed=evaluate(policy, inventory, now=now),
         history=inventory.history,
         now=now,
-        context=WHO,
+        context=TASK,
     )
-    return set(new), {v.replica.replica_id for v in decision.delete}
+    return set(scheduled), {verdict.replica.replica_id for verdict in decision.delete}
 
 
-def test_a_replica_keeps_the_day_on_which_it_was_scheduled_until_it_goes(ledger, day):
-    assert decided(ledger, day(0)) == ({"r1", "r2"}, set())
-    assert decided(ledger, day(13.9)) == (set(), set())
-    assert decided(ledger, day(14)) == (set(), {"r1", "r2"})
-    assert decided(ledger, day(15)) == (set(), {"r1", "r2"})
+def test_scheduled_replica_is_deleted_after_its_grace_period(ledger, clock):
+    assert plan(ledger, clock.set(0)) == ({"r1", "r2"}, set())
+    assert plan(ledger, clock.set(13.9)) == (set(), set())
+    assert plan(ledger, clock.set(14)) == (set(), {"r1", "r2"})
+    assert plan(ledger, clock.set(15)) == (set(), {"r1", "r2"})
     assert read_history(ledger, POLICY).scheduled == {"r1": START, "r2": START}
 
 
-def test_one_plan_without_it_cancels_and_the_next_begins_anew(ledger, day):
-    decided(ledger, day(0))
-    assert decided(ledger, day(5), age=10) == (set(), set())
+def test_grace_period_ends_with_a_relative_ledger(monkeypatch, tmp_path, clock):
+    """Case A8: a relative ledger was written and never read, so that no grace period ended."""
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", f"relative-{tmp_path.name}")
+    monkeypatch.chdir(tmp_path)
+    ledger = Ledger("https://tavusapi.com", "tavus_default", now=clock)
+    assert plan(ledger, clock.set(0)) == ({"r1", "r2"}, set())
+    assert plan(ledger, clock.set(14)) == (set(), {"r1", "r2"})
+    record_outcome(ledger, "deleted")
+    assert soft_deleted(ledger) == {"r1": clock.time}
+    attempts, findings = verify(ledger.root)
+    assert (len(attempts), findings) == (3, [])
+
+
+def test_plan_without_a_replica_cancels_its_schedule(ledger, clock):
+    plan(ledger, clock.set(0))
+    assert plan(ledger, clock.set(5), age=10) == (set(), set())
     assert read_history(ledger, POLICY).scheduled == {"r2": START}
-    assert ledger.attempts(job_name("schedule", "stale"))[-1].begin_record["cancelled"] == ["r1"]
-    assert decided(ledger, day(14)) == ({"r1"}, {"r2"})
-    assert decided(ledger, day(28)) == (set(), {"r1", "r2"})
+    assert ledger.attempts(SCHEDULE)[-1].begin_record["cancelled"] == ["r1"]
+    assert plan(ledger, clock.set(14)) == ({"r1"}, {"r2"})
+    assert plan(ledger, clock.set(28)) == (set(), {"r1", "r2"})
 
 
-def test_what_a_form_leaves_out_keeps_its_place_and_is_given_none(ledger, day):
-    assert decided(ledger, day(0), narrow={"include": ["r1"]}) == ({"r1"}, set())
-    assert decided(ledger, day(3), narrow={"include": ["r2"]}) == ({"r2"}, set())
-    assert decided(ledger, day(14)) == (set(), {"r1"})
-    assert decided(ledger, day(17)) == (set(), {"r1", "r2"})
+def test_replica_excluded_by_the_form_keeps_its_place_and_gets_none(ledger, clock):
+    assert plan(ledger, clock.set(0), narrow={"include": ["r1"]}) == ({"r1"}, set())
+    assert plan(ledger, clock.set(3), narrow={"include": ["r2"]}) == ({"r2"}, set())
+    assert plan(ledger, clock.set(14)) == (set(), {"r1"})
+    assert plan(ledger, clock.set(17)) == (set(), {"r1", "r2"})
 
 
-@pytest.mark.parametrize("damage", ["flipped", "torn", "removed"])
-def test_of_a_damaged_schedule_nothing_is_believed_and_every_grace_begins_again(ledger, day, damage):
-    decided(ledger, day(0))
-    decided(ledger, day(13))
-    first = ObjectStoragePath(
-        f"{ledger.root}/{ledger.attempts(job_name('schedule', 'stale'))[-1].name}/000001.json"
-    )
-    if damage == "flipped":
+@pytest.mark.parametrize("damage", ["changed", "incomplete", "removed"])
+def test_damaged_schedule_is_not_trusted(ledger, clock, damage):
+    plan(ledger, clock.set(0))
+    plan(ledger, clock.set(13))
+    first = ledger.root / ledger.attempts(SCHEDULE)[-1].name / "000001.json"
+    if damage == "changed":
         first.write_bytes(first.read_bytes().replace(b"2026-09-01", b"2026-01-01"))
-    elif damage == "torn":
+    elif damage == "incomplete":
         first.write_bytes(first.read_bytes()[:-1])
     else:
         first.unlink()
     assert read_history(ledger, POLICY).scheduled == {}
-    assert decided(ledger, day(14)) == ({"r1", "r2"}, set())
-    assert decided(ledger, day(28)) == (set(), {"r1", "r2"})
+    assert plan(ledger, clock.set(14)) == ({"r1", "r2"}, set())
+    assert plan(ledger, clock.set(28)) == (set(), {"r1", "r2"})
 
 
-def test_a_plan_killed_before_it_wrote_its_schedule_leaves_the_one_before(ledger, day):
-    decided(ledger, day(0))
-    (
-        ledger.root / f"{ledger.account_folder}/{job_name('schedule', 'stale')}/20990101T000000.000000Z-00"
-    ).mkdir()
+def test_plan_killed_before_its_first_record_changes_nothing(ledger, clock):
+    plan(ledger, clock.set(0))
+    (ledger.root / f"{ledger.account_folder}/{SCHEDULE}/20990101T000000.000000Z-00").mkdir()
     assert read_history(ledger, POLICY).scheduled == {"r1": START, "r2": START}
 
 
-def test_each_policy_and_each_account_has_a_schedule_of_its_own(ledger, day):
-    decided(ledger, day(0))
-    other = Policy.parse({**POLICY.to_json(), "name": "other"})
-    assert read_history(ledger, other).scheduled == {}
-    elsewhere = Ledger("https://tavusapi.com", "eu", ledger.root)
-    assert read_history(elsewhere, POLICY).scheduled == {}
+def test_schedules_of_policies_and_accounts_are_separate(ledger, clock):
+    plan(ledger, clock.set(0))
+    assert read_history(ledger, Policy.parse({**POLICY.to_json(), "name": "other"})).scheduled == {}
+    other_account = Ledger("https://tavusapi.com", "eu", ledger.root)
+    assert read_history(other_account, POLICY).scheduled == {}
     assert set(read_history(ledger, POLICY).scheduled) == {"r1", "r2"}
 
 
-def test_a_clock_that_was_set_back_makes_no_grace_longer_than_it_is(ledger, day):
-    decided(ledger, day(100))
-    assert decided(ledger, day(0)) == (set(), set())
-    (due,) = {
-        v.due_at
-        for v in evaluate(
-            POLICY,
-            Inventory(
-                [
-                    Replica(
-                        "r1",
-                        replica_name="x",
-                        replica_type="user",
-                        status="completed",
-                        created_at=START - timedelta(days=200),
-                    )
-                ],
-                history=read_history(ledger, POLICY),
-            ),
-            now=START,
-        ).scheduled
-    }
-    assert due == START + timedelta(days=14)
+def test_clock_set_back_does_not_extend_a_grace_period(ledger, clock):
+    plan(ledger, clock.set(100))
+    assert plan(ledger, clock.set(0)) == (set(), set())
+    replica = Replica(
+        "r1",
+        replica_name="x",
+        replica_type="user",
+        status="completed",
+        created_at=START - timedelta(days=200),
+    )
+    inventory = Inventory([replica], history=read_history(ledger, POLICY))
+    (verdict,) = evaluate(POLICY, inventory, now=START).scheduled
+    assert verdict.due_at == START + timedelta(days=14)
 
 
-def test_without_grace_no_schedule_is_read(ledger, day):
-    decided(ledger, day(0))
-    plain = Policy.parse({"name": "stale", "expire": [{"older_than": "90d"}]})
-    assert read_history(ledger, plain) == History()
+def test_policy_without_grace_has_no_schedule(ledger, clock):
+    plan(ledger, clock.set(0))
+    policy = Policy.parse({"name": "stale", "expire": [{"older_than": "90d"}]})
+    assert read_history(ledger, policy) == History()
 
 
-def test_a_schedule_that_was_removed_is_found(ledger, day):
-    decided(ledger, day(0))
-    decided(ledger, day(1))
-    name = ledger.attempts(job_name("schedule", "stale"))[0].name
+def test_removed_schedule_is_a_finding(ledger, clock):
+    plan(ledger, clock.set(0))
+    plan(ledger, clock.set(1))
+    name = ledger.attempts(SCHEDULE)[0].name
     assert verify(ledger.root)[1] == []
     ledger.root.fs.rm((ledger.root / name).path, recursive=True)
-    assert verify(ledger.root)[1] == [f"{name} is missing, a later try names it"]
-
-
-# -- holds
-
-
-def test_a_list_of_holds_that_cannot_be_read_is_an_error_and_not_nobody(ledger, tmp_path):
-    held = {"file": str(tmp_path / "holds"), "max_age": "2d"}
-    policy = Policy.parse({**POLICY.to_json(), "legal_holds": held})
-    with pytest.raises(TavusValidationError, match="it is not known which replicas are held"):
-        read_legal_holds(policy.legal_holds, now=START)
-    (tmp_path / "holds").write_text("{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
-    assert read_legal_holds(policy.legal_holds, now=START) == {"r1"}
+    assert verify(ledger.root)[1] == [f"{name} is missing, but a later attempt refers to it"]

@@ -334,3 +334,7 @@ def test_credentials_in_a_location_are_not_shown():
         assert "//***@bucket/policy.yaml" in message
     message = error_of(read_legal_holds, LegalHolds(file=location, max_age="1d"), now=NOW)
     assert "hunter2-word" not in message
+
+
+def test_policy_without_legal_holds_holds_nothing():
+    assert read_legal_holds(None, now=NOW) == frozenset()
