@@ -1,8 +1,8 @@
 """
-Run the fault matrix on other HTTP clients too, and write docs/faults.md.
+Run the fault tests with other HTTP clients too, and write docs/faults.md.
 
-Every client meets the same server and the same judge, in real time. ``PYTHONPATH=tests`` and
-apache-airflow-providers-http are needed: ``make faults-table`` brings both.
+All clients use the same server and are judged by the same rules, in real time. Run by ``make faults-table``;
+needs ``PYTHONPATH=tests`` and apache-airflow-providers-http.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 HOME = tempfile.mkdtemp(prefix="tavus-faults-")
@@ -32,9 +33,15 @@ os.environ.update(
 
 import requests  # noqa: E402
 from airflow.providers.http.hooks.http import HttpHook  # noqa: E402
-from faults.judge import IDS, VICTIM, harm_done, lies_about_a_delete, lies_about_a_list  # noqa: E402
-from faults.kinds import KEY, KINDS, Kind  # noqa: E402
-from faults.server import Misdeed, RawServer, Tavus, answer  # noqa: E402
+from faults.judge import (  # noqa: E402
+    IDS,
+    TARGET,
+    false_delete_claims,
+    false_list_claims,
+    unwanted_deletes,
+)
+from faults.kinds import KEY, KINDS, FaultKind  # noqa: E402
+from faults.server import FakeTavus, Fault, RawServer, http_response  # noqa: E402
 from requests.adapters import HTTPAdapter  # noqa: E402
 from urllib3 import Retry  # noqa: E402
 
@@ -42,14 +49,14 @@ from tavus_provider.exceptions import TavusError  # noqa: E402
 from tavus_provider.hooks.tavus import TavusHook  # noqa: E402
 
 TIMEOUT = 1.0
-"""Seconds that every client is told to wait for an answer."""
-HANGS_AFTER = 30.0
-"""Seconds after which a call of any client is called hanging."""
+"""Timeout of every client in seconds."""
+HUNG_AFTER = 30.0
+"""Seconds after which a client counts as hung."""
 CONN_ID = threading.local()
 
 
 def outcome_of(status: int, text: str) -> str:
-    """What an error that holds this answer says of a delete, read as kindly as possible."""
+    """Return the outcome that an error with this response reports, in the client's favour."""
     try:
         gone = status == 400 and json.loads(text) == {"error": "Invalid replica_id"}
     except ValueError:
@@ -60,12 +67,12 @@ def outcome_of(status: int, text: str) -> str:
 
 
 class Plain:
-    """requests, as its documentation shows it: a session, a timeout, ``raise_for_status``."""
+    """requests, used as in its documentation: a session, a timeout, ``raise_for_status``."""
 
     name = "`requests`"
     how = (
         "`requests` {requests}: one `Session` with the key in its headers, `timeout={timeout:g}` in every "
-        "call, `raise_for_status()` after it."
+        "request, `raise_for_status()` after it."
     )
 
     def __init__(self, url: str) -> None:
@@ -81,7 +88,7 @@ class Plain:
             return outcome_of(error.response.status_code, error.response.text)
         return "deleted"
 
-    def page(self, number: int) -> dict:
+    def page(self, number: int) -> Any:
         response = self.session.get(
             f"{self.url}/v2/replicas", params={"limit": 100, "page": number}, timeout=TIMEOUT
         )
@@ -89,10 +96,10 @@ class Plain:
         return response.json()
 
     def list(self) -> list[str]:
-        """Page after page until as many rows are there as there should be, or a page is empty."""
-        rows: list[dict] = []
+        """Read pages until there are `total_count` rows or a page is empty."""
+        rows: list[dict[str, Any]] = []
         while True:
-            body = self.page(len(rows) // Tavus.page_length + 1)
+            body = self.page(len(rows) // FakeTavus.page_size + 1)
             rows += body["data"]
             if not body["data"] or len(rows) >= body["total_count"]:
                 return [row["replica_id"] for row in rows]
@@ -104,7 +111,7 @@ class Retrying(Plain):
     name = "`requests` + `Retry`"
     how = (
         "`requests` with `HTTPAdapter(max_retries=Retry(total=3, backoff_factor=0.1, "
-        "status_forcelist=[429, 500, 502, 503, 504]))` of urllib3 {urllib3}, otherwise the same."
+        "status_forcelist=[429, 500, 502, 503, 504]))` of urllib3 {urllib3}; the rest is the same."
     )
 
     def __init__(self, url: str) -> None:
@@ -125,7 +132,7 @@ class Airflow(Plain):
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def run(self, method: str, path: str, data: dict | None = None) -> requests.Response:
+    def run(self, method: str, path: str, data: dict[str, Any] | None = None) -> Any:
         hook = HttpHook(method=method, http_conn_id=CONN_ID.http)
         return hook.run(path, data, headers={"x-api-key": KEY}, extra_options={"timeout": TIMEOUT})
 
@@ -139,17 +146,18 @@ class Airflow(Plain):
             return outcome_of(int(status) if status.isdigit() else 500, "")
         return "deleted"
 
-    def page(self, number: int) -> dict:
+    def page(self, number: int) -> Any:
         return self.run("GET", "/v2/replicas", {"limit": 100, "page": number}).json()
 
 
-class Ours:
-    """TavusHook, with the same timeout."""
+class Provider(Plain):
+    """TavusHook with the same timeout."""
 
     name = "`TavusHook`"
-    how = "`TavusHook` of this package: extra `timeout` {timeout:g}, everything else as it comes."
+    how = "`TavusHook` of this package: extra `timeout` {timeout:g}, the rest is the default."
 
     def __init__(self, url: str) -> None:
+        self.url = url
         self.hook = TavusHook(CONN_ID.tavus)
 
     def delete(self, replica_id: str) -> str:
@@ -163,50 +171,51 @@ class Ours:
 
 
 ROWS = {
-    "F03": "hang-up",
-    "F05": "reset",
-    "F06": "silence",
+    "F03": "connection closed",
+    "F05": "connection reset",
+    "F06": "no response",
     "F13": "5xx",
     "F14": "503 with Retry-After",
     "F23": "redirect",
     "F30": "garbage",
     "F31": "HTML page",
-    "F36": "oversized head",
-    "F37": "head in drips",
+    "F34": "compressed response",
+    "F36": "long header",
+    "F37": "slow header",
     "F39": "1xx",
-    "F41": "202, 206 or no real status",
+    "F41": "202, 206 or invalid status",
 }
-"""Words for the rows of the matrix that appear on the page."""
+"""Names of the groups of faults that appear on the page."""
 
-CLIENTS = [Plain, Retrying, Airflow, Ours]
+CLIENTS = [Plain, Retrying, Airflow, Provider]
 
 
 @dataclass
 class Cell:
-    """One fault for one client, and what came of it."""
+    """One fault for one client, and the result."""
 
-    client: type
-    kind: Kind
-    call: str
-    after: bool
+    client: type[Plain]
+    kind: FaultKind
+    request: str
+    applied: bool
     times: int | None
     number: int
-    lies: list[str] = field(default_factory=list)
+    false_claims: list[str] = field(default_factory=list)
     hung: bool = False
-    strayed: bool = False
-    harm: list[str] = field(default_factory=list)
+    key_leaked: bool = False
+    unwanted: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Start the servers, let the client call, and judge it."""
-        other = RawServer(lambda *_: answer(200, {"data": [], "total_count": 0}))
-        tavus = Tavus(
+        """Run the client against the server with the fault, and judge its result."""
+        other = RawServer(lambda *_: http_response(200, {"data": [], "total_count": 0}))
+        tavus = FakeTavus(
             IDS,
-            Misdeed(self.kind.says, self.call, after=self.after, times=self.times),
-            elsewhere=other.url,
-            tick=0.25,
+            Fault(self.kind.respond, self.request, applied=self.applied, times=self.times),
+            other_origin=other.url,
+            drip_interval=0.25,
         )
-        tavus.drips = int(2 * HANGS_AFTER / tavus.tick)
-        server = RawServer(tavus.talk)
+        tavus.drips = int(2 * HUNG_AFTER / tavus.drip_interval)
+        server = RawServer(tavus.respond)
         name = f"cell_{self.number}"
         extra = json.dumps({"timeout": TIMEOUT})
         os.environ[f"AIRFLOW_CONN_HTTP_{name.upper()}"] = json.dumps(
@@ -217,130 +226,133 @@ class Cell:
         )
         with LOCK:
             os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] += f",{server.url}"
-        said: list[object] = []
-        thread = threading.Thread(target=self.ask, args=(server.url, name, said), daemon=True)
+        results: list[object] = []
+        thread = threading.Thread(target=self.send, args=(server.url, name, results), daemon=True)
         thread.start()
-        thread.join(HANGS_AFTER)
+        thread.join(HUNG_AFTER)
         self.hung = thread.is_alive()
-        if said and self.call == "DELETE":
-            self.lies = lies_about_a_delete(tavus, str(said[0]))
-        elif said and isinstance(said[0], list):
-            self.lies = lies_about_a_list(tavus, said[0])
-        self.strayed = any(KEY in head for head in other.heads)
-        self.harm = harm_done(tavus, most=99)
+        if results and self.request == "DELETE":
+            self.false_claims = false_delete_claims(tavus, str(results[0]))
+        elif results and isinstance(results[0], list):
+            self.false_claims = false_list_claims(tavus, results[0])
+        self.key_leaked = any(KEY in head for head in other.heads)
+        self.unwanted = unwanted_deletes(tavus, most=99)
         server.close()
         other.close()
 
-    def ask(self, url: str, name: str, said: list[object]) -> None:
+    def send(self, url: str, name: str, results: list[object]) -> None:
+        """Append the outcome of the delete or the listed ids to ``results``."""
         CONN_ID.http, CONN_ID.tavus = f"http_{name}", f"tavus_{name}"
         try:
             client = self.client(url)
-            said.append(client.delete(VICTIM) if self.call == "DELETE" else client.list())
-        except BaseException:  # noqa: BLE001  # whatever it is, it is no false word
-            said.append("unknown")
+            results.append(client.delete(TARGET) if self.request == "DELETE" else client.list())
+        except BaseException:  # noqa: BLE001  # an error claims nothing, so it is not false
+            results.append("unknown")
 
     @property
     def good(self) -> bool:
-        """Whether nothing of what is counted has happened."""
-        return not (self.lies or self.hung or self.strayed or self.harm)
+        """Whether none of the counted errors happened."""
+        return not (self.false_claims or self.hung or self.key_leaked or self.unwanted)
 
 
 LOCK = threading.Lock()
 
 
 def cells() -> Iterator[Cell]:
-    """Every kind of fault once and always: a delete before and after its effect, a listing at page one."""
+    """Yield every kind of fault, once and always, for a listing and for both effects of a delete."""
     number = 0
     for client in CLIENTS:
         for kind in KINDS:
             for times in (1, None):
-                for call, after, applies in [
+                for request, applied, possible in [
                     ("LIST", False, True),
-                    ("DELETE", False, kind.before),
-                    ("DELETE", True, kind.after),
+                    ("DELETE", False, kind.not_applied),
+                    ("DELETE", True, kind.applied),
                 ]:
-                    if applies:
+                    if possible:
                         number += 1
-                        yield Cell(client, kind, call, after, times, number)
+                        yield Cell(client, kind, request, applied, times, number)
 
 
-def count(found: list[Cell], what: Callable[[Cell], object]) -> int:
-    return sum(bool(what(cell)) for cell in found)
+def count(results: list[Cell], condition: Callable[[Cell], object]) -> int:
+    """Return the number of cells for which the condition is true."""
+    return sum(bool(condition(cell)) for cell in results)
 
 
-def page(found: list[Cell]) -> str:
-    """The text of docs/faults.md."""
+def page(results: list[Cell]) -> str:
+    """Return the text of docs/faults.md."""
     names = ("requests", "urllib3", "apache-airflow-providers-http")
     versions = {name: version(name) for name in names}
     rows = []
     for client in CLIENTS:
-        mine = [cell for cell in found if cell.client is client]
+        own = [cell for cell in results if cell.client is client]
         figures = [
-            count(mine, lambda cell: cell.call == "DELETE" and cell.lies),
-            count(mine, lambda cell: cell.call == "LIST" and cell.lies),
-            count(mine, lambda cell: cell.hung),
-            count(mine, lambda cell: cell.strayed),
-            count(mine, lambda cell: cell.harm),
-            count(mine, lambda cell: not cell.good),
+            count(own, lambda cell: cell.request == "DELETE" and cell.false_claims),
+            count(own, lambda cell: cell.request == "LIST" and cell.false_claims),
+            count(own, lambda cell: cell.hung),
+            count(own, lambda cell: cell.key_leaked),
+            count(own, lambda cell: cell.unwanted),
+            count(own, lambda cell: not cell.good),
         ]
-        rows.append(f"| {client.name} | {len(mine)} | " + " | ".join(map(str, figures)) + " |")
+        rows.append(f"| {client.name} | {len(own)} | " + " | ".join(map(str, figures)) + " |")
     details = []
     for client in CLIENTS:
-        told: dict[str, Counter[str]] = {}
-        for cell in found:
-            if cell.client is client and cell.call == "DELETE":
-                for lie in cell.lies:
-                    told.setdefault(lie, Counter())[ROWS.get(cell.kind.name[:3], cell.kind.name[:3])] += 1
-        for lie, rows_of_lie in sorted(told.items()):
-            which = ", ".join(f"{row} ({times})" for row, times in rows_of_lie.items())
-            details.append(f"- {client.name}, {lie}: {which}.")
+        claims: dict[str, Counter[str]] = {}
+        for cell in results:
+            if cell.client is client and cell.request == "DELETE":
+                for claim in cell.false_claims:
+                    claims.setdefault(claim, Counter())[ROWS.get(cell.kind.name[:3], cell.kind.name[:3])] += 1
+        for claim, groups in sorted(claims.items()):
+            names_and_counts = ", ".join(f"{group} ({times})" for group, times in groups.items())
+            details.append(f"- {client.name} {claim}: {names_and_counts}.")
     return TEXT.format(
         how="\n".join(f"- {client.how.format(timeout=TIMEOUT, **versions)}" for client in CLIENTS),
         rows="\n".join(rows),
         details="\n".join(details),
-        hangs=HANGS_AFTER,
-        each=len(found) // len(CLIENTS),
+        hung_after=HUNG_AFTER,
+        each=len(results) // len(CLIENTS),
     )
 
 
 TEXT = """\
-# Every fault, and who tells the truth about it
+# Fault tests, and what clients report
 
-A delete of a replica cannot be undone, and whoever sends one wants to know what came of it. So the
-tests have a Tavus on raw sockets that misbehaves before or after the effect of a delete and keeps a log of
-what it did: [`tests/faults/server.py`](../tests/faults/server.py). The kinds of fault stand in
-[`tests/faults/kinds.py`](../tests/faults/kinds.py), with what must come of each.
+A delete of a replica cannot be undone, so its reported outcome must be true. The tests have a fake Tavus on
+raw sockets that fails before or after a delete takes effect and logs what it did:
+[`tests/faults/server.py`](../tests/faults/server.py). The kinds of fault and their expected results are in
+[`tests/faults/kinds.py`](../tests/faults/kinds.py).
 
 ```bash
-.venv/bin/python -m pytest tests/faults    # the whole matrix on this package; its last line counts the cells
-make faults-table                          # what of it other clients can run too; writes this page
-make mutants                               # plants bugs into a copy of the package; which tests notice?
+.venv/bin/python -m pytest tests/faults    # all fault tests of this package; the last line counts the cells
+make faults-table                          # the faults that other clients can run too; writes this page
+make mutants                               # puts known bugs into copies of the package; which tests fail?
 ```
 
-The whole matrix has each kind once and always, in a listing (at its first, second and fourth request), a
-look-up, a soft and a hard delete; in pairs, a delete in doubt and then a look-up in doubt; and in batches,
-one delete at a time and sixteen at once. Waits take no time there: the tests bring a clock of their own.
+The tests of this package cover each kind of fault, once and always: in a listing (first, second and fourth
+request), in a look-up, in a soft and in a hard delete. They also cover pairs, a delete with an unclear result
+followed by a look-up with an unclear result, and batches with one and with sixteen deletes at the same time.
+Waits take no time in the tests, because the tests replace the clock.
 
-## Beside other clients
+## Comparison with other clients
 
-The same server, faults and judge, in real time: {each} cells for each client. Each was used as its own
-documentation shows it:
+The same server, faults and rules, in real time: {each} cells for each client. Each client was used as in its
+documentation:
 
 {how}
 
-All are read as kindly as possible. An error without an answer, a 408 and a 5xx count as "I do not know",
-which is never false; what is false is only "deleted" about what lives, "failed" or "not there" about what
-this client has deleted, and a listing that is not complete. A call hangs if it has not come back after
-{hangs:g} s.
+Results are read in the client's favour: an error without a response, a 408 and a 5xx count as "unknown",
+which is never false. False are: "deleted" about a replica that exists, "failed" or "not found" about a
+replica that this client deleted, and a listing that is not complete. A client counts as hung if it does not
+return within {hung_after:g} s.
 
-| client | cells | false: delete | false: list | hung | key elsewhere | stray delete | any of these |
+| client | cells | false delete | false listing | hung | key leaked | unwanted delete | any of these |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-*False*: something false was told about a delete or a list. *Key elsewhere*: another origin was sent the API
-key. *Stray delete*: a DELETE was sent for something else.
+*False delete, false listing*: a false claim about a delete or a listing. *Key leaked*: the API key was sent
+to another origin. *Unwanted delete*: a DELETE was sent for something else.
 
-What was false about deletes:
+The false claims about deletes:
 
 {details}
 
@@ -351,14 +363,14 @@ This page is written by `make faults-table`.
 def main() -> None:
     logging.disable(logging.CRITICAL)
     os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = "https://tavusapi.com"
-    found = list(cells())
+    results = list(cells())
     began = time.monotonic()
     with ThreadPoolExecutor(16) as pool:
-        list(pool.map(Cell.run, found))
-    (ROOT / "docs" / "faults.md").write_text(page(found), encoding="utf-8")
+        list(pool.map(Cell.run, results))
+    (ROOT / "docs" / "faults.md").write_text(page(results), encoding="utf-8")
     for client in CLIENTS:
-        mine = [cell for cell in found if cell.client is client]
-        print(f"{client.name}: {len(mine)} cells, {count(mine, lambda cell: not cell.good)} broken")
+        own = [cell for cell in results if cell.client is client]
+        print(f"{client.name}: {len(own)} cells, {count(own, lambda cell: not cell.good)} with errors")
     print(f"wrote docs/faults.md in {time.monotonic() - began:.0f} s")
     os._exit(0)  # some clients hang for hours
 
