@@ -40,10 +40,11 @@ test: lint types unit  ## Run lint, types and all tests, every DAG against a san
 quick: $(VENV)/ready  ## Run the tests that need no server, no Airflow database and no other process (seconds)
 	$(VENV)/bin/python -m pytest -q -m 'not server and not airflow_db and not process'
 
-lint: $(VENV)/ready  ## Check style (ruff) and the layers of the package (import-linter)
+lint: $(VENV)/ready  ## Check style (ruff), the layers of the package (import-linter) and the table of `make mutants`
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports --no-logo
+	$(VENV)/bin/python scripts/mutants.py --check
 
 types: $(VENV)/ready  ## Check types (mypy --strict)
 	$(VENV)/bin/mypy

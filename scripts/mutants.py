@@ -1,279 +1,148 @@
 """
-Plant one bug after the other into a copy of the package, and see whether a test catches it.
+Put one known bug after the other into a copy of the package, and check that a test fails.
 
-``python scripts/mutants.py [PATTERN]`` prints a line for each bug (whose name matches): the first tests
-that caught it, or SURVIVED; and at last how many were caught. A bug whose text is no longer in the
-package is an error: it has to be written anew or struck out.
+    python scripts/mutants.py            run all bugs of scripts/mutants.toml, about a minute each
+    python scripts/mutants.py PATTERN    only those whose name matches a regular expression
+    python scripts/mutants.py --check    run nothing; only check that the bugs can still be put in
+
+One line is printed for each bug: the tests that failed, or SURVIVED. The exit code is 1 if a bug survived, or
+if the text that a bug replaces is not in the package exactly as often as expected. That is checked for all
+bugs before the first test is run.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-WIRE, TRANSPORT, ACCOUNT = "wire.py", "transport.py", "account.py"
-HOOK, REPLICA, APPLY = "hooks/tavus.py", "replica.py", "apply.py"
-
-TALK = ("tests/test_wire.py", "tests/test_transport.py", "tests/hooks", "tests/faults/test_connections.py")
-MATRIX = ("tests/hooks", "tests/faults/test_connections.py", "tests/faults/test_matrix.py")
-BATCH = ("tests/test_apply.py", "tests/faults/test_batch.py")
+ROOT = Path(__file__).resolve().parents[1]
+TABLE = Path(__file__).with_suffix(".toml")
+NEEDED = ("tavus_provider", "tests", "dags", "docs", "scripts")
+NEEDED_FILES = ("setup.cfg", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
+TIMEOUT = 900
+"""Seconds after which a test run counts as a failed test."""
 
 
-class Mutant(NamedTuple):
-    """A bug: its name, the tests that should catch it, and ``(file, text, text instead)`` for each change."""
+@dataclass(frozen=True)
+class Change:
+    """Replace a text in a file of the package. ``times`` is how often the text must be there."""
+
+    file: str
+    find: str
+    replace: str
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A bug: its name, the tests that must catch it, and its changes."""
 
     name: str
     tests: tuple[str, ...]
-    changes: tuple[tuple[str, str, str], ...]
+    changes: tuple[Change, ...]
+
+    def problems(self) -> list[str]:
+        """Return one line for each change that does not fit the package or that has no test."""
+        found = [f"{self.name}: {path} does not exist" for path in self.tests if not (ROOT / path).exists()]
+        for change in self.changes:
+            file = ROOT / "tavus_provider" / change.file
+            count = file.read_text(encoding="utf-8").count(change.find) if file.exists() else 0
+            if count != change.times:
+                found.append(
+                    f"{self.name}: {change.file} has the text {count} times, expected {change.times}: "
+                    f"{change.find!r}"
+                )
+        return found
+
+    def apply(self, package: Path) -> None:
+        """Change the files of a copy of the package."""
+        for change in self.changes:
+            file = package / change.file
+            text = file.read_text(encoding="utf-8")
+            file.write_text(text.replace(change.find, change.replace), encoding="utf-8")
 
 
-def mutant(name: str, tests: tuple[str, ...], *changes: tuple[str, str, str]) -> Mutant:
-    return Mutant(name, tests, changes)
+def read_mutants() -> list[Mutant]:
+    """Read all bugs of the table."""
+    table = tomllib.loads(TABLE.read_text(encoding="utf-8"))
+    return [
+        Mutant(
+            row["name"],
+            tuple(table["tests"][row["tests"]]),
+            tuple(Change(**change) for change in row["changes"]),
+        )
+        for row in table["mutants"]
+    ]
 
 
-MUTANTS = [
-    mutant(
-        "redirects are followed",
-        TALK,
-        (TRANSPORT, "allow_redirects=False", "allow_redirects=True"),
-        (WIRE, "    def get_redirect_target(self", "    def _unused(self"),
-    ),
-    mutant(
-        "any look-up proves that it is gone",
-        MATRIX,
-        (HOOK, "did not settle it: %s\", replica_id, error)\n", "\", 0, 0)\n            return True\n"),
-    ),
-    mutant(
-        "5xx means not deleted",
-        MATRIX,
-        (HOOK, "  return TavusOutcomeUnknownError(**told)", "  return (TavusRequestRejectedError if answer.status > 499 else TavusOutcomeUnknownError)(**told)"),
-    ),
-    mutant(
-        "no deadline: each wait has its own second",
-        TALK,
-        (WIRE, "left = self._call.deadline - time.monotonic()", "left = 1.0"),
-    ),
-    mutant(
-        "Retry-After without a cap",
-        TALK,
-        (TRANSPORT, "if wait + waited > PATIENCE:", "if wait != wait:"),
-    ),
-    mutant(
-        "an unreadable Retry-After is an hour",
-        TALK,
-        (TRANSPORT, '        return max(0.0, left) if left < 86_400 else float("inf")\n    return None',
-         '        return max(0.0, left) if left < 86_400 else float("inf")\n    return 3600.0'),
-    ),
-    mutant(
-        "1xx is a final answer",
-        TALK,
-        (TRANSPORT, "if not 200 <= response.status_code", "if not 100 <= response.status_code"),
-    ),
-    mutant(
-        "404 after doubt is put down to somebody else",
-        MATRIX,
-        (HOOK, "(fault, ReplicaNotFoundError) and doubt:", "(fault, ReplicaNotFoundError) and sends > 9:"),
-    ),
-    mutant(
-        "a refusal after doubt makes it certain",
-        MATRIX,
-        (HOOK, "or (isinstance(fault, TavusRequestRejectedError) and doubt is None):", "or isinstance(fault, TavusRequestRejectedError):"),
-    ),
-    mutant(
-        "a connection with bytes left over is used again",
-        TALK,
-        (WIRE, "if self.peek(1) or incoming.pending():", "if incoming.closed:"),
-    ),
-    mutant(
-        "the body decides a delete",
-        MATRIX,
-        (HOOK, "in (200, 204) and (", "in (200, 204) and not answer.flaw and ("),
-    ),
-    mutant(
-        "202 is done",
-        MATRIX,
-        (HOOK, "return answer.status in (200, 204) and (", "return answer.status in (200, 202, 204) and ("),
-    ),
-    mutant(
-        "an HTML page is done",
-        MATRIX,
-        (HOOK, 'answer.is_json or not answer.headers.get("content-type")', "answer.status or True"),
-    ),
-    mutant(
-        "hard=True with a capital",
-        TALK,
-        (HOOK, '{"hard": "true"} if check_bool', '{"hard": "True"} if check_bool'),
-        (TRANSPORT, r"(\?hard=true)?", r"(\?hard=[Tt]rue)?"),
-    ),
-    mutant(
-        "hard is whatever is true",
-        TALK,
-        (HOOK, 'check_bool("hard", hard)', "bool(hard)"),
-    ),
-    mutant(
-        "a listing that is not complete will do",
-        MATRIX,
-        (HOOK, "if len(totals) == 1 and len(seen) == total:", "if seen:"),
-    ),
-    mutant(
-        "a count that is no number will do",
-        MATRIX,
-        (HOOK, "if type(total) is not int or total < 0:", "if total is None:"),
-    ),
-    mutant(
-        "proxy variables and .netrc steer",
-        TALK,
-        (WIRE, "self.trust_env = False", "self.trust_env = True"),
-    ),
-    mutant(
-        "cookies are sent back",
-        TALK,
-        (WIRE, "        self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))\n", ""),
-    ),
-    mutant(
-        "the library retries on its own",
-        MATRIX,
-        (WIRE, "max_retries=0", "max_retries=urllib3.Retry(2, allowed_methods=None)"),
-    ),
-    mutant(
-        "any certificate will do",
-        TALK,
-        (TRANSPORT, "session.verify = self._verify", "session.verify = False"),
-    ),
-    mutant(
-        "what was put together is not looked at again",
-        TALK,
-        (TRANSPORT, "if not meant or request.method", "if False and request.method"),
-    ),
-    mutant(
-        "an id may end in a newline",
-        ("tests/test_replica.py", *TALK),
-        (REPLICA, "and _ID.fullmatch(value)", 'and re.match(_ID.pattern + "$", value)'),
-    ),
-    mutant(
-        "the answer to a delete may be as long as a list",
-        TALK,
-        (TRANSPORT, '"DELETE": 64 * 2**10', '"DELETE": 8 * 2**20'),
-    ),
-    mutant(
-        "answers are unpacked",
-        TALK,
-        (TRANSPORT, "decode_content=False", "decode_content=True"),
-        (TRANSPORT, 'elif encoding not in ("", "identity"):', "elif False:"),
-    ),
-    mutant(
-        "a rate limit pauses only the one who met it",
-        TALK,
-        (TRANSPORT, "            self.gate.close_for(wait)\n", "            pass\n"),
-    ),
-    mutant(
-        "retries without a budget",
-        TALK,
-        (TRANSPORT, "max(10, self._calls // 10)", "10**9"),
-    ),
-    mutant(
-        "no connection counts as doubt",
-        TALK,
-        (TRANSPORT, "        if certain:\n", "        if certain and bad_certificate:\n"),
-    ),
-    mutant(
-        "what the server repeats is shown with the key",
-        TALK,
-        (TRANSPORT, 'return self._key_forms.sub("***", text)', "return text"),
-    ),
-    mutant(
-        "what a library makes of the request leaves as it is",
-        TALK,
-        (WIRE, "            raise NotMeant\n", "            pass\n"),
-    ),
-    mutant(
-        "the standard library prints what it sends",
-        TALK,
-        (WIRE, "    debuglevel = 0", "    _debuglevel = 0"),
-    ),
-    mutant(
-        "waits read the wall clock",
-        TALK,
-        (TRANSPORT, "clock: Callable[[], float] = time.monotonic", "clock: Callable[[], float] = time.time"),
-    ),
-    mutant(
-        "any origin is admitted",
-        ("tests/test_account.py",),
-        (ACCOUNT, "if origin not in admitted:", "if origin is None:"),
-    ),
-    mutant(
-        "unknown extras are ignored",
-        ("tests/test_account.py",),
-        (ACCOUNT, "sorted(set(values) - known):", "sorted(set(values) - set(values)):"),
-    ),
-    mutant(
-        "a refused key does not stop a batch",
-        BATCH,
-        (APPLY, "if error.status in (401, 403):", "if error.status in (498, 499):"),
-    ),
-    mutant(
-        "doubt never stops a batch",
-        BATCH,
-        (APPLY, "MAX_IN_A_ROW = 5", "MAX_IN_A_ROW = 5000"),
-    ),
-]  # fmt: skip
+def find_problems(mutants: Sequence[Mutant]) -> list[str]:
+    """Return the problems of all bugs, and names that are used twice."""
+    names = [mutant.name for mutant in mutants]
+    repeated = [f"{name}: the name is used twice" for name in sorted(set(names)) if names.count(name) > 1]
+    return repeated + [problem for mutant in mutants for problem in mutant.problems()]
 
 
-def changed(one: Mutant) -> dict[str, str]:
-    """The text of each file that this bug changes."""
-    texts: dict[str, str] = {}
-    for file, text, instead in one.changes:
-        whole = texts.get(file) or (ROOT / "tavus_provider" / file).read_text(encoding="utf-8")
-        if whole.count(text) != 1:
-            raise LookupError(f"{one.name}: {file} holds {whole.count(text)} times: {text!r}")
-        texts[file] = whole.replace(text, instead)
-    return texts
-
-
-def plant(one: Mutant, folder: Path) -> None:
-    """Copy what the tests need, and change the copy."""
-    for name in ("tavus_provider", "tests", "dags"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "Makefile"):
-        shutil.copy(ROOT / name, folder)
-    for file, text in changed(one).items():
-        (folder / "tavus_provider" / file).write_text(text, encoding="utf-8")
-
-
-def caught_by(one: Mutant) -> list[str]:
-    """The first tests that fail on a copy with this bug."""
+def failed_tests(mutant: Mutant) -> list[str]:
+    """Run the tests of a bug on a copy of the package with the bug; return the tests that fail."""
     with tempfile.TemporaryDirectory(prefix="tavus-mutant-") as name:
-        plant(one, Path(name))
-        command = [sys.executable, "-m", "pytest", "-q", "--maxfail=3", "-p", "no:cacheprovider", *one.tests]
+        folder = Path(name)
+        for part in NEEDED:
+            shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in NEEDED_FILES:
+            shutil.copy(ROOT / part, folder)
+        mutant.apply(folder / "tavus_provider")
+        command = [sys.executable, "-m", "pytest", "-q", "--maxfail=3", "-p", "no:cacheprovider"]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
         try:
-            done = subprocess.run(command, cwd=name, capture_output=True, text=True, timeout=900, check=False)
-        except subprocess.TimeoutExpired:
-            return ["a test that did not end"]
-        if done.returncode not in (0, 1):
-            raise RuntimeError(
-                f"{one.name}: pytest could not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            done = subprocess.run(
+                [*command, *mutant.tests],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT,
+                check=False,
             )
-        return re.findall(r"^(?:FAILED|ERROR) \S*?::(\S+)", done.stdout, re.MULTILINE)
+        except subprocess.TimeoutExpired:
+            return [f"a test that did not end within {TIMEOUT} s"]
+        failed = re.findall(r"^(?:FAILED|ERROR) \S*?::(\S+)", done.stdout, re.MULTILINE)
+        if not failed and done.returncode != 0:
+            output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+            raise RuntimeError(f"{mutant.name}: pytest failed with exit code {done.returncode}\n{output}")
+        return failed
 
 
 def main() -> int:
-    word = sys.argv[1] if len(sys.argv) > 1 else ""
-    chosen = [one for one in MUTANTS if re.search(word, one.name)]
-    for one in chosen:
-        changed(one)  # before the first one runs for minutes
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pattern", nargs="?", default="", help="regular expression for names")
+    parser.add_argument("--check", action="store_true", help="only check that the bugs can be put in")
+    options = parser.parse_args()
+    mutants = read_mutants()
+    if problems := find_problems(mutants):
+        print("\n".join(problems))
+        return 1
+    if options.check:
+        print(f"all {len(mutants)} bugs of {TABLE.name} fit the package")
+        return 0
+    chosen = [mutant for mutant in mutants if re.search(options.pattern, mutant.name)]
     survivors = 0
     with ThreadPoolExecutor(2) as pool:
-        for one, tests in zip(chosen, pool.map(caught_by, chosen), strict=True):
+        for mutant, tests in zip(chosen, pool.map(failed_tests, chosen), strict=True):
             survivors += not tests
-            shown = ", ".join(dict.fromkeys(test.split("[")[0] for test in tests))
-            print(f"{one.name}: {'caught by ' + shown if tests else 'SURVIVED'}", flush=True)
+            names = ", ".join(dict.fromkeys(test.split("[")[0] for test in tests))
+            print(f"{mutant.name}: {'caught by ' + names if tests else 'SURVIVED'}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} caught")
     return 1 if survivors else 0
 
