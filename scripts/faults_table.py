@@ -96,7 +96,7 @@ class Plain:
         return response.json()
 
     def list(self) -> list[str]:
-        """Read pages until there are `total_count` rows or a page is empty."""
+        """Read pages until there are ``total_count`` rows or a page is empty."""
         rows: list[dict[str, Any]] = []
         while True:
             body = self.page(len(rows) // FakeTavus.page_size + 1)
@@ -111,7 +111,7 @@ class Retrying(Plain):
     name = "`requests` + `Retry`"
     how = (
         "`requests` with `HTTPAdapter(max_retries=Retry(total=3, backoff_factor=0.1, "
-        "status_forcelist=[429, 500, 502, 503, 504]))` of urllib3 {urllib3}; the rest is the same."
+        "status_forcelist=[429, 500, 502, 503, 504]))` of urllib3 {urllib3}, otherwise as above."
     )
 
     def __init__(self, url: str) -> None:
@@ -154,7 +154,7 @@ class Provider(Plain):
     """TavusHook with the same timeout."""
 
     name = "`TavusHook`"
-    how = "`TavusHook` of this package: extra `timeout` {timeout:g}, the rest is the default."
+    how = "`TavusHook` of this package: extra `timeout` {timeout:g}, otherwise the defaults."
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -179,11 +179,11 @@ ROWS = {
     "F23": "redirect",
     "F30": "garbage",
     "F31": "HTML page",
-    "F34": "compressed response",
+    "F34": "gzip bomb",
     "F36": "long header",
     "F37": "slow header",
     "F39": "1xx",
-    "F41": "202, 206 or invalid status",
+    "F41": "202, 206, 299 or invalid status",
 }
 """Names of the groups of faults that appear on the page."""
 
@@ -303,7 +303,7 @@ def page(results: list[Cell]) -> str:
                 for claim in cell.false_claims:
                     claims.setdefault(claim, Counter())[ROWS.get(cell.kind.name[:3], cell.kind.name[:3])] += 1
         for claim, groups in sorted(claims.items()):
-            names_and_counts = ", ".join(f"{group} ({times})" for group, times in groups.items())
+            names_and_counts = "; ".join(f"{group} ({times})" for group, times in groups.items())
             details.append(f"- {client.name} {claim}: {names_and_counts}.")
     return TEXT.format(
         how="\n".join(f"- {client.how.format(timeout=TIMEOUT, **versions)}" for client in CLIENTS),
@@ -315,48 +315,53 @@ def page(results: list[Cell]) -> str:
 
 
 TEXT = """\
-# Fault tests, and what clients report
+# Fault matrix
 
-A delete of a replica cannot be undone, so its reported outcome must be true. The tests have a fake Tavus on
-raw sockets that fails before or after a delete takes effect and logs what it did:
-[`tests/faults/server.py`](../tests/faults/server.py). The kinds of fault and their expected results are in
+Deleting a replica cannot be undone, so a client must report correctly what happened to each delete. The
+tests check this with a fake Tavus API on raw sockets, [`tests/faults/server.py`](../tests/faults/server.py).
+It misbehaves before or after a delete takes effect, and logs what it did. The result that the client reports
+is compared with that log. The kinds of fault and their expected results are listed in
 [`tests/faults/kinds.py`](../tests/faults/kinds.py).
 
 ```bash
-.venv/bin/python -m pytest tests/faults    # all fault tests of this package; the last line counts the cells
-make faults-table                          # the faults that other clients can run too; writes this page
-make mutants                               # puts known bugs into copies of the package; which tests fail?
+.venv/bin/python -m pytest tests/faults    # the whole matrix; the last line counts the cells
+make faults-table                          # the part that other clients can run too; writes this page
+make mutants                               # puts known bugs into copies of the package and runs the tests
 ```
 
-The tests of this package cover each kind of fault, once and always: in a listing (first, second and fourth
-request), in a look-up, in a soft and in a hard delete. They also cover pairs, a delete with an unclear result
-followed by a look-up with an unclear result, and batches with one and with sixteen deletes at the same time.
-Waits take no time in the tests, because the tests replace the clock.
+The matrix contains each kind of fault, once and always:
+
+- in a listing (first, second and fourth request), in a look-up, in a soft and in a hard delete
+- in pairs: an ambiguous delete, followed by a look-up that fails
+- in the apply task, with 1 and with 16 deletes at the same time
+
+Waits take no time there, because the tests replace the clock.
 
 ## Comparison with other clients
 
-The same server, faults and rules, in real time: {each} cells for each client. Each client was used as in its
-documentation:
+All clients use the same server with the same faults and are judged by the same rules, in real time:
+{each} cells per client. Each client is used as its own documentation shows:
 
 {how}
 
-Results are read in the client's favour: an error without a response, a 408 and a 5xx count as "unknown",
-which is never false. False are: "deleted" about a replica that exists, "failed" or "not found" about a
-replica that this client deleted, and a listing that is not complete. A client counts as hung if it does not
-return within {hung_after:g} s.
+Results are read in the most favourable way. An error without a response, a 408 or a 5xx counts as
+"unknown", which is never false. A result is false only if the client reports "deleted" although the replica
+exists, reports "failed" or "already gone" although this client deleted it, or returns an incomplete listing.
+A call hangs if it has not returned after {hung_after:g} s. On a busy machine, a few cells more can hang.
 
 | client | cells | false delete | false listing | hung | key leaked | unwanted delete | any of these |
 |---|---|---|---|---|---|---|---|
 {rows}
 
-*False delete, false listing*: a false claim about a delete or a listing. *Key leaked*: the API key was sent
-to another origin. *Unwanted delete*: a DELETE was sent for something else.
+- *False delete*, *false listing*: the client reported something false about a delete or a listing.
+- *Key leaked*: the client sent the API key to another origin.
+- *Unwanted delete*: the client sent a DELETE for something else.
 
-The false claims about deletes:
+False results of deletes, by kind of fault (number of cells):
 
 {details}
 
-This page is written by `make faults-table`.
+`make faults-table` writes this page.
 """
 
 
