@@ -158,7 +158,7 @@ function showAges(rows, complete) {
       datasets: present.map((status) => ({ label: statusLabel(status).text, data: bars[status], backgroundColor: toneColour(statusLabel(status).tone) })),
     },
   });
-  const parts = [table([["age in days"], ["replicas", "number"], [statusLabel("expired").text, "number"]],
+  const parts = [table([["days old"], ["replicas", "number"], [statusLabel("expired").text, "number"]],
     ages.map((age, bucket) => [age, number(totals[bucket]), number(bars.expired?.[bucket] ?? 0)]).filter((_, bucket) => totals[bucket]),
     { caption: "Replicas by age", empty: "No ages are known." })];
   const known = rows.filter((row) => typeof row.age === "number").length;
