@@ -87,7 +87,7 @@ class DeleteRequest:
         if isinstance(error, ReplicaNotFoundError | TavusRequestRejectedError) and self._unknown is None:
             raise error
         if isinstance(error, ReplicaNotFoundError):
-            detail = f"{self._what} was sent {number} times; Tavus no longer knows the replica"
+            detail = f"{self._what}: Tavus no longer knows the replica; {_count_attempts(number)}"
             return Deletion(self.replica_id, Outcome.CONFIRMED, detail, number)
         if isinstance(error, TavusRequestRejectedError):
             # A rejection of this attempt does not prove that an earlier one was not applied.
@@ -112,7 +112,7 @@ class DeleteRequest:
         kind = TavusOutcomeUnknownError if self._unknown else TavusRetryableError
         shown = self._unknown or last
         raise kind(
-            f"{shown}; sent {attempts} time{'s' * (attempts > 1)}"
+            f"{shown}; {_count_attempts(attempts)}"
             + ("; it may have been applied" if self._unknown else ""),
             status=last.status,
             attempts=attempts,
@@ -128,3 +128,7 @@ class DeleteRequest:
         except TavusError as error:
             log.warning("Could not find out whether %s is gone: %s", self.replica_id, error)
         return False
+
+
+def _count_attempts(number: int) -> str:
+    return f"{number} attempt{'s' * (number > 1)}"

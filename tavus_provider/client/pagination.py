@@ -190,7 +190,7 @@ class WorkerThreads:
 
     def _started(self) -> ThreadPoolExecutor:
         if self._pool is None or self._process != os.getpid():  # threads do not survive a fork
-            self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="tavus")
+            self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="tavus-read")
             self._process = os.getpid()
         return self._pool
 

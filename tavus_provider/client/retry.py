@@ -27,7 +27,7 @@ MAX_WAIT_SECONDS: Final = 120.0
 MIN_RETRY_BUDGET: Final = 10
 """Retries that a client may always make. Above that it may make one retry for ten requests."""
 _SECONDS_PER_DAY = 86_400
-_STOPPED = "the client was stopped before the next attempt"
+_STOPPED = "the client was stopped"
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)

@@ -11,7 +11,12 @@ from tavus_provider.client.config import ClientConfig, ClientOptions
 from tavus_provider.client.transport import Transport
 from tavus_provider.sandbox import Sandbox
 
+API = "https://tavusapi.com"
 KEY = "client-key-5d1c/9a+7e"
+REPLICA = "r1a0c5e8f3b2"
+"""A replica of the built-in account of the sandbox that nothing uses."""
+GONE = "r00dead00bee"
+"""An id that the sandbox does not know."""
 
 
 @pytest.fixture
