@@ -112,8 +112,7 @@ class DeleteRequest:
         kind = TavusOutcomeUnknownError if self._unknown else TavusRetryableError
         shown = self._unknown or last
         raise kind(
-            f"{shown}; {_count_attempts(attempts)}"
-            + ("; it may have been applied" if self._unknown else ""),
+            f"{shown}; {_count_attempts(attempts)}" + ("; it may have been applied" if self._unknown else ""),
             status=last.status,
             attempts=attempts,
             request_id=shown.request_id,

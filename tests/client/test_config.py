@@ -18,7 +18,7 @@ SANDBOX = "http://127.0.0.1:8600"
 KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 
 
-# -- origin
+# --- origin
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
         "tavusapi.com:443",
     ],
 )
-def test_tavus_itself_is_admitted_however_it_is_written(host):
+def test_spellings_of_the_default_origin(host):
     assert parse_origin(host) == DEFAULT_ORIGIN == "https://tavusapi.com"
 
 
@@ -48,7 +48,7 @@ def test_tavus_itself_is_admitted_however_it_is_written(host):
         "tavusapi.com.evil.test",
         "https://tavusapi.com@evil.test",
         "https://tavusapi.com:443@evil.test/",
-        "https://user:hidden-word@tavusapi.com",
+        "https://user:hidden-password@tavusapi.com",
         "https://evil.test\\@tavusapi.com",
         "https://tavusapi.com\\@evil.test",
         "https://evil.test#@tavusapi.com",
@@ -93,12 +93,12 @@ def test_tavus_itself_is_admitted_however_it_is_written(host):
         ["tavusapi.com"],
     ],
 )
-def test_no_other_base_url_is_admitted(host):
+def test_other_base_urls_are_rejected(host):
     with pytest.raises(
         TavusValidationError, match=r"base URL.*(is not a valid origin|is not among the allowed origins)"
     ) as caught:
         parse_origin(host)
-    assert "hidden-word" not in str(caught.value)
+    assert "hidden-password" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_no_other_base_url_is_admitted(host):
         (443, "/v2"),
     ],
 )
-def test_port_and_schema_may_say_nothing_new(port, schema):
+def test_port_and_schema_may_repeat_the_host(port, schema):
     assert parse_origin("tavusapi.com", port, schema) == DEFAULT_ORIGIN
 
 
@@ -133,37 +133,37 @@ def test_port_and_schema_may_say_nothing_new(port, schema):
         (None, 2),
     ],
 )
-def test_a_port_or_schema_that_says_something_else_is_refused(port, schema):
+def test_other_port_or_schema_is_rejected(port, schema):
     with pytest.raises(TavusValidationError, match=r"the connection's base URL"):
         parse_origin("tavusapi.com", port, schema)
 
 
-def test_two_ports_are_refused():
+def test_contradicting_ports_are_rejected():
     assert parse_origin("http://127.0.0.1:8600", 8600, allowed=[SANDBOX]) == SANDBOX
     with pytest.raises(TavusValidationError, match="is not a valid origin"):
         parse_origin("http://127.0.0.1:8600", 8601, allowed=[SANDBOX, "http://127.0.0.1:8601"])
 
 
-def test_only_the_deployment_admits_another_origin_and_the_refusal_says_how():
+def test_message_says_how_to_allow_an_origin():
     with pytest.raises(TavusValidationError) as caught:
         parse_origin(SANDBOX)
     assert str(caught.value) == (
-        "the connection's base URL http://127.0.0.1:8600 is not among the allowed origins: an administrator of "
-        "the deployment can add it to allowed_origins in section [tavus] of the configuration, or to "
+        "the connection's base URL http://127.0.0.1:8600 is not among the allowed origins: an administrator "
+        "of the deployment can add it to allowed_origins in section [tavus] of the configuration, or to "
         "AIRFLOW__TAVUS__ALLOWED_ORIGINS=http://127.0.0.1:8600"
     )
     assert parse_origin(SANDBOX, allowed=[DEFAULT_ORIGIN, f" {SANDBOX}/v2 ", ""]) == SANDBOX
     assert parse_origin("127.0.0.1", 8600, allowed=["https://127.0.0.1:8600"]) == "https://127.0.0.1:8600"
 
 
-def test_what_the_deployment_admits_replaces_the_default():
+def test_allowed_origins_replace_the_default():
     with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
         parse_origin(DEFAULT_ORIGIN, allowed=[SANDBOX])
     with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
         parse_origin(DEFAULT_ORIGIN, allowed=[])
 
 
-def test_admitting_a_host_does_not_admit_its_other_ports_or_schemes():
+def test_other_ports_and_schemes_of_an_allowed_host_are_rejected():
     for host in ("https://127.0.0.1:8600", "http://127.0.0.1", "http://127.0.0.1:8601"):
         with pytest.raises(TavusValidationError, match="is not among the allowed origins"):
             parse_origin(host, allowed=[SANDBOX])
@@ -172,23 +172,23 @@ def test_admitting_a_host_does_not_admit_its_other_ports_or_schemes():
 @pytest.mark.parametrize(
     "allowed", ["*", "https://*", "https://tavusapi.com https://evil.test", "https://evil.test/x"]
 )
-def test_an_unreadable_list_of_origins_admits_nothing(allowed):
+def test_invalid_allowed_origin_allows_nothing(allowed):
     with pytest.raises(TavusValidationError, match=r"\[tavus\] allowed_origins is not a valid origin"):
         parse_origin(None, allowed=[DEFAULT_ORIGIN, allowed])
 
 
 @pytest.mark.parametrize("host", [KEY, f"A{KEY}".upper(), f"https://a{KEY}:443"])
-def test_a_key_that_was_typed_as_the_host_is_not_repeated(host):
+def test_key_entered_as_host_is_not_repeated(host):
     with pytest.raises(TavusValidationError, match="the connection's base URL") as caught:
         parse_origin(host)
     assert KEY not in str(caught.value).lower()
 
 
-# -- key
+# --- key
 
 
 @pytest.mark.parametrize("password", [KEY, f"{KEY}\n", f" {KEY}", f"\t{KEY}\r\n"])
-def test_a_key_is_read_without_the_blanks_around_it(password):
+def test_whitespace_around_a_key_is_removed(password):
     assert parse_key(password) == KEY
 
 
@@ -196,32 +196,32 @@ def test_a_key_is_read_without_the_blanks_around_it(password):
     ("password", "reason"),
     [
         pytest.param("", "has no API key", id="empty"),
-        pytest.param("  ", "has no API key", id="blank"),
+        pytest.param("  ", "has no API key", id="whitespace"),
         pytest.param(None, "has no API key", id="none"),
         pytest.param(b"kkkk-secret", "has no API key", id="bytes"),
         pytest.param(12345678, "has no API key", id="int"),
         pytest.param("***", "mask that a form shows", id="mask"),
         pytest.param("**********", "mask that a form shows", id="long mask"),
         pytest.param("kkkk-secret\r\nX-Evil: 1", "is invalid: expected up to 512", id="header injection"),
-        pytest.param("kkkk-secret kkkk", "is invalid: expected up to 512", id="blank inside"),
+        pytest.param("kkkk-secret kkkk", "is invalid: expected up to 512", id="inner space"),
         pytest.param("kkkk-secret\u20ac", "is invalid: expected up to 512", id="euro"),
         pytest.param("kkkk-secret\x00", "is invalid: expected up to 512", id="nul"),
         pytest.param("kkkk-secret" * 1000, "is invalid: expected up to 512", id="10 kB"),
         pytest.param("k" * 513, "is invalid: expected up to 512", id="513"),
     ],
 )
-def test_what_cannot_be_a_key_is_refused_without_repeating_it(password, reason):
+def test_invalid_key_is_rejected_and_not_repeated(password, reason):
     with pytest.raises(TavusValidationError, match=reason) as caught:
         parse_key(password)
     assert "kkkk" not in f"{caught.value!r}{caught.value.args}"
     assert caught.value.__context__ is None
 
 
-def test_512_characters_are_a_key():
+def test_longest_key():
     assert parse_key("k" * 512) == "k" * 512
 
 
-def test_a_key_in_the_login_is_hinted_at_and_not_repeated():
+def test_key_in_the_login_is_mentioned_and_not_repeated():
     with pytest.raises(TavusValidationError) as caught:
         parse_key(None, login=KEY)
     assert str(caught.value) == (
@@ -229,27 +229,26 @@ def test_a_key_in_the_login_is_hinted_at_and_not_repeated():
     )
 
 
-def test_an_account_does_not_show_its_key():
-    account = ClientConfig("https://tavusapi.com", KEY)
-    assert KEY not in repr(account)
-    assert KEY not in f"{account}"
-    assert repr(account) == (
+def test_config_does_not_show_its_key():
+    config = ClientConfig("https://tavusapi.com", KEY)
+    assert KEY not in f"{config}"
+    assert repr(config) == (
         "ClientConfig(origin='https://tavusapi.com', "
         "options=ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None))"
     )
 
 
-# -- extras
+# --- extras
 
 
 @pytest.mark.parametrize(
     "text", [None, "", "{}", '{"timeout": null, "concurrency": null, "requests_per_second": null}']
 )
-def test_no_extras_are_the_defaults(text):
+def test_defaults(text):
     assert ClientOptions.parse(text) == ClientOptions(timeout=30.0, concurrency=8, requests_per_second=None)
 
 
-def test_extras_that_are_given_are_used():
+def test_given_extras_are_used():
     text = '{"timeout": 0.5, "concurrency": 64, "requests_per_second": 2}'
     assert ClientOptions.parse(text) == ClientOptions(timeout=0.5, concurrency=64, requests_per_second=2)
 
@@ -282,7 +281,7 @@ def test_extras_that_are_given_are_used():
         ({"verify": None}, "'verify'"),
     ],
 )
-def test_an_unknown_extra_is_refused_by_name_and_its_value_is_not_shown(extra, name):
+def test_unknown_extra_is_rejected_by_name_without_its_value(extra, name):
     with pytest.raises(TavusValidationError) as caught:
         ClientOptions.parse(json.dumps(extra))
     text = str(caught.value)
@@ -312,7 +311,7 @@ def test_an_unknown_extra_is_refused_by_name_and_its_value_is_not_shown(extra, n
         b"{}",
     ],
 )
-def test_what_is_no_json_object_is_refused(text):
+def test_extra_must_be_a_json_object(text):
     with pytest.raises(TavusValidationError, match="is not a JSON object of at most 64 KiB") as caught:
         ClientOptions.parse(text)
     assert "s3cret" not in str(caught.value)
@@ -330,20 +329,20 @@ def test_what_is_no_json_object_is_refused(text):
         *(("requests_per_second", value) for value in (0, -1, "2", True, 1000.5, float("inf"), float("nan"))),
     ],
 )
-def test_a_value_out_of_bounds_is_refused_by_name(name, value):
+def test_value_outside_its_bounds_is_rejected_by_name(name, value):
     with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
         ClientOptions.parse(json.dumps({name: value}))
     with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
         check_option(name, value)
 
 
-def test_the_refusal_says_what_was_expected():
+def test_message_says_what_is_expected():
     with pytest.raises(TavusValidationError) as caught:
         check_option("timeout", -1)
     assert str(caught.value) == "timeout is -1: expected a number of seconds greater than 0, at most 600"
 
 
-def test_a_key_that_was_typed_as_an_extra_is_not_repeated():
+def test_key_entered_as_an_extra_is_not_repeated():
     with pytest.raises(TavusValidationError) as caught:
         ClientOptions.parse(json.dumps({"timeout": KEY}))
     assert (
@@ -362,5 +361,5 @@ def test_a_key_that_was_typed_as_an_extra_is_not_repeated():
         ("requests_per_second", 1000),
     ],
 )
-def test_the_bounds_themselves_are_admitted(name, value):
+def test_bounds_are_inclusive_where_documented(name, value):
     assert getattr(ClientOptions.parse(json.dumps({name: value})), name) == value

@@ -1,4 +1,4 @@
-"""One test for each way in which ``requests`` alone would be unfit, on sockets that say what they like."""
+"""One test for each way in which plain ``requests`` would be unsafe, on a server of raw bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tavus_provider.exceptions import (
 )
 
 CLOSE = None
-KEY = "wire-key-5d1c/9a+7e"
+KEY = "connection-key-5d1c/9a+7e"
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 FORBIDDEN = b"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 R1, R2 = "/v2/replicas/r1", "/v2/replicas/r2"
@@ -55,37 +55,37 @@ def transport():
         one.close()
 
 
-class Drip:
-    """Says something for ever, and is the clock: each drip takes a second."""
+class SlowResponse:
+    """A response that never ends, and the clock of the client: each part takes one second."""
 
     def __init__(self, first: bytes, part: bytes) -> None:
-        self.first, self.part, self.drips = first, part, 0
+        self.first, self.part, self.sent = first, part, 0
 
     def monotonic(self) -> float:
-        return 1000.0 + self.drips
+        return 1000.0 + self.sent
 
     def __call__(self, *_: object):
         yield self.first
-        for _ in range(5_000):  # a client without a deadline shall fail, not hang
+        for _ in range(5_000):  # a client without a deadline fails instead of hanging
             time.sleep(0.001)
-            self.drips += 1
+            self.sent += 1
             yield self.part
         yield CLOSE
 
 
 @pytest.fixture
-def dripping(raw_server, monkeypatch):
-    """Start a server that drips, on whose clock the client lives: ``dripping(first, part)``."""
+def slow_server(raw_server, monkeypatch):
+    """Start a server that responds slowly; the client uses its clock: ``slow_server(first, part)``."""
 
     def start(first: bytes, part: bytes):
-        said = Drip(first, part)
-        monkeypatch.setattr(connection, "time", said)
-        return raw_server(said)
+        response = SlowResponse(first, part)
+        monkeypatch.setattr(connection, "time", response)
+        return raw_server(response)
 
     return start
 
 
-# -- deadline and size
+# --- deadline and size
 
 
 @pytest.mark.parametrize(
@@ -96,8 +96,8 @@ def dripping(raw_server, monkeypatch):
         pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="100 Continue"),
     ],
 )
-def test_a_drip_before_the_answer_does_not_stretch_the_deadline(dripping, transport, first, part):
-    server = dripping(first, part)
+def test_slow_head_does_not_extend_the_deadline(slow_server, transport, first, part):
+    server = slow_server(first, part)
     with pytest.raises(
         NoResponseError, match=r"DELETE .* was sent and got no final response \(\w+\)"
     ) as caught:
@@ -107,15 +107,15 @@ def test_a_drip_before_the_answer_does_not_stretch_the_deadline(dripping, transp
     assert len(server.heads) == 1
 
 
-def test_a_drip_in_the_body_does_not_stretch_the_deadline(dripping, transport):
+def test_slow_body_does_not_extend_the_deadline(slow_server, transport):
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n"
-    server = dripping(head, b" ")
-    answer = transport(server.url, timeout=30).send("DELETE", R1)
-    assert (answer.status, answer.body_error) == (200, "the body did not end in time")
+    server = slow_server(head, b" ")
+    response = transport(server.url, timeout=30).send("DELETE", R1)
+    assert (response.status, response.body_error) == (200, "the body did not end in time")
     assert server.client_disconnected.wait(10)
 
 
-def test_silence_ends_with_the_deadline_and_is_doubt(raw_server, transport):
+def test_silence_until_the_deadline_is_no_response(raw_server, transport):
     server = raw_server(lambda *_: [])
     with pytest.raises(NoResponseError, match="got no final response") as caught:
         transport(server.url, timeout=0.5).send("DELETE", R1)
@@ -123,20 +123,20 @@ def test_silence_ends_with_the_deadline_and_is_doubt(raw_server, transport):
 
 
 @pytest.mark.parametrize(("method", "path", "limit"), [("GET", "/v2/replicas", 8192), ("DELETE", R1, 64)])
-def test_no_more_than_the_limit_is_read_of_a_body(raw_server, transport, method, path, limit):
+def test_body_is_read_up_to_its_limit(raw_server, transport, method, path, limit):
     chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
     server = raw_server(
         lambda *_: itertools.chain(
             [b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"], itertools.repeat(chunk)
         )
     )
-    answer = transport(server.url).send(method, path)
-    assert answer.body_error == f"the body is larger than {limit} KiB"
-    assert len(answer.body) == limit * 1024 + 1
+    response = transport(server.url).send(method, path)
+    assert response.body_error == f"the body is larger than {limit} KiB"
+    assert len(response.body) == limit * 1024 + 1
     assert server.client_disconnected.wait(10)
 
 
-def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_server, transport):
+def test_negative_chunk_size_ends_the_body(raw_server, transport):
     sent = itertools.count()
     server = raw_server(
         lambda *_: itertools.chain(
@@ -144,32 +144,32 @@ def test_a_chunk_of_less_than_nothing_is_a_cut_body_and_not_read_to_its_end(raw_
             (b"x" * 0x10000 for _ in sent),
         )
     )
-    answer = transport(server.url, timeout=5).send("DELETE", R1)
-    assert (answer.body, answer.body_error) == (b"", "the body was cut (ValueError)")
+    response = transport(server.url, timeout=5).send("DELETE", R1)
+    assert (response.body, response.body_error) == (b"", "the body was cut (ValueError)")
     assert server.client_disconnected.wait(10)
 
 
-def test_a_body_of_exactly_the_limit_is_whole(raw_server, transport):
+def test_body_of_exactly_the_limit_is_complete(raw_server, transport):
     size = 64 * 1024
     server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
-    answer = transport(server.url).send("DELETE", R1)
-    assert (len(answer.body), answer.body_error) == (size, None)
+    response = transport(server.url).send("DELETE", R1)
+    assert (len(response.body), response.body_error) == (size, None)
 
 
-def test_a_compressed_body_is_not_unpacked(raw_server, transport):
-    packed = b"\x1f\x8b not to be looked into"
+def test_compressed_body_is_not_decompressed(raw_server, transport):
+    packed = b"\x1f\x8b not decompressed"
     server = raw_server(
         lambda *_: (
             b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
         )
     )
-    answer = transport(server.url).send("GET", R1)
-    assert answer.body_error == "the body is compressed (gzip), which was not requested"
-    assert answer.body == packed
+    response = transport(server.url).send("GET", R1)
+    assert response.body_error == "the body is compressed (gzip), which was not requested"
+    assert response.body == packed
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         pytest.param(
             [b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + b"x" * 70_000], id="too large"
@@ -183,11 +183,11 @@ def test_a_compressed_body_is_not_unpacked(raw_server, transport):
         pytest.param(CLOSE, id="nothing"),
     ],
 )
-def test_an_answer_that_cannot_be_used_does_not_cost_a_place_in_the_pool(raw_server, transport, said):
-    server = raw_server(lambda _, number: said if number < 3 else OK)
+def test_unusable_response_frees_its_place_in_the_pool(raw_server, transport, raw):
+    server = raw_server(lambda _, number: raw if number < 3 else OK)
     one = transport(server.url, concurrency=1)
 
-    def thrice() -> int:
+    def send_three() -> int:
         for _ in range(2):
             with contextlib.suppress(TavusOutcomeUnknownError):
                 assert one.send("DELETE", R1).body_error
@@ -195,30 +195,30 @@ def test_an_answer_that_cannot_be_used_does_not_cost_a_place_in_the_pool(raw_ser
 
     pool = concurrent.futures.ThreadPoolExecutor(1)
     try:
-        assert pool.submit(thrice).result(timeout=20) == 200
+        assert pool.submit(send_three).result(timeout=20) == 200
     finally:
         pool.shutdown(wait=False)
 
 
-# -- whose answer is it
+# --- responses and their requests
 
 
 @pytest.mark.parametrize("status", ["101 Switching", "102 Processing", "103 Early Hints", "199 x", "999 x"])
-def test_a_status_that_is_not_final_is_doubt(raw_server, transport, status):
+def test_status_that_is_not_final_is_no_response(raw_server, transport, status):
     server = raw_server(lambda *_: f"HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n".encode())
     with pytest.raises(NoResponseError, match=r"was sent and got no final response \(BadStatusLine\)"):
         transport(server.url).send("DELETE", R1)
     assert len(server.heads) == 1
 
 
-def test_the_late_answer_to_one_delete_is_not_taken_for_that_to_the_next(raw_server, transport):
+def test_late_response_is_not_read_as_that_of_the_next_request(raw_server, transport):
     first: list[str] = []
 
     def talk(head, _):
         if R1 in head:
             first.append("open")
             return b"HTTP/1.1 102 Processing\r\n\r\n"
-        # On the connection of r1 its late 200 would come first; on another one there is only the 403.
+        # On the connection of r1 its late 200 comes first. On a new connection there is only the 403.
         return (OK if server.connections == 1 else b"") + FORBIDDEN
 
     server = raw_server(talk)
@@ -229,15 +229,15 @@ def test_the_late_answer_to_one_delete_is_not_taken_for_that_to_the_next(raw_ser
     assert server.connections == 2
 
 
-def test_bytes_after_an_answer_close_its_connection(raw_server, transport):
+def test_bytes_after_a_response_close_its_connection(raw_server, transport):
     server = raw_server(lambda head, _: FORBIDDEN + OK if R1 in head else FORBIDDEN)
     one = transport(server.url)
     assert [one.send("DELETE", R1).status, one.send("DELETE", R2).status] == [403, 403]
     assert server.connections == 2
 
 
-def test_bytes_that_tls_holds_back_are_not_taken_for_the_next_answer(raw_server, transport, certificates):
-    # The first answer fills the reader's buffer to its end; the rest is decrypted and on no socket any more.
+def test_decrypted_bytes_after_a_response_close_its_connection(raw_server, transport, certificates):
+    # The first response fills the buffer of the reader. The rest is decrypted and not visible on the socket.
     head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 8000\r\nX-Fill: "
     first = head + b"x" * (io.DEFAULT_BUFFER_SIZE - 8000 - len(head) - 4) + b"\r\n\r\n" + b"x" * 8000
     server = raw_server(lambda got, _: first + OK if R1 in got else FORBIDDEN, certificates.server("good"))
@@ -246,7 +246,7 @@ def test_bytes_that_tls_holds_back_are_not_taken_for_the_next_answer(raw_server,
     assert server.connections == 2
 
 
-def test_a_connection_is_used_again_after_a_clean_answer(raw_server, transport):
+def test_connection_is_reused_after_a_clean_response(raw_server, transport):
     server = raw_server(lambda *_: OK)
     one = transport(server.url)
     assert [one.send("DELETE", R1).body_error, one.send("DELETE", R2).body_error] == [None, None]
@@ -257,17 +257,17 @@ def test_a_connection_is_used_again_after_a_clean_answer(raw_server, transport):
     "head",
     [
         pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 200000\r\n\r\n", id="close"),
-        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", id="until the end"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", id="until closed"),
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="HTTP/1.0"),
     ],
 )
-def test_a_long_answer_on_a_connection_that_ends_with_it_is_whole(raw_server, transport, head):
+def test_long_response_that_ends_its_connection_is_complete(raw_server, transport, head):
     server = raw_server(lambda *_: [head, b"x" * 200_000, CLOSE])
-    answer = transport(server.url).send("GET", R1)
-    assert (answer.body_error, len(answer.body)) == (None, 200_000)
+    response = transport(server.url).send("GET", R1)
+    assert (response.body_error, len(response.body)) == (None, 200_000)
 
 
-def test_a_hang_up_without_an_answer_costs_exactly_one_delete_per_send(raw_server, transport):
+def test_connection_closed_without_a_response_is_one_delete_per_send(raw_server, transport):
     server = raw_server(lambda *_: CLOSE)
     one = transport(server.url)
     for sends in (1, 2, 3):
@@ -280,7 +280,7 @@ def test_a_hang_up_without_an_answer_costs_exactly_one_delete_per_send(raw_serve
         ] * sends
 
 
-def test_a_hang_up_on_a_connection_in_use_costs_exactly_one_delete(raw_server, transport):
+def test_reused_connection_closed_without_a_response_is_one_delete(raw_server, transport):
     server = raw_server(lambda head, _: CLOSE if head.startswith("DELETE") else OK)
     one = transport(server.url)
     assert one.send("GET", R1).status == 200
@@ -291,7 +291,7 @@ def test_a_hang_up_on_a_connection_in_use_costs_exactly_one_delete(raw_server, t
 
 
 @pytest.mark.parametrize(
-    "said",
+    "raw",
     [
         pytest.param([b"\x16\x03\x01 garbage\r\n\r\n", CLOSE], id="garbage"),
         pytest.param([b"HTTP/1.1 abc\r\n\r\n", CLOSE], id="status abc"),
@@ -300,8 +300,8 @@ def test_a_hang_up_on_a_connection_in_use_costs_exactly_one_delete(raw_server, t
         pytest.param(b"HTTP/1.1 200 OK\r\n" + b"X: 1\r\n" * 200 + b"\r\n", id="many headers"),
     ],
 )
-def test_a_head_that_cannot_be_read_is_doubt_and_nothing_else_escapes(raw_server, transport, said):
-    server = raw_server(lambda *_: said)
+def test_invalid_head_is_no_response(raw_server, transport, raw):
+    server = raw_server(lambda *_: raw)
     with pytest.raises(NoResponseError, match="was sent and got no final response") as caught:
         transport(server.url).send("DELETE", R1)
     assert caught.value.__cause__ is caught.value.__context__ is None
@@ -309,27 +309,27 @@ def test_a_head_that_cannot_be_read_is_doubt_and_nothing_else_escapes(raw_server
 
 
 @pytest.mark.parametrize("length", [b"-5", b"abc", b"1"])
-def test_a_wrong_content_length_costs_the_connection_not_the_status(raw_server, transport, length):
+def test_wrong_content_length_closes_the_connection_and_keeps_the_status(raw_server, transport, length):
     server = raw_server(lambda *_: [b"HTTP/1.1 200 OK\r\nContent-Length: " + length + b"\r\n\r\n{}", CLOSE])
     one = transport(server.url)
     assert [one.send("DELETE", R1).status, one.send("DELETE", R2).status] == [200, 200]
     assert server.connections == 2
 
 
-# -- sessions
+# --- sessions
 
 
-def test_many_threads_share_a_few_connections(raw_server, transport):
+def test_threads_share_the_connections(raw_server, transport):
     server = raw_server(lambda *_: OK)
     one = transport(server.url, concurrency=4)
     with concurrent.futures.ThreadPoolExecutor(50) as pool:
-        answers = list(pool.map(lambda number: one.send("GET", f"/v2/replicas/r{number}0"), range(1, 201)))
-    assert {answer.status for answer in answers} == {200}
+        responses = list(pool.map(lambda number: one.send("GET", f"/v2/replicas/r{number}0"), range(1, 201)))
+    assert {response.status for response in responses} == {200}
     assert server.connections <= 4
     assert len(server.heads) == 200
 
 
-def test_what_is_closed_leaves_no_socket_behind(raw_server, transport):
+def test_close_leaves_no_socket_open(raw_server, transport):
     server = raw_server(lambda *_: OK)
 
     def connected(one: object) -> bool:
@@ -341,7 +341,7 @@ def test_what_is_closed_leaves_no_socket_behind(raw_server, transport):
         return False
 
     one = transport(server.url)
-    for _ in range(3):  # closed, it can be used again
+    for _ in range(3):  # it can be used again after close()
         for number in range(20):
             one.send("GET", f"/v2/replicas/r{number}0")
         assert sum(map(connected, gc.get_objects())) == 1
@@ -349,11 +349,11 @@ def test_what_is_closed_leaves_no_socket_behind(raw_server, transport):
         assert sum(map(connected, gc.get_objects())) == 0
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
-def test_a_fork_does_not_talk_on_its_parents_connection(raw_server, transport):
-    server = raw_server(lambda head, _: says(head))
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
+def test_forked_process_opens_its_own_connection(raw_server, transport):
+    server = raw_server(lambda head, _: respond(head))
 
-    def says(head):
+    def respond(head):
         name = head.split()[1].rsplit("/", 1)[1]
         return f"HTTP/1.1 200 OK\r\nX-Request-Id: {name}\r\nContent-Length: 0\r\n\r\n".encode()
 
@@ -369,15 +369,15 @@ def test_a_fork_does_not_talk_on_its_parents_connection(raw_server, transport):
     assert reader.recv() == "r2"
     process.join()
     assert one.send("GET", R1).request_id == "r1"
-    assert server.connections == 2  # the child has its own
+    assert server.connections == 2  # one of the child process
 
 
-# -- what does not steer
+# --- redirects, cookies, environment
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("where", ["absolute", "//host", "relative"])
-def test_no_redirect_is_followed(raw_server, transport, status, where):
+def test_redirect_is_not_followed(raw_server, transport, status, where):
     other = raw_server(lambda *_: OK)
     location = {
         "absolute": f"{other.url}/v2/x",
@@ -404,12 +404,12 @@ def test_no_redirect_is_followed(raw_server, transport, status, where):
     ],
     ids=lambda location: ascii(location)[:20],
 )
-def test_no_redirect_is_even_looked_into(raw_server, transport, location):
+def test_location_header_is_not_parsed(raw_server, transport, location):
     line = f"Location: {location}\r\n" if location is not None else ""
     head = f"HTTP/1.1 302 Found\r\n{line}".encode("latin-1")
     server = raw_server(lambda *_: head + b"Content-Length: 2\r\n\r\n{}")
-    answer = transport(server.url).send("DELETE", R1)
-    assert (answer.status, answer.body_error) == (302, None)
+    response = transport(server.url).send("DELETE", R1)
+    assert (response.status, response.body_error) == (302, None)
     assert len(server.heads) == 1
 
 
@@ -425,13 +425,13 @@ def test_cookies_are_not_sent_back(raw_server, transport, cookie):
     assert "cookie" not in server.heads[1].lower()
 
 
-def test_a_cookie_of_a_megabyte_is_no_head_that_can_be_read(raw_server, transport):
+def test_oversized_cookie_is_no_response(raw_server, transport):
     server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 2**20 + b"\r\n\r\n")
     with pytest.raises(NoResponseError, match="was sent and got no final response"):
         transport(server.url).send("DELETE", R1)
 
 
-def test_the_environment_does_not_steer(raw_server, transport, monkeypatch, tmp_path):
+def test_environment_is_ignored(raw_server, transport, monkeypatch, tmp_path):
     proxy = raw_server(lambda *_: OK)
     server = raw_server(lambda *_: OK)
     netrc = tmp_path / "netrc"
@@ -455,9 +455,7 @@ def test_the_environment_does_not_steer(raw_server, transport, monkeypatch, tmp_
     ]
 
 
-def test_the_debug_output_of_the_standard_library_stays_off(
-    raw_server, transport, certificates, monkeypatch, capfd
-):
+def test_debug_output_of_http_client_stays_off(raw_server, transport, certificates, monkeypatch, capfd):
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     server, secure = raw_server(lambda *_: OK), raw_server(lambda *_: OK, certificates.server("good"))
     assert transport(server.url).send("GET", R1).status == 200
@@ -467,10 +465,10 @@ def test_the_debug_output_of_the_standard_library_stays_off(
     assert "send:" not in shown.out
 
 
-# -- TLS and proxy
+# --- TLS and proxy
 
 
-def test_a_server_whose_certificate_is_trusted_is_talked_to(raw_server, transport, certificates):
+def test_trusted_certificate(raw_server, transport, certificates):
     server = raw_server(lambda *_: OK, certificates.server("good"))
     one = transport(server.url, ca_bundle=certificates.trusted)
     assert [one.send("DELETE", R1).status, one.send("GET", R1).status] == [200, 200]
@@ -479,7 +477,7 @@ def test_a_server_whose_certificate_is_trusted_is_talked_to(raw_server, transpor
 
 
 @pytest.mark.parametrize("which", ["self-signed", "wrong name", "expired"])
-def test_a_wrong_certificate_is_refused_and_the_key_not_sent(raw_server, transport, certificates, which):
+def test_untrusted_certificate_is_rejected_and_the_key_not_sent(raw_server, transport, certificates, which):
     server = raw_server(lambda *_: OK, certificates.server(which))
     with pytest.raises(TavusRequestRejectedError) as caught:
         transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
@@ -491,49 +489,47 @@ def test_a_wrong_certificate_is_refused_and_the_key_not_sent(raw_server, transpo
     assert server.heads == []
 
 
-def test_the_secrets_of_tls_are_not_written_down(raw_server, transport, certificates, monkeypatch, tmp_path):
+def test_tls_secrets_are_not_logged(raw_server, transport, certificates, monkeypatch, tmp_path):
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "secrets"))
     server = raw_server(lambda *_: OK, certificates.server("good"))
     assert transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1).status == 200
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_handshake_has_what_connecting_has_left_of_the_time(
-    raw_server, transport, certificates, monkeypatch
-):
+def test_handshake_gets_the_rest_of_the_time(raw_server, transport, certificates, monkeypatch):
     server = raw_server(lambda *_: OK, certificates.server("good"))
     now, left = [1000.0], []
-    connect, shake_hands = urllib3.util.connection.create_connection, urllib3.connection.ssl_wrap_socket
+    connect, handshake = urllib3.util.connection.create_connection, urllib3.connection.ssl_wrap_socket
 
     def slow(*args, **kwargs):
         now[0] += 28  # of 30
         return connect(*args, **kwargs)
 
-    def watched(sock, **kwargs):
+    def recorded(sock, **kwargs):
         left.append(sock.gettimeout())
-        return shake_hands(sock=sock, **kwargs)
+        return handshake(sock=sock, **kwargs)
 
     monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(urllib3.util.connection, "create_connection", slow)
-    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", watched)
+    monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", recorded)
     one = transport(server.url, ca_bundle=certificates.trusted, timeout=30)
     assert one.send("DELETE", R1).status == 200
     assert left == [2.0]
 
 
-def test_a_hang_up_after_the_handshake_is_doubt(raw_server, transport, certificates):
+def test_connection_closed_after_the_handshake_is_no_response(raw_server, transport, certificates):
     server = raw_server(lambda *_: CLOSE, certificates.server("good"))
     with pytest.raises(NoResponseError, match="got no final response"):
         transport(server.url, ca_bundle=certificates.trusted).send("DELETE", R1)
     assert len(server.heads) == 1
 
 
-def test_a_bundle_of_certificates_that_is_not_there_is_named(tmp_path, transport):
+def test_missing_ca_bundle_is_named(tmp_path, transport):
     with pytest.raises(TavusValidationError, match=r"\[tavus\] ca_bundle '.*missing.pem' does not exist"):
         transport("https://tavusapi.com", ca_bundle=str(tmp_path / "missing.pem"))
 
 
-def test_a_proxy_that_opens_no_tunnel_leaves_no_doubt_and_does_not_learn_the_key(raw_server, transport):
+def test_proxy_without_a_tunnel_is_certain_and_does_not_get_the_key(raw_server, transport):
     proxy = raw_server(lambda *_: [b"HTTP/1.1 503 no\r\nContent-Length: 0\r\n\r\n", CLOSE])
     with pytest.raises(RequestNotSentError, match=r"was not sent: no connection to https://tavusapi\.com"):
         transport("https://tavusapi.com", proxy=proxy.url).send("DELETE", R1)
