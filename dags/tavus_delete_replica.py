@@ -43,8 +43,9 @@ with DAG(
             False,
             type="boolean",
             title="Permanently, with its training footage",
-            description_md="**Cannot be undone:** the replica and the footage it was trained on are deleted, "
-            "once a person approves. Off: a soft delete, for which Tavus documents no undo either.",
+            description_md="**Cannot be undone:** the replica and the footage it was trained on are deleted "
+            "permanently. A person has to approve this first, under *Required Actions*. Off: a soft delete; "
+            "Tavus documents no undo for that either.",
         ),
         "ignore_if_missing": Param(
             False,

@@ -367,7 +367,7 @@ def test_dry_run_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
 
 
 @pytest.mark.parametrize(
-    ("conf", "goes"),
+    ("conf", "expected"),
     [
         pytest.param({"include": ["*campaign*"]}, {OLD, "r2b9d41c07ae"}, id="include"),
         pytest.param(
@@ -376,10 +376,10 @@ def test_dry_run_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
         pytest.param({"include": None, "exclude": None, "older_than": "690d"}, {"r3f6a2e9d815"}, id="null"),
     ],
 )
-def test_form_narrows_by_name_and_sets_the_age(sandbox, run_dag, conf, goes):
+def test_form_narrows_by_name_and_sets_the_age(sandbox, run_dag, conf, expected):
     ran = run_dag("tavus_prune_replicas", conf)
     assert ran.state == "success"
-    assert deleted(sandbox) == goes
+    assert deleted(sandbox) == expected
 
 
 def test_protected_replica_is_kept(sandbox, run_dag, tmp_path):
@@ -394,7 +394,7 @@ def test_protected_replica_is_kept(sandbox, run_dag, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("conf", "goes"),
+    ("conf", "expected"),
     [
         pytest.param({}, {"r2b9d41c07ae", "r3f6a2e9d815"}, id="policy-file-only"),
         pytest.param({"older_than": "300d"}, {"r3f6a2e9d815"}, id="narrowed-by-age"),
@@ -402,7 +402,7 @@ def test_protected_replica_is_kept(sandbox, run_dag, tmp_path):
     ],
 )
 def test_policy_file_of_the_deployment_replaces_the_policy_in_the_dag(
-    sandbox, run_dag, tmp_path, monkeypatch, *, conf, goes
+    sandbox, run_dag, tmp_path, monkeypatch, *, conf, expected
 ):
     (tmp_path / "holds.yaml").write_text("[r6d3b8f1e5a7, r4c81b7f0d3e]")
     (tmp_path / "policy.yaml").write_text(
@@ -417,7 +417,7 @@ def test_policy_file_of_the_deployment_replaces_the_policy_in_the_dag(
     (tmp_path / "dags" / "prune.py").write_text((DAGS / "tavus_prune_replicas.py").read_text())
     ran = run_dag("tavus_prune_replicas", conf, folder=tmp_path / "dags")
     assert ran.state == "success"
-    assert deleted(sandbox) == goes
+    assert deleted(sandbox) == expected
     reasons = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
     assert reasons["r6d3b8f1e5a7"] == "is under legal hold"
     assert ran.pull("plan")["policy"]["name"] == "of-the-deployment"
