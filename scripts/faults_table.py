@@ -206,7 +206,7 @@ class Cell:
     unwanted: list[str] = field(default_factory=list)
 
     def run(self) -> None:
-        """Run the client against the server with the fault, and judge its result."""
+        """Run the client against the server with the fault, and check its result."""
         other = RawServer(lambda *_: http_response(200, {"data": [], "total_count": 0}))
         tavus = FakeTavus(
             IDS,
