@@ -319,7 +319,7 @@ def memory() -> float:
 
 def plan_once(url: str) -> dict[str, float]:
     """Read the account and evaluate the policy, in its own process so that peak memory can be measured."""
-    from tavus_provider.execution.executor import read_account
+    from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.policy import Policy
@@ -329,7 +329,7 @@ def plan_once(url: str) -> dict[str, float]:
     with TavusHook() as hook:
         hook.client.check_access()  # opens a connection, which is not measured
         before, started = memory(), (time.perf_counter(), time.process_time())
-        account = read_account(hook, policy, now=lambda: datetime.now(UTC))
+        account = read_inventory(hook, policy, now=lambda: datetime.now(UTC))
         peak_reading, read = memory(), (time.perf_counter(), time.process_time())
         decision = evaluate(policy, account, now=account.read_at)
         evaluated = (time.perf_counter(), time.process_time())

@@ -32,11 +32,11 @@ def account(policy: Policy) -> Inventory:
             f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
         )
         os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
-        from tavus_provider.execution.executor import read_account
+        from tavus_provider.execution.inventory import read_inventory
         from tavus_provider.hooks.tavus import TavusHook
 
         with TavusHook() as hook:
-            return read_account(hook, policy, now=lambda: datetime.now(UTC))
+            return read_inventory(hook, policy, now=lambda: datetime.now(UTC))
 
 
 def lines() -> list[str]:

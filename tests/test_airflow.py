@@ -262,7 +262,7 @@ def test_legal_hold_added_after_approval_is_respected(airflow):
     items = {item["replica_id"]: item for item in airflow.xcom(run, "apply")["items"]}
     assert (items[held]["outcome"], items[held]["detail"]) == (
         "skipped",
-        "no longer to go: is under legal hold",
+        "no longer expired: is under legal hold",
     )
     assert {row["replica_id"] for row in airflow.state()["deletes"][before:]} == planned - {held}
 
@@ -614,7 +614,7 @@ def test_next_attempt_finishes_a_prune_after_its_worker_was_killed(airflow):
     items = kill_and_finish(airflow, run, answered | {before, after})
     assert items[before]["outcome"] == "deleted"
     for replica_id in answered | {after}:
-        assert "by an earlier try of this task" in items[replica_id]["detail"]
+        assert "by an earlier attempt of this task" in items[replica_id]["detail"]
 
 
 def test_next_attempt_finishes_an_approved_purge_without_a_new_approval(airflow):
@@ -627,4 +627,4 @@ def test_next_attempt_finishes_an_approved_purge_without_a_new_approval(airflow)
     airflow.wait_for(lambda: airflow.deleted() == {done})
     items = kill_and_finish(airflow, run, {done, left})
     assert items[left]["outcome"] == "deleted"
-    assert "by an earlier try of this task" in items[done]["detail"]
+    assert "by an earlier attempt of this task" in items[done]["detail"]

@@ -289,7 +289,7 @@ class AnyOrder(RuleBasedStateMachine):
             if item["outcome"] in GONE:
                 assert server[replica_id] is not None, item
             if item["outcome"] == "already_gone" and run.tries > 1 and replica_id in ours:
-                assert "by an earlier try" in item["detail"], item
+                assert "by an earlier attempt" in item["detail"], item
             if item["outcome"] == "deleted":
                 run.claims.add(replica_id)
         # "confirmed" says that it is gone and not by whom, so only an answer is a claim.

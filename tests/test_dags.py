@@ -343,7 +343,7 @@ def test_prune_soft_deletes_expired_replicas_and_gives_reasons_for_the_others(sa
     assert ran.states == {"plan": "success", "apply": "success"}
     assert deleted(sandbox) == EXPIRED
     assert deleted(sandbox, hard=True) == set()
-    verdicts = {row["replica_id"]: (row["status"], row["reason"]) for row in ran.pull("plan", "verdicts")}
+    verdicts = {row["replica_id"]: (row["status"], row["reason"]) for row in ran.pull("plan", "verdicts")["rows"]}
     assert {replica_id: verdicts[replica_id] for replica_id in stays} == stays
     assert verdicts[OLD] == ("expired", "120 days old, limit is 90d")
     assert not {"rb1f8c4d6e0a", "rb2a9d5e7f1b"} & set(verdicts)  # stock replicas are not listed
@@ -389,7 +389,7 @@ def test_protected_replica_is_kept(sandbox, run_dag, tmp_path):
     (tmp_path / "prune.py").write_text(changed.replace("tavus_prune_replicas", "prune_with_protected"))
     ran = run_dag("prune_with_protected", {}, folder=tmp_path)
     assert deleted(sandbox) == EXPIRED - {OLD}
-    verdicts = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
+    verdicts = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")["rows"]}
     assert verdicts[OLD] == "is in keep.protected_ids"
 
 
@@ -418,7 +418,7 @@ def test_policy_file_of_the_deployment_replaces_the_policy_in_the_dag(
     ran = run_dag("tavus_prune_replicas", conf, folder=tmp_path / "dags")
     assert ran.state == "success"
     assert deleted(sandbox) == expected
-    reasons = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")}
+    reasons = {row["replica_id"]: row["reason"] for row in ran.pull("plan", "verdicts")["rows"]}
     assert reasons["r6d3b8f1e5a7"] == "is under legal hold"
     assert ran.pull("plan")["policy"]["name"] == "of-the-deployment"
 

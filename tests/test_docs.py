@@ -42,12 +42,12 @@ def test_the_worked_policy_is_one_file_in_docs_and_readme():
 
 
 def test_each_replica_of_the_sandbox_stays_or_goes_as_the_table_says(sandbox):
-    from tavus_provider.execution.executor import read_account
+    from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
 
     policy = Policy.parse(yaml.safe_load(POLICY))
     with TavusHook() as hook:
-        inventory = read_account(hook, policy, now=lambda: datetime.now(UTC))
+        inventory = read_inventory(hook, policy, now=lambda: datetime.now(UTC))
     decision = evaluate(policy, inventory, now=inventory.read_at)
     fates = {"expired": "goes", "scheduled": "goes when its grace is over"}
     rows = {
@@ -143,13 +143,13 @@ def test_each_command_of_the_readme_runs(line, sandbox, tmp_path, monkeypatch, c
 
 
 def test_the_picture_of_the_simulation_ends_as_one_of_today_does(sandbox):
-    from tavus_provider.execution.executor import read_account
+    from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.rendering.chart import outcome
     from tavus_provider.retention.simulation import simulate
 
     policy = Policy.parse(yaml.safe_load(POLICY))
     with TavusHook() as hook:
-        read = read_account(hook, policy, now=lambda: datetime.now(UTC))
+        read = read_inventory(hook, policy, now=lambda: datetime.now(UTC))
     found = simulate(policy, read, now=read.read_at, days=365)
     assert outcome(found) in (ROOT / "docs" / "simulation.svg").read_text(encoding="utf-8")

@@ -191,7 +191,7 @@ class Batch:
             if item["outcome"] == "not_attempted":
                 assert item["replica_id"] not in deleted
             if item["outcome"] == "already_gone":  # nobody else was at work
-                assert "gone, perhaps by an earlier try of this task" in item["detail"]
+                assert "possibly deleted by an earlier attempt of this task" in item["detail"]
         assert compare_report(verify(ledger_root())[0], report) == []
 
 
@@ -268,7 +268,7 @@ def test_what_was_recorded_before_the_kill_is_said_to_be_our_own_and_the_rest_pe
     for item in running.report["items"]:
         expected = "deleted" if item["replica_id"] in recorded else "already_gone"
         assert item["outcome"] == expected
-        assert "by an earlier try of this task" in item["detail"]
+        assert "by an earlier attempt of this task" in item["detail"]
     assert {"old00", "old01", "old02", "old03"} <= recorded
     assert "old07" not in recorded
 

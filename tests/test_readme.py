@@ -45,7 +45,7 @@ def test_the_worked_policy_gives_the_verdicts_of_its_table(readme_dag, sandbox):
     run = readme_dag('"retention"', "retention")
     assert run.state == "success"
     table = re.findall(r"^\| `([a-z0-9_-]+)` \| (stays|goes) \| (.*) \|$", README, re.MULTILINE)
-    verdicts = {row["replica_name"]: row for row in run.pull("plan", key="verdicts")}
+    verdicts = {row["replica_name"]: row for row in run.pull("plan", key="verdicts")["rows"]}
     assert len(table) == 7
     for name, fate, reason in table:
         assert (verdicts[name]["status"] == "expired") == (fate == "goes"), name
@@ -139,11 +139,11 @@ def test_the_table_of_extras_has_the_defaults_of_the_code():
 
 
 def test_the_table_of_outcomes_has_all_of_them_with_the_red_ones_last():
-    from tavus_provider.execution.executor import OUTCOMES, RED
+    from tavus_provider.outcomes import ORDER, UNFINISHED
 
     rows = re.findall(r"^\| `([a-z_]+)` \|", README[README.index("## Outcomes") :], re.MULTILINE)
-    assert set(rows) == set(OUTCOMES)
-    assert tuple(rows[-3:]) == RED
+    assert set(rows) == set(ORDER)
+    assert set(rows[-3:]) == UNFINISHED
 
 
 def test_the_picture_shows_the_plan_as_it_is_logged_today():

@@ -178,7 +178,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
     """The policy in the file, and all that it needs of the account."""
     # As airflow's own commands say it, so that connections in Airflow's database are found.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from tavus_provider.execution.executor import read_account
+    from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.storage.history import read_history
     from tavus_provider.storage.ledger import Ledger
@@ -198,7 +198,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
                 fault = str(error)
             raise PlanRejectedError(fault)
 
-        inventory = read_account(
+        inventory = read_inventory(
             hook,
             policy,
             now=lambda: datetime.now(UTC),

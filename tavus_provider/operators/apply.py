@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,11 @@ from tavus_provider.operators.base import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.execution.executor import Application, Report
+    from tavus_provider.execution.executor import PlanExecutor
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.planning.batches import Batch
-    from tavus_provider.planning.plan import Plan
-    from tavus_provider.storage.ledger import Attempt
+    from tavus_provider.planning.plan import Plan, PlanRow
+    from tavus_provider.planning.report import Report
 
 PRUNED = "tavus_replicas_pruned"
 """Asset with an event for each green apply that was no dry run, with the counts of its report."""
@@ -95,7 +95,7 @@ class ApplyRetentionOperator(TavusOperator):
         self.dry_run = switch("dry_run", dry_run)  # type: ignore[assignment, method-assign]
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
-        self._under_way: Application | None = None
+        self._executing: PlanExecutor | None = None
         self._killed = False
         if (
             (concurrency, requests_per_second) != (None, None)
@@ -124,34 +124,34 @@ class ApplyRetentionOperator(TavusOperator):
 
     def execute(self, context: Context) -> Report:
         """Delete, and return the report."""
-        from tavus_provider.execution.executor import dry_report
         from tavus_provider.planning.batches import Batch
+        from tavus_provider.planning.report import dry_run_report, unfinished_message
 
         with final_errors_do_not_retry(), contextlib.closing(self.hook):
             context["map_index_template"] = "{{ task.tavus_conn_id }}"
             dry_run = check_bool("dry_run", self.dry_run)
             plan = self.good_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
-            batch = None if self.batch is None else Batch.read(self.batch, plan)
-            rows = plan["delete"]
+            batch = None if self.batch is None else Batch.parse(self.batch, plan=plan)
+            rows: Sequence[PlanRow] = plan["delete"]
             if batch is not None:
                 rows = batch.rows(plan)
                 context["map_index_template"] = label = batch.label(plan)
                 self.log.info("Batch %d of %d: replicas %s", batch.number, batch.of, label)
             if dry_run:
-                return _say(self.log, context, dry_report(plan, rows), plan)
-            self._under_way = application = self._application(context, plan, batch, rows)
+                return _say(self.log, context, dry_run_report(plan, rows), plan)
+            self._executing = executor = self._executor(context, plan, batch, rows)
             if self._killed:
                 self.on_kill()
             try:
                 if rows:
-                    application.run()
+                    executor.run()
             finally:
                 # Whatever happens, the report is pushed first; only then may recording it fail.
-                report = _say(self.log, context, application.report(), plan)
+                report = _say(self.log, context, executor.report(), plan)
                 push(context, "return_value", report)
-                application.close()
-            if message := _red(report):
-                if application.may_heal:
+                executor.close()
+            if message := unfinished_message(report):
+                if executor.may_succeed_later:
                     raise TavusRetryableError(message)
                 raise AirflowFailException(message)
             if batch is None:
@@ -161,13 +161,14 @@ class ApplyRetentionOperator(TavusOperator):
     def on_kill(self) -> None:
         """Start no further delete; Airflow calls this on SIGTERM, and lets ``execute`` go on."""
         self._killed = True
-        if self._under_way is not None:
-            self._under_way.stop("the task was told to stop")
+        if self._executing is not None:
+            self._executing.stop("the task received a request to stop")
 
-    def _application(
-        self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[Mapping[str, Any]]
-    ) -> Application:
-        from tavus_provider.execution.executor import Application
+    def _executor(
+        self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[PlanRow]
+    ) -> PlanExecutor:
+        from tavus_provider.execution.executor import PlanExecutor
+        from tavus_provider.planning.attempts import PriorAttempts
         from tavus_provider.retention.policy import Policy
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.ledger import job_name
@@ -176,42 +177,41 @@ class ApplyRetentionOperator(TavusOperator):
         ledger, who, policy = self.ledger, task_identity(context), Policy.parse(plan["policy"])
         if self.hard:
             ledger.require_shared("a permanent delete")
-        work = job_name("plan", plan["digest"])
-        tries = ledger.attempts(work)
-        ids = {row["replica_id"] for row in rows}
-        own = ("dag_id", "run_id", "task_id", "map_index")
-        part = {} if batch is None else {"batch": batch.as_json()}
-        # Those of other batches go on while this one runs, so they are not what came before it.
-        before = [
-            one
-            for one in tries
-            if "intent" in one.begin_record and one.begin_record.get("batch") == part.get("batch")
-        ]
-        earlier = _left_by(one for one in before if all(one.begin_record[key] == who[key] for key in own))
-        return Application(
+        job = job_name("plan", plan["digest"])
+        batch_fields = {} if batch is None else {"batch": batch.to_json()}
+
+        def read_prior() -> PriorAttempts:
+            return PriorAttempts.from_ledger(
+                ledger.attempts(job),
+                task=who,
+                replica_ids={row["replica_id"] for row in rows},
+                batch=batch_fields.get("batch"),
+                retried=try_number(context) > 1,
+            )
+
+        prior = read_prior()
+        return PlanExecutor(
             plan,
             self.hook,
             concurrency=self.hook.client.options.concurrency,
             now=base.now,
             log=lambda line: self.log.info("%s", line),
             begin=lambda **fields: ledger.begin_attempt(
-                work,
+                job,
                 **who,
                 hard=self.hard,
                 plan_digest=plan["digest"],
                 policy_digest=plan["policy_digest"],
                 approved_digest=self.approved_digest,
-                prior_attempts={one.name: one.last_digest for one in before},
-                **part,
+                prior_attempts=prior.last_digests,
+                **batch_fields,
                 **fields,
             ),
             history=lambda now: read_history(ledger, policy),
             held=lambda now: read_legal_holds(policy.legal_holds, now=now),
-            earlier=earlier,
-            earlier_tries=try_number(context) > 1,
-            begun_before=any(not ids.isdisjoint(one.intended) for one in tries),
+            prior=prior,
+            reread_prior=read_prior,
             rows=rows,
-            carried=lambda: _left_by(ledger.attempts(work)),
         )
 
 
@@ -256,7 +256,7 @@ class SplitRetentionOperator(BaseOperator):
                     "Batches of %d would be more than %d, so they are of up to %d", size, allowed, largest
                 )
             self.log.info("%d replicas in %d batches of up to %d", len(plan["delete"]), len(batches), largest)
-            return [{"batch": batch.as_json()} for batch in batches]
+            return [{"batch": batch.to_json()} for batch in batches]
 
 
 class SummarizeRetentionOperator(BaseOperator):
@@ -281,7 +281,8 @@ class SummarizeRetentionOperator(BaseOperator):
 
     def execute(self, context: Context) -> Report:
         """Return the report."""
-        from tavus_provider.planning.batches import summarize
+        from tavus_provider.planning.attempts import last_outcomes
+        from tavus_provider.planning.report import summarize, unfinished_message
         from tavus_provider.storage.ledger import Ledger, job_name
 
         with final_errors_do_not_retry():
@@ -291,29 +292,21 @@ class SummarizeRetentionOperator(BaseOperator):
             report = summarize(
                 plan,
                 self.reports or (),
-                recorded=_left_by(ledger.attempts(work)),
+                recorded=last_outcomes(ledger.attempts(work)),
                 ledger=f"{ledger.account_folder}/{work}",
             )
             report = _say(self.log, context, report, plan)
             push(context, "return_value", report)
-            if message := _red(report):
+            if message := unfinished_message(report):
                 raise AirflowFailException(message)
             if not report["dry_run"]:
                 _announce(context, report)
             return report
 
 
-def _left_by(tries: Iterable[Attempt]) -> dict[str, str | None]:
-    """What tries have left of each id: its last outcome, or ``None`` where only the intent was recorded."""
-    left: dict[str, str | None] = {}
-    for one in tries:
-        left |= dict.fromkeys(one.intended) | one.outcomes
-    return left
-
-
 def _say(log: Any, context: Context, report: Report, plan: Plan) -> Report:
     """Log a report, push its sentence, and return it as it fits into an XCom."""
-    from tavus_provider.execution.executor import fitted
+    from tavus_provider.planning.report import truncate_report
     from tavus_provider.rendering.tables import report_lines, report_sentence
 
     for line in report_lines(report, plan):
@@ -321,21 +314,15 @@ def _say(log: Any, context: Context, report: Report, plan: Plan) -> Report:
     summary = report_sentence(report)
     log.info("%s", summary)
     push(context, "summary", summary)
-    return fitted(report)
+    return truncate_report(report)
 
 
 def _announce(context: Context, report: Report) -> None:
     """Make the event that a green run leaves behind."""
     if (events := context.get("outlet_events")) is not None:
-        extra = {name: report[name] for name in ("counts", "hard", "plan_digest")}
+        extra: dict[str, Any] = {
+            "counts": report["counts"],
+            "hard": report["hard"],
+            "plan_digest": report["plan_digest"],
+        }
         events[AssetAlias(PRUNED)].add(Asset(PRUNED), extra=extra)
-
-
-def _red(report: Report) -> str | None:
-    """Why a task with this report is not green."""
-    from tavus_provider.execution.executor import RED
-
-    if red := sum(report["counts"][outcome] for outcome in RED):
-        total = sum(report["counts"].values())
-        return f"{red} of {total} planned replicas may still be there: see the report"
-    return None

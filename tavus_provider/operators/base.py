@@ -145,17 +145,9 @@ def unchanged(plan: object) -> Plan:
 
     :raises PlanRejectedError: for anything else
     """
-    from tavus_provider.digest import digest_of
+    from tavus_provider.planning.plan import verify_digest
 
-    if (
-        isinstance(plan, dict)
-        and isinstance(plan.get("delete"), list)
-        and digest_of(plan) == plan.get("digest")
-    ):
-        return plan
-    raise PlanRejectedError(
-        "plan is not the unchanged output of a plan task; let the DAG render native objects"
-    )
+    return verify_digest(plan)
 
 
 def is_template(value: object) -> bool:

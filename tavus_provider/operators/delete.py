@@ -17,6 +17,7 @@ from tavus_provider.operators.base import (
     task_identity,
     try_number,
 )
+from tavus_provider.outcomes import Outcome
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -89,17 +90,17 @@ class DeleteReplicaOperator(TavusOperator):
                 except ReplicaNotFoundError as error:
                     detail = f"{error}; the replica does not exist, is gone already, or is another account's"
                     if begun_before or try_number(context) > 1:
-                        detail = f"{error}; gone, perhaps by an earlier try of this task"
+                        detail = f"{error}; possibly deleted by an earlier attempt of this task"
                     if not ignore and not begun_before:
                         raise ReplicaNotFoundError(
                             f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
                         ) from None
-                    outcome = "already_gone"
+                    outcome = Outcome.ALREADY_GONE
                 else:
-                    outcome, detail = done.outcome, done.detail
+                    outcome, detail = Outcome(done.outcome), done.detail
                 record[replica_id] = outcome
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
-            return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
+            return {"replica_id": replica_id, "hard": self.hard, "outcome": str(outcome), "detail": detail}
 
     def _look_again(self, replica_id: str, begun_before: bool) -> None:
         """Refuse what is held, and what is no longer as it was approved."""
@@ -116,14 +117,15 @@ class DeleteReplicaOperator(TavusOperator):
         raise PlanRejectedError(f"{refusal}; this try sent nothing, an earlier one may have deleted it")
 
     def _refuse_if_changed(self, replica_id: str) -> None:
-        from tavus_provider.execution.executor import changed_since, decide_one
+        from tavus_provider.execution.inventory import evaluate_one
+        from tavus_provider.execution.revalidation import difference
 
         plan = self.good_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
         row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
         if row is None:
             raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
-        verdict = decide_one(self.hook, replica_id, now=base.now, ignore_if_missing=True)
-        if verdict.listed and (changed := changed_since(row, verdict.replica)):
+        verdict = evaluate_one(self.hook, replica_id, now=base.now, ignore_if_missing=True)
+        if verdict.listed and (changed := difference(row, verdict.replica)):
             raise PlanRejectedError(
                 f"replica {replica_id}: {changed}; nothing was deleted, trigger a new run"
             )
@@ -140,7 +142,8 @@ class DeleteReplicaOperator(TavusOperator):
         tries = ledger.attempts(work)
         begun_before = any(
             replica_id in one.intended
-            and one.outcomes.get(replica_id, "unknown") not in ("failed", "already_gone", "not_attempted")
+            and one.outcomes.get(replica_id, Outcome.UNKNOWN)
+            not in (Outcome.FAILED, Outcome.ALREADY_GONE, Outcome.NOT_ATTEMPTED)
             for one in tries
         )
         entry = ledger.begin_attempt(
@@ -150,7 +153,7 @@ class DeleteReplicaOperator(TavusOperator):
             intent=[replica_id],
             prior_attempts={one.name: one.last_digest for one in tries},
         )
-        outcomes = {replica_id: "unknown"}
+        outcomes: dict[str, str] = {replica_id: Outcome.UNKNOWN}
         try:
             yield outcomes, begun_before
         except TavusError as error:
@@ -183,7 +186,7 @@ class LookUpReplicaOperator(TavusOperator):
 
     def execute(self, context: Context) -> Plan:
         """Return the plan of one."""
-        from tavus_provider.execution.executor import BY_HAND, decide_one
+        from tavus_provider.execution.inventory import MANUAL_POLICY, evaluate_one
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.retention.engine import Decision
 
@@ -191,11 +194,11 @@ class LookUpReplicaOperator(TavusOperator):
             context["map_index_template"] = "{{ task.replica_id }}"
             ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
             _refuse_if_held(check_replica_id(self.replica_id))
-            verdict = decide_one(self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore)
+            verdict = evaluate_one(self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore)
             self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
             return make_plan(
-                Decision((verdict,), BY_HAND.limits),
-                BY_HAND,
+                Decision((verdict,), MANUAL_POLICY.limits),
+                MANUAL_POLICY,
                 now=base.now(),
                 hard=True,
                 tavus_conn_id=self.tavus_conn_id,

@@ -24,7 +24,7 @@ from tavus_provider.operators.base import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.planning.plan import Plan
+    from tavus_provider.planning.plan import Plan, PlanReference
     from tavus_provider.retention.context import Inventory
     from tavus_provider.retention.engine import Decision
     from tavus_provider.retention.policy import Policy
@@ -87,10 +87,11 @@ class PlanRetentionOperator(TavusOperator):
             if not templated and (found := checked.problems()):
                 raise TavusValidationError(f"policy: {'; '.join(found)}")
 
-    def execute(self, context: Context) -> Plan:
+    def execute(self, context: Context) -> Plan | PlanReference:
         """Return the plan."""
-        from tavus_provider.execution.executor import read_account
-        from tavus_provider.planning.plan import make_plan, verdict_rows
+        from tavus_provider.execution.inventory import read_inventory
+        from tavus_provider.planning.plan import make_plan
+        from tavus_provider.planning.verdicts import make_verdicts
         from tavus_provider.rendering.tables import decision_lines, decision_sentence
         from tavus_provider.retention.engine import evaluate
         from tavus_provider.storage.history import read_history
@@ -109,7 +110,7 @@ class PlanRetentionOperator(TavusOperator):
             ):
                 if asked:
                     ledger.require_shared(what)
-            account = read_account(
+            account = read_inventory(
                 self.hook,
                 policy,
                 now=base.now,
@@ -132,10 +133,10 @@ class PlanRetentionOperator(TavusOperator):
             )
             if policy.has_grace and not dry_run:
                 self._reschedule(context, policy, account, decision)
-            push(context, "verdicts", verdict_rows(decision))
+            push(context, "verdicts", make_verdicts(decision))
             pushed = to_xcom(plan)
-            if pushed is not plan:
-                self.log.info("The plan is too large for an XCom, it lies at %s", pushed["plan_at"])
+            if plan_at := dict(pushed).get("plan_at"):
+                self.log.info("The plan is too large for an XCom, it lies at %s", plan_at)
             if decision.limit_exceeded and not dry_run:
                 push(context, "return_value", pushed)
                 raise PlanRejectedError(decision.limit_exceeded)

@@ -1,45 +1,118 @@
 """
-The plan as it travels: plain JSON, sealed by its digest, good for one connection and for a day.
+The plan: which replicas are to be deleted, as a JSON document that travels from task to task.
 
-A plan is made by one task, read by a person, and carried out by another task, perhaps hours later and
-on another machine. Whoever holds it can show that it is the one that was decided and approved.
-Knows neither Airflow nor HTTP nor the clock.
+One task makes a plan, a person reads it, and another task carries it out, perhaps hours later and on another
+machine. The digest shows that it is still the plan that was decided and approved. A plan is valid for one
+connection and for 24 hours.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from tavus_provider.digest import digest_of, seal
 from tavus_provider.exceptions import PlanRejectedError
 from tavus_provider.models import check_replica_id
+from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.policy import Policy
-from tavus_provider.retention.verdict import MAX_NAME, format_time, shorten_name
-
-GOOD_FOR = timedelta(hours=24)
-MAX_VERDICTS = 4_500
-MAX_BYTES = 900_000
-"""An XCom should hold 1 MB at most."""
-MAX_SCHEDULED = 4_000
-
-Plan = dict[str, Any]
+from tavus_provider.retention.verdict import format_time, shorten_name
 
 __all__ = [
-    "MAX_NAME",
+    "MAX_XCOM_BYTES",
     "Plan",
+    "PlanReference",
+    "PlanRow",
+    "ScheduledRow",
+    "UndeterminedRow",
     "check_plan",
     "fits_xcom",
     "format_time",
     "make_plan",
-    "reference_to",
+    "plan_reference",
     "shorten_name",
-    "verdict_rows",
+    "verify_digest",
 ]
+
+VERSION: Final = 1
+VALID_FOR: Final = timedelta(hours=24)
+MAX_XCOM_BYTES: Final = 900_000
+"""The largest JSON document that is pushed as an XCom, which should not exceed 1 MB."""
+MAX_SCHEDULED: Final = 4_000
+MAX_UNDETERMINED: Final = 4_500
+
+
+class PlanRow(TypedDict):
+    """A replica that is to be deleted. Times are ISO 8601 in UTC, ages whole days."""
+
+    replica_id: str
+    replica_name: str | None
+    created_at: str | None
+    age_days: int | None
+    last_used_at: str | None
+    rule: str | None
+    source: Literal["rule", "soft_deleted"]
+    reason: str
+
+
+class ScheduledRow(PlanRow):
+    """A replica that is to be deleted when its grace period ends."""
+
+    due_at: str | None
+
+
+class UndeterminedRow(TypedDict):
+    """A replica that is kept because a fact about it is missing or unreadable."""
+
+    replica_id: str
+    reason: str
+
+
+class Plan(TypedDict):
+    """
+    A plan. ``digest`` is the SHA-256 of everything else in it.
+
+    ``delete`` is complete. ``scheduled`` and ``undetermined`` are cut after some thousand rows;
+    ``left_out`` then says how many rows of which are missing.
+    """
+
+    version: Literal[1]
+    policy: dict[str, Any]
+    policy_digest: str
+    digest: str
+    made_at: str
+    valid_until: str
+    hard: bool
+    tavus_conn_id: str
+    origin: str
+    listed: int
+    limits: dict[str, Any]
+    delete: list[PlanRow]
+    scheduled: list[ScheduledRow]
+    keep: dict[str, int]
+    undetermined: list[UndeterminedRow]
+    left_out: NotRequired[dict[str, int]]
+
+
+class PlanReference(TypedDict):
+    """What is pushed as XCom in place of a plan that is too large: digest, counts and location."""
+
+    version: Literal[1]
+    plan_at: str
+    digest: str
+    policy_digest: str
+    made_at: str
+    valid_until: str
+    hard: bool
+    tavus_conn_id: str
+    origin: str
+    listed: int
+    limits: dict[str, Any]
+    keep: dict[str, int]
+    counts: dict[str, int]
 
 
 def make_plan(
@@ -52,83 +125,98 @@ def make_plan(
     origin: str,
 ) -> Plan:
     """
-    Return a decision as the plan that is pushed, shown and carried out; it names all that goes.
+    Make the plan of a decision.
 
-    Of what stays it names the first few thousand; ``left_out`` says how many it does not.
+    :param now: the wall clock, aware; the plan is valid for 24 hours from then
+    :param hard: whether the replicas are to be deleted permanently
+    :param tavus_conn_id: the Airflow connection that the decision was made for
+    :param origin: the URL that this connection stands for
     """
-    plan: Plan = {
+    delete = [cast("PlanRow", verdict.to_row()) for verdict in decision.delete]
+    scheduled = [
+        cast("ScheduledRow", {**verdict.to_row(), "due_at": format_time(verdict.due_at)})
+        for verdict in decision.scheduled[:MAX_SCHEDULED]
+    ]
+    undetermined: list[UndeterminedRow] = [
+        {"replica_id": verdict.replica.replica_id, "reason": verdict.reason}
+        for verdict in decision.undetermined[:MAX_UNDETERMINED]
+    ]
+    plan: dict[str, Any] = {
+        "version": VERSION,
         "policy": policy.to_json(),
         "policy_digest": policy.digest,
         "made_at": format_time(now),
-        "valid_until": format_time(now + GOOD_FOR),
+        "valid_until": format_time(now + VALID_FOR),
         "hard": hard,
         "tavus_conn_id": tavus_conn_id,
         "origin": origin,
         "listed": decision.listed,
         "limits": policy.to_json()["limits"],
-        "delete": [verdict.to_row() for verdict in decision.delete],
-        "scheduled": [
-            {**verdict.to_row(), "due_at": format_time(verdict.due_at)}
-            for verdict in decision.scheduled[:MAX_SCHEDULED]
-        ],
+        "delete": delete,
+        "scheduled": scheduled,
         "keep": decision.keep,
-        "undetermined": [
-            {"replica_id": verdict.replica.replica_id, "reason": verdict.reason}
-            for verdict in decision.undetermined[:MAX_VERDICTS]
-        ],
+        "undetermined": undetermined,
     }
     left_out = {
-        name: more
-        for name, all_of in (("scheduled", decision.scheduled), ("undetermined", decision.undetermined))
-        if (more := len(all_of) - len(plan[name]))
+        name: missing
+        for name, missing in (
+            ("scheduled", len(decision.scheduled) - len(scheduled)),
+            ("undetermined", len(decision.undetermined) - len(undetermined)),
+        )
+        if missing
     }
     if left_out:
         plan["left_out"] = left_out
-    return seal(plan)
+    return cast("Plan", seal(plan))
 
 
-def fits_xcom(value: Mapping[str, Any]) -> bool:
-    """Whether this is small enough to travel as an XCom."""
-    return len(json.dumps(value)) <= MAX_BYTES
+def fits_xcom(document: Mapping[str, Any]) -> bool:
+    """Return whether a JSON document is small enough to be pushed as an XCom."""
+    return len(json.dumps(document)) <= MAX_XCOM_BYTES
 
 
-def reference_to(plan: Plan, plan_at: str) -> dict[str, Any]:
+def plan_reference(plan: Plan, *, plan_at: str) -> PlanReference:
     """
-    Return what travels in the place of a plan that does not fit into an XCom: its digest and its counts.
+    Return what is pushed as XCom in place of a plan that is too large.
 
-    :param plan_at: where the plan itself lies, for people to read
+    :param plan_at: where the plan is stored, for people to read
     """
-    kept = ("digest", "policy_digest", "made_at", "valid_until", "hard", "tavus_conn_id", "origin", "listed")
+    left_out = plan.get("left_out", {})
     return {
+        "version": 1,
         "plan_at": plan_at,
-        **{name: plan[name] for name in kept},
+        "digest": plan["digest"],
+        "policy_digest": plan["policy_digest"],
+        "made_at": plan["made_at"],
+        "valid_until": plan["valid_until"],
+        "hard": plan["hard"],
+        "tavus_conn_id": plan["tavus_conn_id"],
+        "origin": plan["origin"],
+        "listed": plan["listed"],
         "limits": plan["limits"],
         "keep": plan["keep"],
         "counts": {
-            name: len(plan[name]) + plan.get("left_out", {}).get(name, 0)
-            for name in ("delete", "scheduled", "undetermined")
+            "delete": len(plan["delete"]),
+            "scheduled": len(plan["scheduled"]) + left_out.get("scheduled", 0),
+            "undetermined": len(plan["undetermined"]) + left_out.get("undetermined", 0),
         },
     }
 
 
-def verdict_rows(decision: Decision) -> list[dict[str, Any]] | dict[str, Any]:
+def verify_digest(value: object) -> Plan:
     """
-    Return every verdict with its reasons for and against.
+    Return a plan whose content matches its digest.
 
-    Above ``MAX_VERDICTS`` rows, or ``MAX_BYTES`` of JSON, only how many of which.
+    :raises PlanRejectedError: if it is not a plan, or was changed after it was made
     """
-    rows = [verdict.to_json() for verdict in decision.verdicts[: MAX_VERDICTS + 1]]
-    if len(rows) <= MAX_VERDICTS and len(json.dumps(rows, separators=(",", ":"))) <= MAX_BYTES:
-        return rows
-    counts = dict(sorted(Counter(verdict.reason_code for verdict in decision.verdicts).items()))
-    return {
-        "counts": counts,
-        "notice": f"{decision.listed} verdicts are too many for XCom, see the log of the task",
-    }
+    plan = _parse(value)
+    if not _digest_matches(plan):
+        raise _rejected(["its content does not match its digest, so it was changed after it was made"])
+    return plan
 
 
 def check_plan(
-    plan: object,
+    value: object,
     *,
     now: datetime,
     hard: bool,
@@ -137,46 +225,76 @@ def check_plan(
     approved_digest: object = None,
 ) -> Plan:
     """
-    Return the plan if it may be carried out now, on this connection, in this way.
+    Return a plan if this task may carry it out now.
 
-    The digest is computed from the content, so a plan changed on its way is another plan.
-
-    :param approved_digest: what a person approved; a hard plan needs it, a soft one may have it
-    :raises PlanRejectedError: saying what does not fit
+    :param value: the plan as it was made; the digest is computed from its content
+    :param now: the wall clock, aware
+    :param hard: whether the task deletes permanently
+    :param tavus_conn_id: the Airflow connection of the task
+    :param origin: the URL that this connection stands for
+    :param approved_digest: the digest that a person approved; required if ``hard``, else optional
+    :raises PlanRejectedError: if it is not a plan of this version, or may not be carried out; names
+        everything that is wrong
+    :raises TavusValidationError: if a ``replica_id`` is not one
     """
-    if not isinstance(plan, dict):
-        raise PlanRejectedError(
-            f"plan is of type {type(plan).__name__}, not the JSON of a plan: give the output of the plan "
-            "task and let the DAG render native objects"
-        )
+    plan = _parse(value)
     faults = []
-    try:
-        if plan["digest"] != digest_of(plan):
-            faults.append("its content does not match its digest, so it was changed after it was made")
-        if plan["hard"] is not hard:
-            faults.append(f"it was made for hard={plan['hard']}, this task has hard={hard}")
-        if plan["tavus_conn_id"] != tavus_conn_id:
-            faults.append(f"it is for connection {plan['tavus_conn_id']!r}, this task has {tavus_conn_id!r}")
-        if plan["origin"] != origin:
-            faults.append(f"it was made for {plan['origin']}, the connection now means {origin}")
-        if now >= datetime.fromisoformat(plan["valid_until"]):
-            faults.append(f"its time was up at {plan['valid_until']}")
-        if hard and approved_digest is None:
-            faults.append("a permanent delete needs the digest that a person approved, and there is none")
-        elif approved_digest is not None and approved_digest != plan["digest"]:
-            faults.append("the digest that was approved is that of another plan")
-        if not isinstance(plan["policy"], dict):
-            raise TypeError
-        planned = [
-            (check_replica_id(row["replica_id"]), row["replica_name"], row["created_at"])
-            for row in plan["delete"]
-        ]
-        if len({replica_id for replica_id, *_ in planned}) < len(planned):
-            faults.append("it names a replica twice")
-    except (KeyError, TypeError, ValueError):
-        faults.append("it is not the JSON of a plan")
+    if not _digest_matches(plan):
+        faults.append("its content does not match its digest, so it was changed after it was made")
+    if plan["hard"] is not hard:
+        faults.append(f"it was made for hard={plan['hard']}, this task has hard={hard}")
+    if plan["tavus_conn_id"] != tavus_conn_id:
+        faults.append(f"it is for connection {plan['tavus_conn_id']!r}, this task has {tavus_conn_id!r}")
+    if plan["origin"] != origin:
+        faults.append(f"it was made for {plan['origin']}, the connection now points to {origin}")
+    if (valid_until := _parse_time(plan["valid_until"])) is None:
+        faults.append(f"valid_until is {plan['valid_until'][:40]!r}, not an ISO 8601 time with a time zone")
+    elif now >= valid_until:
+        faults.append(f"it expired at {plan['valid_until']}")
+    if hard and approved_digest is None:
+        faults.append("a permanent delete needs the digest that a person approved, and none was given")
+    elif approved_digest is not None and approved_digest != plan["digest"]:
+        faults.append("the approved digest belongs to another plan")
+    if len({check_replica_id(row["replica_id"]) for row in plan["delete"]}) < len(plan["delete"]):
+        faults.append("it names a replica twice")
     if faults:
-        raise PlanRejectedError(
-            f"the plan is refused: {'; '.join(faults)}. Nothing was deleted; trigger a new run"
-        )
+        raise _rejected(faults)
     return plan
+
+
+def _parse(value: object) -> Plan:
+    if not isinstance(value, dict):
+        raise _rejected(
+            [
+                f"it is of type {type(value).__name__}, not a JSON object (pass the output of the plan task, and "
+                "set render_template_as_native_obj=True on the DAG)"
+            ]
+        )
+    if value.get("version", VERSION) != VERSION:
+        raise _rejected(
+            [f"plan.version is {ascii(value['version'])[:40]}, this release of the provider reads {VERSION}"]
+        )
+    if mismatch := find_mismatch(value, Plan, name="plan"):
+        raise _rejected([mismatch])
+    return cast("Plan", value)
+
+
+def _digest_matches(plan: Plan) -> bool:
+    try:
+        return plan["digest"] == digest_of(plan)
+    except (TypeError, ValueError):  # the policy holds a value that JSON cannot express, such as NaN
+        return False
+
+
+def _parse_time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return None if moment.utcoffset() is None else moment
+
+
+def _rejected(faults: list[str]) -> PlanRejectedError:
+    return PlanRejectedError(
+        f"the plan is rejected: {'; '.join(faults)}. Nothing was deleted; trigger a new run"
+    )

@@ -16,12 +16,12 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
-from tavus_provider.planning.plan import Plan, fits_xcom, reference_to
+from tavus_provider.planning.plan import Plan, PlanReference, fits_xcom, plan_reference
 from tavus_provider.storage.ledger import PLANS_FOLDER, ledger_root
 from tavus_provider.storage.object_storage import StorageError, read_bytes, redact, write_once
 
 
-def to_xcom(plan: Plan) -> dict[str, Any]:
+def to_xcom(plan: Plan) -> Plan | PlanReference:
     """
     Return a plan as an XCom: the plan itself, or if it is too large, a reference to the stored plan.
 
@@ -35,7 +35,7 @@ def to_xcom(plan: Plan) -> dict[str, Any]:
     except StorageError as error:
         fault = _unavailable("stored", error)
     else:
-        return reference_to(plan, redact(path))
+        return plan_reference(plan, plan_at=redact(path))
     raise fault
 
 

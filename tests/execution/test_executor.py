@@ -174,25 +174,25 @@ CHANGES = [
     pytest.param(
         "replicas",
         {"replica_id": "old00", "replica_name": "another"},
-        "its name is another since the plan was made",
+        "replica_name changed since the plan was made",
         id="renamed",
     ),
     pytest.param(
         "replicas",
         {"replica_id": "old00", "replica_name": None},
-        "its name is another since the plan was made",
+        "replica_name changed since the plan was made",
         id="name-gone",
     ),
     pytest.param(
         "replicas",
         {"replica_id": "old00", "age": "300d"},
-        "its created_at is another since the plan was made",
+        "created_at changed since the plan was made",
         id="created-another-time",
     ),
     pytest.param(
         "replicas",
         {"replica_id": "old00", "age": "2d"},
-        "its created_at is another since the plan was made",
+        "created_at changed since the plan was made",
         id="created-anew",
     ),
     pytest.param(
@@ -204,31 +204,31 @@ CHANGES = [
     pytest.param(
         "replicas",
         {"replica_id": "old00", "status": "started"},
-        "no longer to go: is still in training, and no rule names status 'started'",
+        "no longer expired: is still in training, and no rule names status 'started'",
         id="in-training",
     ),
     pytest.param(
         "replicas",
         {"replica_id": "old00", "status": "archived"},
-        "no longer to go: status is 'archived', not one of started, completed, error",
+        "no longer expired: status is 'archived', not one of started, completed, error",
         id="status-in-doubt",
     ),
     pytest.param(
         "personas",
         {"persona_id": "p1", "default_replica_id": "old00", "age": "1d"},
-        "no longer to go: is the default of persona p1",
+        "no longer expired: is the default of persona p1",
         id="default-of-a-persona",
     ),
     pytest.param(
         "conversations",
         {"conversation_id": "c1", "replica_id": "old00", "status": "active", "age": "1h"},
-        "no longer to go: is in active conversation c1",
+        "no longer expired: is in active conversation c1",
         id="in-a-conversation",
     ),
     pytest.param(
         "videos",
         {"video_id": "v1", "replica_id": "old00", "status": "generating", "age": "1h"},
-        "no longer to go: is in video v1, which is generating",
+        "no longer expired: is in video v1, which is generating",
         id="in-a-video",
     ),
 ]
@@ -260,7 +260,7 @@ def test_a_replica_that_turned_into_a_stock_one_is_not_deleted(account):
     ("earlier_tries", "detail"),
     [
         (False, "is no longer listed"),
-        (True, "is no longer listed; gone, perhaps by an earlier try of this task"),
+        (True, "is no longer listed; possibly deleted by an earlier attempt of this task"),
     ],
 )
 def test_what_is_missing_is_already_gone_and_a_second_try_says_that_it_may_have_been_us(
@@ -652,7 +652,7 @@ def test_soft_deletes_of_an_account_that_lists_them_are_done_and_said_to_be_unse
     assert len(tavus.deletes) == 3
     assert items["old00"] == (
         "deleted",
-        "DELETE /v2/replicas/old00 returned 200; this account lists what is soft-deleted: unseen",
+        "DELETE /v2/replicas/old00 returned 200; this account lists soft-deleted replicas, so its absence could not be seen",
     )
     assert {outcome for outcome, _ in items.values()} == {"deleted"}
 
@@ -675,7 +675,7 @@ def test_not_known_and_still_listed_is_said_to_be_unseen_where_soft_deletes_are_
     tavus.sandbox.switch(faults=[{"method": "DELETE", "path": "/v2/replicas/old01", "status": 404}])
     outcome, detail = tavus.apply(plan)["old01"]
     assert outcome == "already_gone"
-    assert detail.endswith("; this account lists what is soft-deleted: unseen")
+    assert detail.endswith("; this account lists soft-deleted replicas, so its absence could not be seen")
 
 
 def test_what_a_killed_try_has_begun_softly_may_be_gone_and_listed(account):
@@ -750,7 +750,7 @@ def test_applying_the_same_plan_twice_deletes_each_replica_once(account):
     tavus.apply(plan)
     items = tavus.apply(plan, earlier_tries=True)
     assert set(items.values()) == {
-        ("already_gone", "is no longer listed; gone, perhaps by an earlier try of this task")
+        ("already_gone", "is no longer listed; possibly deleted by an earlier attempt of this task")
     }
     assert len(tavus.deletes) == 3
 
@@ -809,7 +809,7 @@ def test_a_stock_replica_and_one_in_use_are_refused_although_a_person_chose_them
     with pytest.raises(PlanRejectedError) as caught:
         decide_one(hook, replica_id, now=now)
     assert str(caught.value) == (
-        f"replica {replica_id} is not deleted by hand: {reason}; nothing was deleted"
+        f"replica {replica_id} cannot be deleted by hand: {reason}; nothing was deleted"
     )
 
 

@@ -229,9 +229,9 @@ def test_a_missing_replica_is_already_gone_where_that_is_fine(sandbox):
 
 def test_a_second_try_says_that_the_first_may_have_done_it(sandbox):
     done = run(delete("r404", ignore_if_missing=True), Ti(try_number=2))
-    assert done["detail"].endswith("Invalid replica_id; gone, perhaps by an earlier try of this task")
+    assert done["detail"].endswith("Invalid replica_id; possibly deleted by an earlier attempt of this task")
     with pytest.raises(
-        AirflowFailException, match=r"gone, perhaps by an earlier try of this task. If that is"
+        AirflowFailException, match=r"possibly deleted by an earlier attempt of this task. If that is"
     ):
         run(delete("r404"), Ti(try_number=2))
 
@@ -440,8 +440,8 @@ def test_the_plan_is_the_xcom_and_the_verdicts_stand_beside_it(sandbox):
     plan = run(plan_task(), ti)
     assert {row["replica_id"] for row in plan["delete"]} == EXPIRED
     assert (plan["hard"], plan["tavus_conn_id"], plan["origin"]) == (False, "tavus_default", sandbox.url)
-    assert plan["listed"] == 26 == len(ti.pushed["verdicts"])
-    assert {row["status"] for row in ti.pushed["verdicts"][:6]} == {"expired"}
+    assert plan["listed"] == 26 == len(ti.pushed["verdicts"]["rows"])
+    assert {row["status"] for row in ti.pushed["verdicts"]["rows"][:6]} == {"expired"}
     assert requests(sandbox, "DELETE") == []
 
 
@@ -449,7 +449,7 @@ def test_every_verdict_and_its_reason_is_in_the_log(sandbox, log):
     ti = Ti()
     run(plan_task(), ti)
     lines = log()
-    for row in ti.pushed["verdicts"]:
+    for row in ti.pushed["verdicts"]["rows"]:
         assert len([line for line in lines if row["replica_id"] in line and row["reason"] in line]) == 1
     assert [line for line in lines if "6 of 26 replicas to delete, 4 undetermined and kept" in line]
     assert not [line for line in lines if KEY in line]
@@ -469,7 +469,7 @@ def test_a_plan_beyond_a_limit_is_pushed_and_then_fails_so_that_nobody_is_asked(
         "DAG file; nothing was deleted"
     )
     assert len(ti.pushed["return_value"]["delete"]) == 6
-    assert len(ti.pushed["verdicts"]) == 26
+    assert len(ti.pushed["verdicts"]["rows"]) == 26
 
 
 def test_a_dry_run_beyond_a_limit_warns_and_is_green(sandbox, log):
@@ -575,7 +575,7 @@ def test_a_permanent_plan_is_carried_out_with_the_digest_that_was_approved(sandb
 def test_a_permanent_plan_without_its_approved_digest_deletes_nothing(sandbox, approved):
     plan = planned(hard=True)
     with pytest.raises(
-        AirflowFailException, match=r"(there is none|that of another plan)\. Nothing was deleted"
+        AirflowFailException, match=r"(none was given|belongs to another plan)\. Nothing was deleted"
     ):
         run(apply_task(plan, hard=True, approved_digest=approved))
     assert requests(sandbox, "DELETE") == []
@@ -588,14 +588,14 @@ def test_a_permanent_plan_without_its_approved_digest_deletes_nothing(sandbox, a
         pytest.param(lambda plan: sealed(plan, hard=True), "it was made for hard=True", id="hard"),
         pytest.param(lambda plan: sealed(plan, tavus_conn_id="eu"), "for connection 'eu'", id="connection"),
         pytest.param(
-            lambda plan: sealed(plan, origin="https://tavusapi.com"), "connection now means", id="origin"
+            lambda plan: sealed(plan, origin="https://tavusapi.com"), "connection now points to", id="origin"
         ),
         pytest.param(
-            lambda plan: sealed(plan, valid_until="2026-01-01T00:00:00Z"), "its time was up at", id="too-late"
+            lambda plan: sealed(plan, valid_until="2026-01-01T00:00:00Z"), "it expired at", id="too-late"
         ),
-        pytest.param(str, "let the DAG render native objects", id="text"),
-        pytest.param(lambda plan: None, "plan is of type NoneType", id="none"),
-        pytest.param(lambda plan: [plan], "plan is of type list", id="list"),
+        pytest.param(str, "set render_template_as_native_obj=True on the DAG", id="text"),
+        pytest.param(lambda plan: None, "it is of type NoneType", id="none"),
+        pytest.param(lambda plan: [plan], "it is of type list", id="list"),
     ],
 )
 def test_a_plan_that_does_not_fit_deletes_nothing_and_does_not_retry(sandbox, plan, change, said):
@@ -626,7 +626,7 @@ def test_a_red_outcome_fails_the_task_after_the_report_and_retries_only_what_may
 ):
     sandbox.switch(faults=[{"method": "DELETE", "path": f"/v2/replicas/{OLD}", **fault}])
     ti = Ti()
-    with pytest.raises(error, match=r"^1 of 6 planned replicas may still be there: see the report$"):
+    with pytest.raises(error, match=r"^1 of 6 planned replicas may still exist: see the report$"):
         run(apply_task(plan), ti)
     assert ti.pushed["return_value"]["counts"][outcome] == 1
     assert ti.pushed["return_value"]["counts"]["deleted"] == 5
@@ -682,7 +682,7 @@ def test_another_try_goes_on_from_the_ledger_and_its_report_keeps_what_the_first
     assert report["counts"]["deleted"] == 6
     assert len(requests(sandbox, "DELETE")) == before + 1
     details = {item["replica_id"]: item["detail"] for item in report["items"]}
-    assert sum(detail.startswith("by an earlier try of this task") for detail in details.values()) == 5
+    assert sum(detail.startswith("by an earlier attempt of this task") for detail in details.values()) == 5
     assert details[OLD].startswith(f"DELETE /v2/replicas/{OLD} returned 200")
 
 
@@ -697,7 +697,7 @@ def test_a_try_that_cannot_read_the_account_keeps_what_the_first_has_done(sandbo
     report = ti.pushed["return_value"]
     assert (report["counts"]["deleted"], report["counts"]["not_attempted"]) == (5, 1)
     details = {item["replica_id"]: item["detail"] for item in report["items"]}
-    assert sum(detail == "by an earlier try of this task" for detail in details.values()) == 5
+    assert sum(detail == "by an earlier attempt of this task" for detail in details.values()) == 5
 
 
 def test_a_run_of_another_task_does_not_take_the_outcomes_of_this_one_for_its_own(sandbox, plan):
@@ -778,12 +778,12 @@ def test_what_was_approved_by_hand_and_is_still_so_is_deleted_for_ever(sandbox):
     [
         pytest.param(
             lambda tavus, _: tavus.put("personas", {"persona_id": "p1", "default_replica_id": OLD}),
-            "is not deleted by hand: is the default of persona p1",
+            "cannot be deleted by hand: is the default of persona p1",
             id="in use",
         ),
         pytest.param(
             lambda tavus, _: tavus.put("replicas", {"replica_id": OLD, "replica_name": "another"}),
-            "its name is another since the plan was made",
+            "replica_name changed since the plan was made",
             id="renamed",
         ),
         pytest.param(
@@ -798,7 +798,7 @@ def test_what_was_approved_by_hand_and_is_still_so_is_deleted_for_ever(sandbox):
         ),
         pytest.param(
             lambda _, task: setattr(task, "plan", None),
-            "plan is of type NoneType",
+            "it is of type NoneType",
             id="a plan that did not come",
         ),
         pytest.param(
@@ -817,7 +817,7 @@ def test_what_was_approved_by_hand_and_is_no_longer_so_is_not_deleted(sandbox, c
 def test_an_approval_by_hand_is_good_for_a_day(sandbox, monkeypatch):
     task = approved()
     monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(hours=25))
-    with pytest.raises(AirflowFailException, match="its time was up"):
+    with pytest.raises(AirflowFailException, match="it expired at"):
         run(task)
     assert requests(sandbox, "DELETE") == []
 
@@ -907,14 +907,14 @@ def test_a_batch_of_another_plan_deletes_nothing(sandbox, plan):
     other = planned(narrow={"include": ["spring-*"]})
     (batch,) = split(other, 10)
     with pytest.raises(
-        AirflowFailException, match=r"^the batch is one of another plan\. Nothing was deleted"
+        AirflowFailException, match=r"^the batch belongs to another plan: pass the same plan"
     ):
         apply_batch(plan, batch)
     assert requests(sandbox, "DELETE") == []
 
 
 def test_a_batch_that_was_not_made_by_split_deletes_nothing(sandbox, plan):
-    with pytest.raises(AirflowFailException, match=r"^batch is not what a split task makes"):
+    with pytest.raises(AirflowFailException, match=r"^invalid batch: .* Nothing was deleted$"):
         run(apply_task(plan, batch={"plan_digest": plan["digest"], "replica_ids": ["r1"]}))
     assert requests(sandbox, "DELETE") == []
 
@@ -1014,7 +1014,7 @@ def test_the_look_afterwards_judges_the_ids_of_its_batch_only(sandbox, plan):
     one, two = split(plan, 3)
     details = [item["detail"] for batch in (one, two) for item in apply_batch(plan, batch)["items"]]
     assert len(details) == 6
-    assert all(detail.endswith("this account lists what is soft-deleted: unseen") for detail in details)
+    assert all(detail.endswith("this account lists soft-deleted replicas, so its absence could not be seen") for detail in details)
 
 
 def test_a_batch_whose_task_was_killed_goes_on_and_leaves_its_siblings_alone(sandbox, plan):
@@ -1052,11 +1052,11 @@ ApplyRetentionOperator(task_id="apply", plan=plan, batch=batch, concurrency=1).e
     assert len(sandbox.state()["deletes"]) == 2
     second = apply_batch(plan, two)
     assert second["counts"]["deleted"] == 3
-    assert not [item for item in second["items"] if "earlier try" in item["detail"]]
+    assert not [item for item in second["items"] if "earlier attempt" in item["detail"]]
     again = apply_batch(plan, one, Ti(try_number=2, map_index=0))
     assert (again["counts"]["already_gone"], again["counts"]["deleted"]) == (2, 1)
     details = [item["detail"] for item in again["items"] if item["outcome"] == "already_gone"]
-    assert all("gone, perhaps by an earlier try of this task" in detail for detail in details)
+    assert all("possibly deleted by an earlier attempt of this task" in detail for detail in details)
     assert sorted(d["replica_id"] for d in sandbox.state()["deletes"]) == sorted(EXPIRED)
     assert summarize(plan, [again, second])["counts"] == dict.fromkeys(again["counts"], 0) | {
         "deleted": 4,
@@ -1078,7 +1078,7 @@ def test_the_summary_of_a_batch_that_left_no_report_is_red_and_says_what_the_led
     one, _ = split(plan, 3)
     report = apply_batch(plan, one)
     ti = Ti()
-    with pytest.raises(AirflowFailException, match=r"^3 of 6 planned replicas may still be there"):
+    with pytest.raises(AirflowFailException, match=r"^3 of 6 planned replicas may still exist"):
         summarize(plan, [report], ti)
     assert ti.pushed["return_value"]["counts"]["not_attempted"] == 3
     assert summarize_quietly(plan, [])["counts"]["deleted"] == 3
@@ -1096,7 +1096,7 @@ def summarize_quietly(plan, reports):
     "change", [lambda plan: plan | {"listed": 1}, str, lambda plan: None, lambda plan: {}]
 )
 def test_only_the_unchanged_plan_is_split_and_summed_up(sandbox, plan, make, change):
-    with pytest.raises(AirflowFailException, match=r"^plan is not the unchanged output of a plan task"):
+    with pytest.raises(AirflowFailException, match=r"^the plan is rejected: .*Nothing was deleted"):
         make(change(plan))
 
 
@@ -1109,7 +1109,7 @@ def test_a_batch_size_that_is_none_is_refused_when_the_dag_is_parsed(value):
 def test_a_batch_size_that_was_rendered_to_text_is_refused(plan):
     operator = SplitRetentionOperator(task_id="split", plan=plan, batch_size="{{ params.batch_size }}")
     operator.batch_size = "3"
-    with pytest.raises(AirflowFailException, match=r"^batch_size is '3': expected a whole number"):
+    with pytest.raises(AirflowFailException, match=r"^batch_size is '3': expected an integer"):
         run(operator)
 
 
@@ -1138,7 +1138,7 @@ def test_how_many_run_parallel_is_a_whole_number(value):
 
 @pytest.fixture
 def small_xcoms(monkeypatch):
-    monkeypatch.setattr("tavus_provider.planning.plan.MAX_BYTES", 2_000)
+    monkeypatch.setattr("tavus_provider.planning.plan.MAX_XCOM_BYTES", 2_000)
 
 
 @pytest.mark.parametrize("hard", [False, True])
@@ -1354,7 +1354,7 @@ def test_a_replica_that_may_go_becomes_a_plan_of_one_for_a_permanent_delete(sand
 def test_a_stock_replica_or_one_in_use_fails_the_look_without_retry(sandbox, replica_id, reason, ignore):
     with pytest.raises(AirflowFailException) as caught:
         run(look(replica_id, ignore_if_missing=ignore))
-    assert str(caught.value) == f"replica {replica_id} is not deleted by hand: {reason}; nothing was deleted"
+    assert str(caught.value) == f"replica {replica_id} cannot be deleted by hand: {reason}; nothing was deleted"
 
 
 def test_a_missing_replica_fails_the_look_unless_that_is_fine(sandbox):

@@ -192,7 +192,7 @@ def test_a_hold_cancels_too_and_counts_between_plan_and_apply(world, tmp_path):
     hold("old1")
     items, error = world.apply(plan)
     assert error is None
-    assert items["old1"] == ("skipped", "no longer to go: is under legal hold")
+    assert items["old1"] == ("skipped", "no longer expired: is under legal hold")
     assert items["old2"][0] == "deleted"
     world.plan(policy)
     hold()
@@ -231,7 +231,7 @@ def test_what_is_protected_or_used_after_the_plan_is_not_deleted_by_it(world):
     items, error = world.apply(plan)
     assert error is None
     assert items["old1"][0] == "skipped"
-    assert items["old1"][1].startswith("no longer to go: ")
+    assert items["old1"][1].startswith("no longer expired: ")
     assert world.gone == {("old2", False)}
 
 
@@ -360,7 +360,7 @@ def test_clocks_that_differ_stop_the_plan(world, ahead):
         "headers": {"Date": f"{moment:%a, %d %b %Y %H:%M:%S} GMT"},
     }
     world.sandbox.switch(faults=[fault])
-    with pytest.raises(AirflowFailException, match="clock and this worker's differ by"):
+    with pytest.raises(AirflowFailException, match="the clocks of Tavus and of this worker differ by"):
         world.plan(PLAIN)
 
 
@@ -404,7 +404,7 @@ def test_what_tavus_no_longer_knows_is_unknown_and_says_so_and_never_already_gon
     for replica_id, (_, detail) in items.items():
         assert detail.startswith(
             f"DELETE /v2/replicas/{replica_id}?hard=true returned 400: Invalid replica_id; Tavus no longer "
-            "knows the id, so that its footage is gone too could not be seen"
+            "knows the id, so it cannot be confirmed that its training footage was deleted"
         )
 
 
@@ -461,7 +461,7 @@ def test_what_our_record_shows_as_soft_deleted_is_not_planned_softly_again(world
     world.both(PLAIN)
     ti = world.plan(PLAIN)
     assert ti.pushed["return_value"]["delete"] == []
-    reasons = {row["replica_id"]: row["reason"] for row in ti.pushed["verdicts"]}
+    reasons = {row["replica_id"]: row["reason"] for row in ti.pushed["verdicts"]["rows"]}
     assert reasons["old1"] == f"soft-deleted on {datetime.now(UTC):%Y-%m-%d}, still listed"
     assert ti.pushed["return_value"]["keep"]["soft_deleted"] == 2
 
@@ -474,7 +474,7 @@ def test_what_is_soft_deleted_and_listed_still_takes_no_place_of_keep_last(world
     assert world.both(PLAIN | {"scope": {"include": ["mid *"]}}) == {"mid0", "mid1"}
     kept = world.plan(PLAIN | {"keep": {"keep_last": 2}}).pushed
     assert kept["return_value"]["delete"] == []
-    assert {row["reason_code"] for row in kept["verdicts"]} == {"soft_deleted", "keep_last"}
+    assert {row["reason_code"] for row in kept["verdicts"]["rows"]} == {"soft_deleted", "keep_last"}
     assert ids(world.plan(PLAIN).pushed["return_value"]["delete"]) == {"old1", "old2"}
 
 
@@ -485,7 +485,7 @@ def test_the_age_of_a_form_holds_for_what_is_soft_deleted_and_listed_still(world
     for age, planned in (("365d", set()), ("230d", {"old1", "old2"})):
         ti = world.plan(PURGE, hard=True, narrow={"older_than": age})
         assert ids(ti.pushed["return_value"]["delete"]) == planned
-        words = {row["replica_id"]: row["reason_code"] for row in ti.pushed["verdicts"]}
+        words = {row["replica_id"]: row["reason_code"] for row in ti.pushed["verdicts"]["rows"]}
         assert words["old1"] == ("hard_delete_after" if planned else "too_young")
 
 

@@ -1,0 +1,130 @@
+"""Read everything of the account that a decision needs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Protocol
+
+from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
+from tavus_provider.models import Replica
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
+from tavus_provider.retention.verdict import Verdict
+
+if TYPE_CHECKING:
+    from tavus_provider.models import Conversation, Persona, Video
+
+__all__ = ["MANUAL_POLICY", "Inventory", "InventoryClient", "evaluate_one", "read_inventory"]
+
+MAX_CLOCK_SKEW: Final = 300.0
+"""Seconds by which the clocks of Tavus and of the worker may differ; beyond that, ages are meaningless."""
+
+MANUAL_POLICY: Final = Policy.parse(
+    {
+        "name": "by hand",
+        "expire": [{"rule": "by hand", "older_than": "1m", "status": ["started", "completed", "error"]}],
+        "limits": {"max_deletions": 1, "max_deletion_percent": 100},
+    }
+)
+"""The policy for one replica that a person chose: it must be the account's own and not in use."""
+
+
+class InventoryClient(Protocol):
+    """The client methods that read the account."""
+
+    @property
+    def clock_skew(self) -> float | None: ...
+    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]: ...
+    def list_personas(self) -> list[Persona]: ...
+    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]: ...
+    def list_videos(self, *, latest_only: bool = False) -> list[Video]: ...
+    def get_replica(self, replica_id: str) -> Replica: ...
+
+
+def read_inventory(
+    client: InventoryClient,
+    policy: Policy,
+    *,
+    now: Callable[[], datetime],
+    history: Callable[[datetime], History] = lambda now: History(),
+    held: Callable[[datetime], frozenset[str]] = lambda now: frozenset(),
+    while_deleting: bool = False,
+) -> Inventory:
+    """
+    Read the replicas, and the lists that a policy needs.
+
+    :param now: returns the wall clock; called once, after everything of the account was read
+    :param history: returns what earlier runs did; called with the time that ``now`` returned
+    :param held: returns the ids under legal hold; called with the time that ``now`` returned
+    :param while_deleting: whether other tasks delete replicas at the same time
+    :raises PlanRejectedError: if the clocks of Tavus and of this worker differ by more than five minutes
+    :raises TavusError: if a list that the policy needs cannot be read completely
+    """
+    inventory = _read_lists(client, policy, client.list_replicas(while_deleting=while_deleting))
+    check_clock(client)
+    read_at = now()
+    return dataclasses.replace(inventory, history=history(read_at), held=held(read_at), read_at=read_at)
+
+
+def evaluate_one(
+    client: InventoryClient,
+    replica_id: str,
+    *,
+    now: Callable[[], datetime],
+    ignore_if_missing: bool = False,
+) -> Verdict:
+    """
+    Read one replica that a person chose, and what uses it.
+
+    :param now: returns the wall clock
+    :param ignore_if_missing: accept an id that Tavus does not know; the replica may be soft-deleted
+    :returns: a verdict with the status ``expired``; its reason names what would otherwise keep the replica
+    :raises PlanRejectedError: if the replica is not the account's own, or is in use
+    :raises ReplicaNotFoundError: if Tavus does not know the id
+    """
+    missing = None
+    try:
+        replica = client.get_replica(replica_id)
+    except ReplicaNotFoundError as error:
+        if not ignore_if_missing:
+            raise
+        missing = str(error)
+    if missing is not None:
+        reason = f"chosen by hand although {missing}; it may be soft-deleted already"
+        return Verdict(Replica(replica_id), "expired", "by_hand", reason, rule="by hand", listed=False)
+    inventory = _read_lists(client, MANUAL_POLICY, [replica])
+    verdict = evaluate(MANUAL_POLICY, inventory, now=now()).verdicts[0]
+    if verdict.reason_code in ("not_user", "in_use"):
+        raise PlanRejectedError(
+            f"replica {replica_id} cannot be deleted by hand: {verdict.reason}; nothing was deleted"
+        )
+    caveat = "" if verdict.status == "expired" else f" although {verdict.reason}"
+    return verdict._replace(status="expired", rule="by hand", reason=f"chosen by hand{caveat}")
+
+
+def check_clock(client: InventoryClient) -> None:
+    """
+    Check the worker's clock against the one of Tavus, as its last responses showed it.
+
+    :raises PlanRejectedError: if they differ by more than five minutes
+    """
+    skew = client.clock_skew
+    if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
+        raise PlanRejectedError(
+            f"the clocks of Tavus and of this worker differ by {abs(skew):.0f} s (at most "
+            f"{MAX_CLOCK_SKEW:.0f} s allowed), so ages cannot be computed: correct the worker's clock. "
+            "Nothing was deleted"
+        )
+
+
+def _read_lists(client: InventoryClient, policy: Policy, replicas: Sequence[Replica]) -> Inventory:
+    needs = policy.needs
+    return Inventory(
+        replicas,
+        personas=client.list_personas() if "personas" in needs else (),
+        conversations=client.list_conversations(latest_only=True) if "conversations" in needs else (),
+        videos=client.list_videos(latest_only=True) if "videos" in needs else (),
+    )

@@ -1,0 +1,163 @@
+"""
+Decide which rows of a plan are still valid.
+
+Pure functions: they compare a plan with a decision that was made from a fresh inventory. A plan can only get
+smaller here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from typing import Final
+
+from tavus_provider.models import Replica
+from tavus_provider.outcomes import GONE, Outcome
+from tavus_provider.planning.attempts import PriorAttempts
+from tavus_provider.planning.plan import Plan, PlanRow, format_time, shorten_name
+from tavus_provider.planning.report import Result
+from tavus_provider.retention.engine import Decision
+from tavus_provider.retention.verdict import Verdict
+
+MIN_MISSING: Final = 5
+"""Fewer missing replicas than this are not taken as a sign of a wrong account."""
+
+BY_EARLIER_ATTEMPT: Final = "by an earlier attempt of this task"
+
+
+@dataclass(frozen=True, slots=True)
+class Revalidation:
+    """
+    Which rows are deleted, and what became of the others.
+
+    :param to_delete: the rows that are still valid, in the order of the plan
+    :param settled: the result of each other row, by id
+    :param unlisted: ids in ``to_delete`` that Tavus does not list, so that their absence later proves nothing
+    """
+
+    to_delete: Sequence[PlanRow]
+    settled: Mapping[str, Result]
+    unlisted: frozenset[str]
+
+
+def revalidate(
+    plan: Plan, rows: Sequence[PlanRow], decision: Decision, *, prior: PriorAttempts
+) -> Revalidation:
+    """
+    Compare planned rows with a fresh decision.
+
+    :param plan: the plan that the rows are from
+    :param rows: the rows that this task carries out
+    :param decision: made with the plan's policy from an inventory that was read for this task
+    :param prior: what earlier attempts recorded
+    """
+    verdicts = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
+    to_delete: list[PlanRow] = []
+    settled: dict[str, Result] = {}
+    unlisted = set()
+    for row in rows:
+        replica_id = row["replica_id"]
+        verdict = verdicts.get(replica_id)
+        if result := _settle(row, verdict, hard=plan["hard"], prior=prior):
+            settled[replica_id] = result
+        else:
+            to_delete.append(row)
+            if verdict is not None and not verdict.listed:
+                unlisted.add(replica_id)
+    return Revalidation(to_delete, settled, frozenset(unlisted))
+
+
+def _settle(row: PlanRow, verdict: Verdict | None, *, hard: bool, prior: PriorAttempts) -> Result | None:
+    """Return the result of a row that is not deleted; ``None`` if it is to be deleted."""
+    replica_id = row["replica_id"]
+    done = prior.own.get(replica_id)
+    # A soft delete is not sent twice. If the replica is still listed, verification finds out.
+    if done in GONE and (verdict is None or not hard):
+        return Result(done, BY_EARLIER_ATTEMPT)
+    if done is Outcome.ALREADY_GONE and not hard:
+        return Result(done, describe_absence(replica_id, "Tavus did not know it", prior=prior))
+    if verdict is None:
+        detail = describe_absence(replica_id, "is no longer listed", prior=prior)
+        return Result(Outcome.ALREADY_GONE, detail)
+    if reason := _reason_to_skip(row, verdict):
+        return Result(Outcome.SKIPPED, reason)
+    return None
+
+
+def _reason_to_skip(row: PlanRow, verdict: Verdict) -> str | None:
+    if verdict.listed and (changed := difference(row, verdict.replica)):
+        return changed
+    return None if verdict.status == "expired" else f"no longer expired: {verdict.reason}"
+
+
+def difference(row: PlanRow, replica: Replica) -> str | None:
+    """Return how a replica differs from the planned one, if it does: its id may have been reused."""
+    if replica.replica_type != "user":
+        return f"replica_type is now {ascii(replica.replica_type)[:40]}"
+    if shorten_name(replica.replica_name) != row["replica_name"]:
+        return "replica_name changed since the plan was made"
+    if format_time(replica.created_at) != row["created_at"]:
+        return "created_at changed since the plan was made"
+    return None
+
+
+def describe_absence(replica_id: str, detail: str, *, prior: PriorAttempts) -> str:
+    """Return the detail of a replica that is already gone; adds that this task may have deleted it before."""
+    if prior.may_have_deleted(replica_id):
+        return f"{detail}; possibly deleted {BY_EARLIER_ATTEMPT}"
+    return detail
+
+
+def find_wrong_account(plan: Plan, rows: Sequence[PlanRow], *, known: Set[str]) -> str | None:
+    """
+    Return why the connection seems to point to another account, if it does.
+
+    It does if more than half of the plan, or of the rows of this task, is missing although no task has begun
+    to delete it. Rows with the source ``soft_deleted`` do not count as missing: Tavus may not list them.
+
+    :param known: ids that Tavus lists, or that an attempt recorded
+    """
+    for some in (rows, plan["delete"]):
+        missing = sum(row["replica_id"] not in known and row["source"] != "soft_deleted" for row in some)
+        if missing >= MIN_MISSING and 2 * missing > len(some):
+            return (
+                f"{missing} of {len(some)} planned replicas are no longer listed, and no task has begun to "
+                "delete them: either the connection points to another account, or they were deleted by other "
+                "means. Nothing was deleted; make a new plan"
+            )
+    return None
+
+
+def find_exceeded_limit(
+    plan: Plan,
+    rows: Sequence[PlanRow],
+    decision: Decision,
+    to_delete: Sequence[PlanRow],
+    *,
+    prior: PriorAttempts,
+) -> str | None:
+    """
+    Return which limit of the policy would be exceeded now, if one would.
+
+    Limits apply to the whole plan. Replicas that earlier attempts deleted, and all rows of other batches,
+    count as if they were still to be deleted.
+
+    :param rows: the rows that this task carries out
+    :param decision: made without the replicas of other batches
+    :param to_delete: the rows that are still valid
+    """
+    known = {verdict.replica.replica_id for verdict in decision.verdicts}
+    own = {row["replica_id"] for row in rows}
+    deleted = {
+        replica_id for replica_id, done in prior.own.items() if replica_id not in known or done in GONE
+    } - {row["replica_id"] for row in to_delete}
+    earlier = [row for row in rows if row["replica_id"] in deleted]
+    others = [row for row in plan["delete"] if row["replica_id"] not in own]
+    unlisted = sum(
+        row["replica_id"] not in known and row["source"] != "soft_deleted" for row in (*others, *earlier)
+    )
+    return decision.limits.exceeded(
+        delete=len(to_delete) + len(earlier) + len(others),
+        listed=decision.listed + unlisted,
+        undetermined=len(decision.undetermined),
+    )

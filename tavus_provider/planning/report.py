@@ -1,0 +1,173 @@
+"""The report: what became of every replica of a plan, or of a batch of it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal, NamedTuple, NotRequired, TypedDict, cast
+
+from tavus_provider.exceptions import PlanRejectedError
+from tavus_provider.outcomes import ORDER, UNFINISHED, Outcome
+from tavus_provider.planning.documents import find_mismatch
+from tavus_provider.planning.plan import MAX_XCOM_BYTES, Plan, PlanRow, fits_xcom
+
+
+class Result(NamedTuple):
+    """What became of one replica, and how that is known."""
+
+    outcome: Outcome
+    detail: str
+
+
+class ReportItem(TypedDict):
+    """What became of one replica; ``outcome`` is a value of :class:`.Outcome`."""
+
+    replica_id: str
+    outcome: str
+    detail: str
+
+
+class Report(TypedDict):
+    """
+    The report of a task. ``counts`` has every outcome, and its numbers sum to the number of planned replicas.
+
+    ``ledger`` names the recorded attempt. In a report that was cut to fit into an XCom, ``items_left_out`` is
+    the number of items that only the ledger has.
+    """
+
+    version: Literal[1]
+    plan_digest: str
+    hard: bool
+    dry_run: bool
+    counts: dict[str, int]
+    items: list[ReportItem]
+    ledger: str | None
+    items_left_out: NotRequired[int]
+
+
+def make_report(
+    plan: Plan,
+    rows: Iterable[PlanRow],
+    results: Mapping[str, Result],
+    *,
+    dry_run: bool,
+    ledger: str | None,
+) -> Report:
+    """
+    Make the report about rows of a plan.
+
+    :param results: the result for the ``replica_id`` of every row
+    :param ledger: the name of the recorded attempt, or of the job that several attempts have in common
+    """
+    items: list[ReportItem] = []
+    for row in rows:
+        outcome, detail = results[row["replica_id"]]
+        items.append({"replica_id": row["replica_id"], "outcome": outcome.value, "detail": detail})
+    counts = Counter(item["outcome"] for item in items)
+    return {
+        "version": 1,
+        "plan_digest": plan["digest"],
+        "hard": plan["hard"],
+        "dry_run": dry_run,
+        "counts": {outcome.value: counts[outcome.value] for outcome in ORDER},
+        "items": items,
+        "ledger": ledger,
+    }
+
+
+def dry_run_report(plan: Plan, rows: Sequence[PlanRow] | None = None) -> Report:
+    """Make the report of a dry run: every replica is skipped. Without ``rows`` it covers the whole plan."""
+    rows = plan["delete"] if rows is None else rows
+    results = {row["replica_id"]: _DRY_RUN for row in rows}
+    return make_report(plan, rows, results, dry_run=True, ledger=None)
+
+
+def truncate_report(report: Report) -> Report:
+    """
+    Return a report that fits into an XCom: the unfinished items first, and as many items as fit.
+
+    ``counts`` stay those of all items. A report that fits is returned unchanged.
+    """
+    if fits_xcom(report):
+        return report
+    items = sorted(report["items"], key=lambda item: item["outcome"] not in UNFINISHED)
+    sizes = itertools.accumulate(len(json.dumps(item)) + 2 for item in items)
+    frame = len(json.dumps({**report, "items": [], "items_left_out": len(items)}))
+    kept = sum(size <= MAX_XCOM_BYTES - frame for size in sizes)
+    return {**report, "items": items[:kept], "items_left_out": len(items) - kept}
+
+
+def unfinished_message(report: Report) -> str | None:
+    """Return why a task with this report must fail, or ``None`` if every replica was dealt with."""
+    unfinished = sum(report["counts"][outcome] for outcome in UNFINISHED)
+    if not unfinished:
+        return None
+    total = sum(report["counts"].values())
+    return f"{unfinished} of {total} planned replicas may still exist: see the report"
+
+
+def summarize(
+    plan: Plan,
+    reports: Iterable[object],
+    *,
+    recorded: Mapping[str, Outcome | None],
+    ledger: str | None,
+) -> Report:
+    """
+    Make the report of a whole plan from the reports of its batches.
+
+    A replica that no report covers, because its task was killed, did not start, or had its report cut, gets
+    the outcome that the ledger recorded.
+
+    :param recorded: the last recorded outcome for each id; ``None`` if only the intent to delete was recorded
+    :param ledger: the name of the job that the attempts of this plan have in common
+    :raises PlanRejectedError: if a report is not one of this plan, or two reports cover the same replica
+    """
+    planned = {row["replica_id"] for row in plan["delete"]}
+    results: dict[str, Result] = {}
+    dry_runs = []
+    for value in reports:
+        report = _check_report(value, plan)
+        dry_runs.append(report["dry_run"])
+        for item in report["items"]:
+            replica_id = item["replica_id"]
+            if replica_id in results or replica_id not in planned:
+                raise PlanRejectedError(
+                    f"replica {replica_id} is in two reports, or in a report but not in the plan: pass "
+                    "exactly the reports of the batches of this plan"
+                )
+            results[replica_id] = Result(Outcome(item["outcome"]), item["detail"])
+    dry_run = bool(dry_runs) and all(dry_runs)
+    for replica_id in planned - results.keys():
+        results[replica_id] = _DRY_RUN if dry_run else _recorded_result(replica_id, recorded)
+    return make_report(plan, plan["delete"], results, dry_run=dry_run, ledger=ledger)
+
+
+_DRY_RUN = Result(Outcome.SKIPPED, "dry run")
+
+
+def _recorded_result(replica_id: str, recorded: Mapping[str, Outcome | None]) -> Result:
+    if replica_id not in recorded:
+        return Result(Outcome.NOT_ATTEMPTED, "in neither the reports nor the ledger")
+    outcome = recorded[replica_id]
+    if outcome is None:
+        return Result(Outcome.UNKNOWN, "not in the reports; the ledger has only the intent to delete it")
+    return Result(outcome, "not in the reports; outcome taken from the ledger")
+
+
+def _check_report(value: object, plan: Plan) -> Report:
+    mismatch = find_mismatch(value, Report, name="report")
+    if mismatch is None:
+        report = cast("Report", value)
+        if report["plan_digest"] != plan["digest"]:
+            mismatch = "report.plan_digest is that of another plan"
+        else:
+            unknown = [item["outcome"] for item in report["items"] if item["outcome"] not in ORDER]
+            if not unknown:
+                return report
+            mismatch = f"report has the unknown outcome {ascii(unknown[0])[:40]}"
+    raise PlanRejectedError(
+        f"a report is not one of this plan: {mismatch}. Pass the output of its apply tasks"
+    )
