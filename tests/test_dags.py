@@ -343,7 +343,9 @@ def test_prune_soft_deletes_expired_replicas_and_gives_reasons_for_the_others(sa
     assert ran.states == {"plan": "success", "apply": "success"}
     assert deleted(sandbox) == EXPIRED
     assert deleted(sandbox, hard=True) == set()
-    verdicts = {row["replica_id"]: (row["status"], row["reason"]) for row in ran.pull("plan", "verdicts")["rows"]}
+    verdicts = {
+        row["replica_id"]: (row["status"], row["reason"]) for row in ran.pull("plan", "verdicts")["rows"]
+    }
     assert {replica_id: verdicts[replica_id] for replica_id in stays} == stays
     assert verdicts[OLD] == ("expired", "120 days old, limit is 90d")
     assert not {"rb1f8c4d6e0a", "rb2a9d5e7f1b"} & set(verdicts)  # stock replicas are not listed

@@ -83,7 +83,7 @@ def _mapping_check(inner: _Check) -> _Check:
         for key, item in value.items():
             if type(key) is not str:
                 return f"{path} must have string keys, not {_type_name(key)}"
-            if mismatch := inner(item, f"{path}.{ascii(key)[1:41]}"):
+            if mismatch := inner(item, f"{path}.{ascii(key)[1:-1][:40]}"):
                 return mismatch
         return None
 

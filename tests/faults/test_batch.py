@@ -13,8 +13,8 @@ from faults.kinds import BY_NAME, KINDS, FaultKind, samples
 from faults.server import Fault
 
 from tavus_provider.exceptions import TavusRetryableError
-from tavus_provider.outcomes import UNFINISHED
 from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
+from tavus_provider.outcomes import UNFINISHED
 
 pytestmark = pytest.mark.cell
 

@@ -906,9 +906,7 @@ def test_batches_of_one_plan_are_carried_out_each_by_its_own_task(sandbox, plan)
 def test_a_batch_of_another_plan_deletes_nothing(sandbox, plan):
     other = planned(narrow={"include": ["spring-*"]})
     (batch,) = split(other, 10)
-    with pytest.raises(
-        AirflowFailException, match=r"^the batch belongs to another plan: pass the same plan"
-    ):
+    with pytest.raises(AirflowFailException, match=r"^the batch belongs to another plan: pass the same plan"):
         apply_batch(plan, batch)
     assert requests(sandbox, "DELETE") == []
 
@@ -1014,7 +1012,10 @@ def test_the_look_afterwards_judges_the_ids_of_its_batch_only(sandbox, plan):
     one, two = split(plan, 3)
     details = [item["detail"] for batch in (one, two) for item in apply_batch(plan, batch)["items"]]
     assert len(details) == 6
-    assert all(detail.endswith("this account lists soft-deleted replicas, so its absence could not be seen") for detail in details)
+    assert all(
+        detail.endswith("this account lists soft-deleted replicas, so its absence could not be seen")
+        for detail in details
+    )
 
 
 def test_a_batch_whose_task_was_killed_goes_on_and_leaves_its_siblings_alone(sandbox, plan):
@@ -1354,7 +1355,9 @@ def test_a_replica_that_may_go_becomes_a_plan_of_one_for_a_permanent_delete(sand
 def test_a_stock_replica_or_one_in_use_fails_the_look_without_retry(sandbox, replica_id, reason, ignore):
     with pytest.raises(AirflowFailException) as caught:
         run(look(replica_id, ignore_if_missing=ignore))
-    assert str(caught.value) == f"replica {replica_id} cannot be deleted by hand: {reason}; nothing was deleted"
+    assert (
+        str(caught.value) == f"replica {replica_id} cannot be deleted by hand: {reason}; nothing was deleted"
+    )
 
 
 def test_a_missing_replica_fails_the_look_unless_that_is_fine(sandbox):

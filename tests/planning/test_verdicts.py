@@ -1,0 +1,84 @@
+"""The ``verdicts`` document."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from tavus_provider.models import Replica
+from tavus_provider.planning.verdicts import MAX_ROWS, make_verdicts
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.policy import Policy
+
+NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
+POLICY = Policy.parse({"name": "stale", "expire": [{"rule": "old", "older_than": "90d"}]})
+
+
+def replica(replica_id, days=200, *, name=None):
+    created_at = None if days is None else NOW - timedelta(days=days)
+    return Replica(
+        replica_id,
+        replica_name=name or f"name of {replica_id}",
+        status="completed",
+        replica_type="user",
+        created_at=created_at,
+        updated_at=created_at,
+    )
+
+
+def verdicts(*replicas):
+    return make_verdicts(evaluate(POLICY, Inventory(replicas), now=NOW))
+
+
+def test_verdicts_have_every_replica_with_its_reason():
+    assert verdicts(replica("r1"), replica("r2", days=3), replica("r3", days=None)) == {
+        "version": 1,
+        "rows": [
+            {
+                "replica_id": "r1",
+                "replica_name": "name of r1",
+                "status": "expired",
+                "reason_code": "expired",
+                "reason": "200 days old, limit is 90d",
+                "next_reason": None,
+                "age_days": 200,
+            },
+            {
+                "replica_id": "r3",
+                "replica_name": "name of r3",
+                "status": "undetermined",
+                "reason_code": "undetermined",
+                "reason": "created_at is not given",
+                "next_reason": None,
+                "age_days": None,
+            },
+            {
+                "replica_id": "r2",
+                "replica_name": "name of r2",
+                "status": "not_expired",
+                "reason_code": "not_expired",
+                "reason": "3 days old, rule 'old' asks for 90d",
+                "next_reason": None,
+                "age_days": 3,
+            },
+        ],
+        "counts": {"expired": 1, "not_expired": 1, "undetermined": 1},
+    }
+
+
+def test_size_of_names_is_measured_as_json():
+    rows = [replica(f"r{n}x", days=3, name="\U0001f600" * 40) for n in range(1_600)]
+    assert verdicts(*rows)["rows"] == []
+
+
+def test_more_than_4500_verdicts_are_replaced_by_counts_and_a_notice():
+    rows = [replica(f"r{n}x", days=3) for n in range(MAX_ROWS)]
+    complete = verdicts(*rows)
+    assert len(complete["rows"]) == MAX_ROWS == 4_500
+    assert "notice" not in complete
+    assert verdicts(*rows, replica("r1")) == {
+        "version": 1,
+        "rows": [],
+        "counts": {"expired": 1, "not_expired": 4_500},
+        "notice": "4501 verdicts are too many for an XCom; see the log of the task",
+    }
