@@ -1,7 +1,7 @@
 """
-Any order of what can happen to a plan: faults, crashes at any step, other people, other runs, another try.
+Every order of events around a plan: faults, crashes at any step, changes by others, other runs, retries.
 
-Hypothesis looks for the order that breaks what is promised; the sandbox's own state is the judge.
+Hypothesis searches for an order that breaks a promise. The state of the sandbox is the reference.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tavus_provider.exceptions import PlanRejectedError, TavusError
-from tavus_provider.execution.executor import MANY, OUTCOMES, RED, Application, read_account
+from tavus_provider.execution.executor import PlanExecutor
+from tavus_provider.execution.inventory import read_inventory
+from tavus_provider.execution.revalidation import MIN_MISSING
+from tavus_provider.outcomes import ORDER, UNFINISHED
+from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
@@ -31,7 +35,7 @@ POLICY = Policy.parse(
         "limits": {"max_deletions": 100, "max_deletion_percent": 100},
     }
 )
-GONE = ("deleted", "confirmed", "already_gone")
+ABSENT = ("deleted", "confirmed", "already_gone")
 IDS = [f"old{n}" for n in range(6)]
 FAULTS = [
     {"method": "DELETE", "close": True},
@@ -59,11 +63,11 @@ CALLS = (
 
 
 class Killed(BaseException):
-    """What a SIGKILL is to the code that it stops: nothing after it runs."""
+    """Stands for SIGKILL: no code after it runs, except cleanup in this process."""
 
 
 class Fuse:
-    """Goes off at the k-th step, before or after it, and at every step after that: the process is dead."""
+    """Raise :class:`Killed` after a number of steps, and at every later step."""
 
     def __init__(self, steps) -> None:
         self.left = steps
@@ -77,12 +81,12 @@ class Fuse:
             last = self.left == 0
         done = act()
         if last:
-            raise Killed  # it was done, and nobody heard of it
+            raise Killed  # the step had its effect, but its result is lost
         return done
 
 
 class Crashing:
-    """A ``Record`` whose writes are steps."""
+    """An attempt writer whose writes are steps of a fuse."""
 
     def __init__(self, entry, fuse) -> None:
         self.entry, self.fuse, self.name = entry, fuse, entry.name
@@ -95,16 +99,16 @@ class Crashing:
 
 
 class Run:
-    """One run of the DAG: its tries, and what their reports say."""
+    """One DAG run: the number of its attempts, and the replicas that its reports claim to have deleted."""
 
     def __init__(self, name) -> None:
         self.name = name
-        self.tries = 0
+        self.attempts = 0
         self.claims: set[str] = set()
 
 
 class AnyOrder(RuleBasedStateMachine):
-    """Plans, applies, crashes, applies again."""
+    """Plan, execute, crash and execute again in any order."""
 
     @initialize(
         hard=st.booleans(), listed=st.sampled_from(["hidden", "listed"]), concurrency=st.sampled_from([1, 3])
@@ -121,35 +125,35 @@ class AnyOrder(RuleBasedStateMachine):
         self.report = None
         self.ledger = Ledger(self.hook.origin, "tavus_default", self.folder)
 
-    # what happens around it
+    # events outside the package
 
     @rule(age=st.sampled_from(["1d", "400d"]))
-    def somebody_creates_one(self, age):
+    def another_user_creates_a_replica(self, age):
         self.created += 1
         row = {"replica_id": f"other{self.created}", "replica_name": f"other {self.created}", "age": age}
         self.sandbox.put("replicas", row)
 
     @rule(replica_id=st.sampled_from(IDS))
-    def somebody_deletes_one(self, replica_id):
+    def another_user_deletes_a_replica(self, replica_id):
         if self.server[replica_id] is None:
             self.sandbox.put("replicas", {"replica_id": replica_id, "deleted": "hard"})
             self.others.add(replica_id)
 
     @rule(faults=st.lists(st.sampled_from(FAULTS), max_size=3), times=st.sampled_from([1, 2, None]))
-    def something_goes_wrong(self, faults, times):
+    def the_api_has_faults(self, faults, times):
         self.sandbox.switch(faults=[fault | {"times": times} for fault in faults])
 
-    # what we do
+    # actions of the package
 
     @precondition(lambda self: self.plan is None)
     @rule()
-    def plan_it(self):
+    def make_the_plan(self):
         try:
-            account = read_account(self.hook, POLICY, now=now, history=self.history)
+            inventory = read_inventory(self.hook, POLICY, now=now, history=self.history)
         except TavusError:
             return
         self.plan = make_plan(
-            evaluate(POLICY, account, now=account.read_at, hard=self.hard),
+            evaluate(POLICY, inventory, now=inventory.read_at, hard=self.hard),
             POLICY,
             now=now(),
             hard=self.hard,
@@ -160,56 +164,56 @@ class AnyOrder(RuleBasedStateMachine):
 
     @precondition(lambda self: self.plan is not None)
     @rule(which=st.sampled_from([0, 0, 1]))
-    def apply_it(self, which):
-        self.try_once(self.runs[which])
+    def execute(self, which):
+        self.attempt(self.runs[which])
 
     @precondition(lambda self: self.plan is not None)
     @rule(which=st.sampled_from([0, 0, 1]), steps=st.integers(0, 25), torn=st.booleans())
-    def apply_it_and_crash(self, which, steps, torn):
-        self.try_once(self.runs[which], fuse=Fuse(steps), torn=torn)
+    def execute_and_crash(self, which, steps, torn):
+        self.attempt(self.runs[which], fuse=Fuse(steps), torn=torn)
 
     @precondition(lambda self: self.plan is not None)
     @rule()
-    def apply_it_twice_at_once(self):
+    def execute_two_runs_at_once(self):
         with ThreadPoolExecutor(2) as pool:
-            for ended in [pool.submit(self.try_once, run) for run in self.runs]:
+            for ended in [pool.submit(self.attempt, run) for run in self.runs]:
                 ended.result()
 
     @precondition(lambda self: self.plan is not None)
     @rule()
-    def all_is_well_and_it_is_applied_again(self):
+    def execute_without_faults(self):
         self.sandbox.switch(faults=[])
         run = self.runs[0]
-        error, report = self.try_once(run)
-        if isinstance(error, PlanRejectedError):  # others deleted most of it before anybody had begun
-            assert len(self.others & self.planned) >= MANY
+        error, report = self.attempt(run)
+        if isinstance(error, PlanRejectedError):  # others deleted most of the plan before any run began
+            assert len(self.others & self.planned) >= MIN_MISSING
             assert not run.claims
             return
         assert error is None
-        assert not [item for item in report["items"] if item["outcome"] in RED], report
+        assert not [item for item in report["items"] if item["outcome"] in UNFINISHED], report
         assert all(self.server[replica_id] is not None for replica_id in self.planned)
-        tries, findings = verify(self.folder)
-        assert tries[-1].is_closed
-        assert not [finding for finding in findings if tries[-1].name in finding]
-        account = read_account(self.hook, POLICY, now=now, history=self.history)
+        attempts, findings = verify(self.folder)
+        assert attempts[-1].is_closed
+        assert not [finding for finding in findings if attempts[-1].name in finding]
+        inventory = read_inventory(self.hook, POLICY, now=now, history=self.history)
         again = {
             verdict.replica.replica_id
-            for verdict in evaluate(POLICY, account, now=account.read_at, hard=self.hard).delete
+            for verdict in evaluate(POLICY, inventory, now=inventory.read_at, hard=self.hard).delete
         }
         assert not again & self.planned & self.listed or self.hard
 
-    # what is promised
+    # promises
 
     @invariant()
-    def nothing_unplanned_is_deleted(self):
+    def only_planned_replicas_are_deleted(self):
         if getattr(self, "plan", None) is None:
             return
-        asked = {r["path"].rsplit("/", 1)[1] for r in self.requests if r["method"] == "DELETE"}
-        assert asked <= self.planned
+        requested = {r["path"].rsplit("/", 1)[1] for r in self.requests if r["method"] == "DELETE"}
+        assert requested <= self.planned
         effects = [row["replica_id"] for row in self.sandbox.state()["deletes"]]
         assert len(effects) == len(set(effects))
 
-    # how
+    # details
 
     @property
     def requests(self):
@@ -217,7 +221,7 @@ class AnyOrder(RuleBasedStateMachine):
 
     @property
     def server(self):
-        """What became of each replica, as the server knows it."""
+        """Return how each replica was deleted according to the server: ``soft``, ``hard`` or ``None``."""
         return {row["replica_id"]: row["deleted"] for row in self.sandbox.state()["replicas"]}
 
     @property
@@ -227,54 +231,60 @@ class AnyOrder(RuleBasedStateMachine):
     def history(self, at):
         return read_history(self.ledger, POLICY)
 
-    def try_once(self, run, fuse=None, torn=False):
-        run.tries += 1
-        work = job_name("plan", self.plan["digest"])
-        tries = [one for one in self.ledger.attempts(work) if "intent" in one.begin_record]
-        earlier: dict[str, str | None] = {}
-        for one in tries:
-            if one.begin_record["run_id"] == run.name:
-                earlier |= dict.fromkeys(one.intended - earlier.keys()) | one.outcomes
+    def attempt(self, run, fuse=None, torn=False):
+        run.attempts += 1
+        job = job_name("plan", self.plan["digest"])
+        task = {"dag_id": "dag", "run_id": run.name, "task_id": "apply", "map_index": -1}
+
+        def read_prior():
+            return PriorAttempts.from_ledger(
+                self.ledger.attempts(job),
+                task=task,
+                replica_ids=self.planned,
+                batch=None,
+                retried=run.attempts > 1,
+            )
+
+        prior = read_prior()
         fuse = fuse or Fuse(-1)
 
         def begin(**fields):
-            named = {one.name: one.last_digest for one in tries}
-            more = {"run_id": run.name, "hard": self.hard, "prior_attempts": named, **fields}
-            return Crashing(fuse.step(lambda: self.ledger.begin_attempt(work, **more)), fuse)
+            fields |= {**task, "hard": self.hard, "prior_attempts": prior.last_digests}
+            return Crashing(fuse.step(lambda: self.ledger.begin_attempt(job, **fields)), fuse)
 
         def step(name):
             real = getattr(self.hook, name)
-            return lambda *given, **more: fuse.step(lambda: real(*given, **more))
+            return lambda *positional, **named: fuse.step(lambda: real(*positional, **named))
 
-        tavus = SimpleNamespace(clock_skew=None, **{name: step(name) for name in CALLS})
-        application = Application(
+        client = SimpleNamespace(clock_skew=None, **{name: step(name) for name in CALLS})
+        executor = PlanExecutor(
             self.plan,
-            tavus,
+            client,
             concurrency=self.concurrency,
             now=now,
             log=lambda line: None,
             begin=begin,
             history=self.history,
-            earlier=earlier,
-            earlier_tries=run.tries > 1,
-            begun_before=bool(tries),
+            prior=prior,
+            reread_prior=read_prior,
         )
         error = None
         try:
-            application.run()
+            executor.run()
         except (TavusError, Killed) as caught:
             error = caught
-        report = application.report()
+        report = executor.report()
+        self.sandbox.wait_until_idle()
         self.judge(run, report)
         if not isinstance(error, Killed):
             try:
-                application.close()
+                executor.close()
             except Killed:
                 return error, report
             if report["ledger"]:
                 assert compare_report(verify(self.folder)[0], report) == []
-        elif torn and application.record is not None:
-            tear(application.record.entry)
+        elif torn and executor.writer is not None:
+            tear(executor.writer.entry)
         return error, report
 
     def judge(self, run, report):
@@ -283,16 +293,16 @@ class AnyOrder(RuleBasedStateMachine):
             r["replica_id"] for r in self.plan["delete"]
         ]
         assert sum(report["counts"].values()) == len(self.planned)
-        assert set(report["counts"]) == set(OUTCOMES)
+        assert set(report["counts"]) == set(ORDER)
         server, ours = self.server, {row["replica_id"] for row in self.sandbox.state()["deletes"]}
         for replica_id, item in items.items():
-            if item["outcome"] in GONE:
+            if item["outcome"] in ABSENT:
                 assert server[replica_id] is not None, item
-            if item["outcome"] == "already_gone" and run.tries > 1 and replica_id in ours:
+            if item["outcome"] == "already_gone" and run.attempts > 1 and replica_id in ours:
                 assert "by an earlier attempt" in item["detail"], item
             if item["outcome"] == "deleted":
                 run.claims.add(replica_id)
-        # "confirmed" says that it is gone and not by whom, so only an answer is a claim.
+        # "confirmed" does not say who deleted it, so only a response is a claim.
         assert not self.runs[0].claims & self.runs[1].claims
         assert not run.claims & (self.others - ours)
 
@@ -302,12 +312,12 @@ def now():
 
 
 def tear(entry):
-    """Leave half of the last record, as a process that is killed while it writes does."""
+    """Truncate the last record, as if the process was killed while it wrote it."""
     paths = sorted(entry.folder.iterdir(), key=lambda path: path.name)
     paths[-1].write_bytes(paths[-1].read_bytes()[:-20])
 
 
-def test_whatever_happens_in_whatever_order_what_is_promised_holds(serve, clock, tmp_path):
+def test_promises_hold_in_every_order_of_events(serve, clock, tmp_path):
     from airflow.sdk import ObjectStoragePath
 
     from tavus_provider.hooks.tavus import TavusHook

@@ -1,8 +1,9 @@
 """
-Processes that are stopped at any moment, by SIGKILL or politely, and run again.
+Attempts that are stopped at any moment, by SIGKILL or by a signal that they handle, and run again.
 
-Each run is a process of its own, forked from one that has imported everything; it is stopped when the
-sandbox has seen so many of its requests, and judged by what the sandbox has seen.
+Each attempt is a process, forked from one that has imported everything. It is stopped when the sandbox has
+received a given number of its requests. The state of the sandbox is read only after it has finished every
+request of the stopped process.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from collections import Counter
 
 import pytest
 
-from tavus_provider.execution.executor import OUTCOMES
 from tavus_provider.operators.tavus import PlanRetentionOperator
+from tavus_provider.outcomes import ORDER
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
-MANY = 12
+SIZE = 12
 POLICY = {
     "name": "stale",
     "expire": [{"rule": "old", "older_than": "90d"}],
@@ -34,9 +35,9 @@ POLICY = {
 RUNNER = """
 import json, os, signal, sys, traceback
 from airflow.sdk.execution_time.timeout import timeout
-from tavus_provider.execution import executor as apply
-from tavus_provider.planning import plan
-from tavus_provider.rendering import tables as page
+from tavus_provider.execution import executor
+from tavus_provider.planning import report
+from tavus_provider.rendering import tables
 from tavus_provider.storage import history as known
 from tavus_provider.storage import ledger
 from tavus_provider.hooks.tavus import TavusHook
@@ -55,23 +56,23 @@ def run(job):
     plan, hard = job["plan"], job["plan"]["hard"]
     operator = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard,
         approved_digest=plan["digest"] if hard else None, concurrency=job["concurrency"])
-    signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())  # as Airflow's task runner does
+    signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())  # as the task runner of Airflow does
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if job["signal_in_the_reading"]:
+    if job["signal_while_reading"]:
         read = TavusHook.list_personas
         def list_personas(hook):
-            os.kill(os.getpid(), job["signal_in_the_reading"])
+            os.kill(os.getpid(), job["signal_while_reading"])
             return read(hook)
         TavusHook.list_personas = list_personas
     ti = Ti(job)
-    with timeout(3600):  # what execution_timeout is: SIGALRM raises in the main thread
+    with timeout(3600):  # as execution_timeout does: SIGALRM raises in the main thread
         operator.execute({"ti": ti, "task_instance": ti, "task": operator})
 
-def warm_up():  # so that no fork has to import again what is imported late
+def warm_up():  # import what is imported late, so that no fork has to
     try:
         ledger.Ledger("x", "x").begin_attempt("x").close()
         job = {"env": {}, "plan": {"hard": False, "digest": ""}, "concurrency": 1, "run_id": "x",
-               "signal_in_the_reading": 0}
+               "signal_while_reading": 0}
         run(job | {"try_number": 1, "report": "x"})
     except BaseException:
         pass
@@ -95,7 +96,7 @@ for line in sys.stdin:
 
 
 class Runner:
-    """Starts runs as processes of their own, one at a time."""
+    """Starts attempts as processes, one at a time."""
 
     def __init__(self) -> None:
         self.process = subprocess.Popen(
@@ -106,21 +107,21 @@ class Runner:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        self.said("ready")
+        self.read("ready")
 
-    def said(self, word):
+    def read(self, word):
         for line in iter(self.process.stdout.readline, ""):
             if line.split()[0:1] == [word]:
                 return line.split()[1:]
-        pytest.fail("the runner has died")
+        pytest.fail("the runner ended")
 
     def start(self, job) -> int:
         self.process.stdin.write(json.dumps(job) + "\n")
         self.process.stdin.flush()
-        return int(self.said("pid")[0])
+        return int(self.read("pid")[0])
 
     def exit_code(self) -> int:
-        return int(self.said("exit")[0])
+        return int(self.read("exit")[0])
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def runner():
 
 
 class Batch:
-    """One plan over one sandbox, carried out by processes that are stopped."""
+    """One plan of one sandbox, executed by processes that are stopped."""
 
     def __init__(self, sandbox, runner, run_task, folder, *, hard) -> None:
         self.sandbox, self.runner, self.folder = sandbox, runner, folder
@@ -140,25 +141,33 @@ class Batch:
         assert ti.error is None
         self.plan = ti.pushed["return_value"]
         self.planned = {row["replica_id"] for row in self.plan["delete"]}
-        self.tries = 0
+        self.attempts = 0
 
     @property
     def seen(self) -> int:
         return len(self.sandbox.state()["requests"])
 
-    def run(self, *, concurrency, stop_after=None, when=lambda: True, by=signal.SIGKILL, in_the_reading=0):
-        """Run one more try, and stop it when the sandbox has seen so many of its requests."""
-        self.tries += 1
-        self.report_file = self.folder / f"report-{self.tries}"
+    def run(
+        self, *, concurrency, stop_after=None, when=lambda: True, by=signal.SIGKILL, signal_while_reading=0
+    ):
+        """
+        Run one more attempt and return its exit code.
+
+        :param stop_after: send a signal when the sandbox has received this number of requests and ``when()``
+        """
+        self.attempts += 1
+        self.report_file = self.folder / f"report-{self.attempts}"
         env = {name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW", "no_"))}
         job = {"plan": self.plan, "env": env, "concurrency": concurrency, "run_id": str(self.folder)}
-        job |= {"try_number": self.tries, "report": str(self.report_file)}
+        job |= {"try_number": self.attempts, "report": str(self.report_file)}
         before = self.seen
-        pid = self.runner.start(job | {"signal_in_the_reading": in_the_reading})
+        pid = self.runner.start(job | {"signal_while_reading": signal_while_reading})
         if stop_after is not None:
             until(lambda: self.seen >= before + stop_after and when())
             os.kill(pid, by)
-        return self.runner.exit_code()
+        code = self.runner.exit_code()
+        self.sandbox.wait_until_idle()
+        return code
 
     @property
     def report(self):
@@ -166,7 +175,7 @@ class Batch:
 
     @property
     def error(self):
-        return (self.folder / f"report-{self.tries}.error").read_text()
+        return (self.folder / f"report-{self.attempts}.error").read_text()
 
     @property
     def outcomes(self):
@@ -176,13 +185,13 @@ class Batch:
         return [row["replica_id"] for row in self.sandbox.state()["deletes"]]
 
     def check_truth(self):
-        """What every report and the ledger must be, whatever has happened."""
+        """Check what holds for every report and the ledger, whatever happened."""
         report, deleted = self.report, self.deletes()
         assert [item["replica_id"] for item in report["items"]] == [
             r["replica_id"] for r in self.plan["delete"]
         ]
         assert sum(report["counts"].values()) == len(self.planned)
-        assert set(report["counts"]) == set(OUTCOMES)
+        assert set(report["counts"]) == set(ORDER)
         assert set(deleted) <= self.planned
         assert max(Counter(deleted).values(), default=1) == 1
         for item in report["items"]:
@@ -190,7 +199,7 @@ class Batch:
                 assert item["replica_id"] in deleted
             if item["outcome"] == "not_attempted":
                 assert item["replica_id"] not in deleted
-            if item["outcome"] == "already_gone":  # nobody else was at work
+            if item["outcome"] == "already_gone":  # only attempts of this task delete here
                 assert "possibly deleted by an earlier attempt of this task" in item["detail"]
         assert compare_report(verify(ledger_root())[0], report) == []
 
@@ -204,8 +213,8 @@ def until(condition):
 
 @pytest.fixture
 def batch(serve, clock, runner, run_task, tmp_path):
-    def start(many=MANY, *, hard=False, **switches):
-        rows = [{"replica_id": f"old{n:02}", "replica_name": f"old {n}", "age": "200d"} for n in range(many)]
+    def start(size=SIZE, *, hard=False, **switches):
+        rows = [{"replica_id": f"old{n:02}", "replica_name": f"old {n}", "age": "200d"} for n in range(size)]
         rows += [{"replica_id": f"new{n}", "replica_name": f"new {n}", "age": "5d"} for n in range(3)]
         sandbox = serve({"replicas": rows})
         made = Batch(sandbox, runner, run_task, tmp_path, hard=hard)
@@ -215,19 +224,17 @@ def batch(serve, clock, runner, run_task, tmp_path):
     return start
 
 
-# -- kill -9
+# -- SIGKILL
 
 
 @pytest.mark.parametrize("seed", range(15))
-def test_a_run_killed_at_any_request_is_finished_by_the_next_and_nothing_is_lost_or_claimed_twice(
-    batch, seed
-):
+def test_attempt_killed_at_any_request_is_completed_by_the_next_one(batch, seed):
     chance = random.Random(seed)
     concurrency = (1, 4, 16)[seed % 3]
     hard = chance.random() < 0.5
     listed = chance.choice(["hidden", "listed"])
     running = batch(hard=hard, latency=0.002, soft_deleted=listed)
-    reads, total = 4, 4 + (2 if hard else 1) * MANY
+    reads, total = 4, 4 + (2 if hard else 1) * SIZE
     killed = []
     for _ in range(chance.choice([1, 1, 2, 3])):
         left = total - len(running.deletes()) * (2 if hard else 1)
@@ -241,18 +248,18 @@ def test_a_run_killed_at_any_request_is_finished_by_the_next_and_nothing_is_lost
     assert set(running.deletes()) == running.planned
     assert {i for i, outcome in running.outcomes.items() if outcome == "deleted"} >= running.planned - before
     assert set(running.outcomes.values()) <= {"deleted", "confirmed", "already_gone"}
-    tries, findings = verify(ledger_root())
-    assert tries[-1].is_closed
-    assert all("record" in finding and tries[-1].name not in finding for finding in findings)
+    attempts, findings = verify(ledger_root())
+    assert attempts[-1].is_closed
+    assert all("record" in finding and attempts[-1].name not in finding for finding in findings)
     count = running.seen
-    assert running.run(concurrency=concurrency) == 0  # cleared once more, it does nothing
+    assert running.run(concurrency=concurrency) == 0  # cleared again, it deletes nothing
     assert [r["method"] for r in running.sandbox.state()["requests"][count:]].count("DELETE") == 0
     running.check_truth()
 
 
-def test_what_was_recorded_before_the_kill_is_said_to_be_our_own_and_the_rest_perhaps(batch):
-    running = batch(many=8, latency=0.0)
-    # At old03 a second has passed and what is done is recorded; old07 is done, and never answered in time.
+def test_recorded_deletes_of_a_killed_attempt_stay_deleted_and_unrecorded_ones_are_already_gone(batch):
+    running = batch(size=8, latency=0.0)
+    # At old03 a second has passed, so the outcomes so far are recorded. old07 is deleted without a response.
     late = {"method": "DELETE", "path": "/v2/replicas/old03", "delay": 1.1}
     never = {"method": "DELETE", "path": "/v2/replicas/old07", "delay": 50, "when": "after"}
     running.sandbox.switch(faults=[late, never])
@@ -273,10 +280,8 @@ def test_what_was_recorded_before_the_kill_is_said_to_be_our_own_and_the_rest_pe
     assert "old07" not in recorded
 
 
-def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_that_claims_it(
-    batch, tmp_path
-):
-    running = batch(many=30, latency=0.002)
+def test_two_processes_with_one_plan_succeed_and_each_replica_is_claimed_once(batch, tmp_path):
+    running = batch(size=30, latency=0.002)
     other = Runner()
     try:
         second = Batch.__new__(Batch)
@@ -306,7 +311,7 @@ def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_
     assert verify(ledger_root())[1] == []
 
 
-# -- stopped politely
+# -- signals that the task handles
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -318,12 +323,10 @@ def test_two_processes_with_one_plan_at_once_end_green_and_each_replica_has_one_
         pytest.param(signal.SIGINT, "KeyboardInterrupt", id="SIGINT"),
     ],
 )
-def test_a_task_that_is_stopped_starts_no_further_delete_and_pushes_a_true_report(
-    batch, by, error, concurrency
-):
-    # Were the signal late, as many deletes as may be under way would wait for it here.
+def test_stopped_task_starts_no_further_delete_and_pushes_a_correct_report(batch, by, error, concurrency):
+    # If the signal comes late, the deletes in progress wait for it here.
     long = {"method": "DELETE", "path": "/v2/replicas/old[3-5]", "delay": 20, "times": concurrency}
-    running = batch(many=60, latency=0.005, faults=[long])
+    running = batch(size=60, latency=0.005, faults=[long])
     code = running.run(concurrency=concurrency, stop_after=4 + 6, by=by)
     assert code == 1
     assert running.error.startswith(error)
@@ -340,11 +343,11 @@ def test_a_task_that_is_stopped_starts_no_further_delete_and_pushes_a_true_repor
 
 
 @pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGALRM])
-def test_a_task_that_is_stopped_while_it_reads_deletes_nothing(batch, by):
+def test_task_stopped_while_it_reads_deletes_nothing(batch, by):
     running = batch()
-    assert running.run(concurrency=4, in_the_reading=by) == 1
+    assert running.run(concurrency=4, signal_while_reading=by) == 1
     assert running.deletes() == []
     assert [r["method"] for r in running.sandbox.state()["requests"]].count("DELETE") == 0
-    assert running.report["counts"]["not_attempted"] == MANY
+    assert running.report["counts"]["not_attempted"] == SIZE
     assert running.run(concurrency=4) == 0
     assert set(running.deletes()) == running.planned

@@ -285,12 +285,12 @@ class PlanExecutor:
         self._halt.count(trouble)
 
     def _deleted(self, replica_id: str, deletion: DeletionResult) -> Result:
-        if deletion.outcome == Outcome.CONFIRMED and replica_id in self._unlisted:
+        if deletion.outcome is Outcome.CONFIRMED and replica_id in self._unlisted:
             self.may_succeed_later = True
             return Result(
                 Outcome.UNKNOWN, f"{deletion.detail}; it was not listed before either, so this proves nothing"
             )
-        return Result(Outcome(deletion.outcome), deletion.detail)
+        return Result(deletion.outcome, deletion.detail)
 
     def _not_found(self, row: PlanRow, error: ReplicaNotFoundError) -> Result:
         if row["source"] == "soft_deleted":

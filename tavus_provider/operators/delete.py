@@ -97,7 +97,7 @@ class DeleteReplicaOperator(TavusOperator):
                         ) from None
                     outcome = Outcome.ALREADY_GONE
                 else:
-                    outcome, detail = Outcome(done.outcome), done.detail
+                    outcome, detail = done.outcome, done.detail
                 record[replica_id] = outcome
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
             return {"replica_id": replica_id, "hard": self.hard, "outcome": str(outcome), "detail": detail}

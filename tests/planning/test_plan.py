@@ -278,8 +278,8 @@ def test_value_that_is_not_an_object_is_rejected_with_a_hint(value):
         check(value)
     assert str(caught.value) == (
         f"the plan is rejected: it is of type {type(value).__name__}, not a JSON object (pass the output of "
-        "the plan task, and set render_template_as_native_obj=True on the DAG). Nothing was deleted; trigger a new "
-        "run"
+        "the plan task, and set render_template_as_native_obj=True on the DAG). Nothing was deleted; trigger "
+        "a new run"
     )
 
 

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusValidationError
-from tavus_provider.execution.executor import Application, read_account
+from tavus_provider.execution.executor import PlanExecutor
+from tavus_provider.execution.inventory import read_inventory
 from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
+from tavus_provider.outcomes import Outcome
 from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import Decision, evaluate, explain
@@ -493,7 +495,7 @@ class Memory:
         self.asked.append(replica_id)
         if self.there.pop(replica_id, None) is None:
             raise ReplicaNotFoundError("DELETE: not found")
-        return SimpleNamespace(outcome="deleted", detail="DELETE: done")
+        return SimpleNamespace(outcome=Outcome.DELETED, detail="DELETE: done")
 
 
 class Unwritten:
@@ -509,7 +511,7 @@ class Unwritten:
 
 
 def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Inventory) -> dict[str, str]:
-    application = Application(
+    executor = PlanExecutor(
         plan,
         tavus,
         concurrency=1,
@@ -520,8 +522,8 @@ def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Invent
         held=lambda now: known.held,
     )
     with contextlib.suppress(PlanRejectedError):
-        application.run()
-    return {item["replica_id"]: item["outcome"] for item in application.report()["items"]}
+        executor.run()
+    return {item["replica_id"]: item["outcome"] for item in executor.report()["items"]}
 
 
 @wide_law
@@ -532,11 +534,11 @@ def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
     tavus, policy = Memory(world), Policy.parse(world.policy)
 
     def planned(known: Inventory) -> dict[str, Any]:
-        account = read_account(
+        inventory = read_inventory(
             tavus, policy, now=lambda: NOW, history=lambda now: known.history, held=lambda now: known.held
         )
         return make_plan(
-            evaluate(policy, account, now=NOW, hard=world.hard),
+            evaluate(policy, inventory, now=NOW, hard=world.hard),
             policy,
             now=NOW,
             hard=world.hard,
