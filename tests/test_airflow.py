@@ -544,7 +544,7 @@ def test_browser_page_shows_5000_replicas_in_pages_and_a_plan_without_verdicts(a
         "id": "1",
     }
     tasks = [{**task, "operator_name": "PlanRetentionOperator", "run_after": "2026-01-01T00:00:00Z"}]
-    verdicts: dict[str, Any] = {"value": rows}
+    verdicts: dict[str, Any] = {"value": {"version": 1, "rows": rows, "counts": {"in_use": 5_000}}}
 
     def reply(route):
         url = route.request.url
@@ -564,9 +564,14 @@ def test_browser_page_shows_5000_replicas_in_pages_and_a_plan_without_verdicts(a
     page.fill("#search", "person 4999")
     page.get_by_text("1 to 1 of 1 replica").wait_for()
     save_screenshot(page, "page-5000")
-    verdicts["value"] = {"counts": {"in_use": 6_000}, "notice": "6000 verdicts are too many for XCom"}
+    verdicts["value"] = {
+        "version": 1,
+        "rows": [],
+        "counts": {"in_use": 6_000},
+        "notice": "6000 verdicts are too many for an XCom",
+    }
     page.reload()
-    page.get_by_text("6000 verdicts are too many for XCom").wait_for()
+    page.get_by_text("6000 verdicts are too many for an XCom").wait_for()
     assert page.locator("#deciders-table td").first.inner_text().startswith("in use")
     save_screenshot(page, "page-counts")
 

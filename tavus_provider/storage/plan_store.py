@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from typing import cast
 
 from airflow.sdk import ObjectStoragePath
 
@@ -85,7 +86,7 @@ def _parse_plan(data: bytes) -> Plan | None:
     try:
         plan = json.loads(data)
         if isinstance(plan, dict) and plan.get("digest") == digest_of(plan):
-            return plan
+            return cast("Plan", plan)  # check_plan checks the rest
     except (ValueError, RecursionError):
         pass
     return None

@@ -22,7 +22,7 @@ const state = {
 // -- values of a plan
 
 // The verdicts that were pushed, or null if the run has only their counts.
-const verdictRows = (verdicts) => (Array.isArray(verdicts) ? verdicts : verdicts?.rows ?? null);
+const verdictRows = (verdicts) => (verdicts?.notice ? null : verdicts?.rows ?? null);
 
 // Returns one row for each replica that is known by name: all of them, or without verdicts those in the plan.
 function replicaRows(plan, verdicts) {
