@@ -533,7 +533,7 @@ def test_retried_batch_reports_the_deletes_of_its_first_attempt(sandbox, run_dag
 
 @pytest.mark.parametrize("dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched"])
 def test_plan_too_large_for_xcom_is_read_from_the_store(sandbox, run_dag, monkeypatch, dag_id):
-    monkeypatch.setattr("tavus_provider.planning.plan.MAX_BYTES", 2_000)
+    monkeypatch.setattr("tavus_provider.planning.plan.MAX_XCOM_BYTES", 2_000)
     ran = run_dag(dag_id, {})
     assert ran.state == "success"
     assert "delete" not in ran.pull("plan")
