@@ -1,4 +1,4 @@
-"""Grace and ``hard_delete_after`` from end to end: the operators, the ledger and a sandbox, days apart."""
+"""Grace periods and ``hard_delete_after`` with the real operators, ledger and sandbox, on different days."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PURGE = {"name": "purge", "expire": [{"older_than": "3000d"}], "hard_delete_afte
 
 
 class World:
-    """A sandbox, the days that have passed, and the tasks run on them."""
+    """A sandbox, the number of days since the start, and the tasks that run on them."""
 
     def __init__(self, sandbox, run_task, monkeypatch) -> None:
         self.sandbox = sandbox
@@ -37,31 +37,33 @@ class World:
         self.days = 0.0
         monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(days=self.days))
 
-    def plan(self, policy=GRACE, **more):
-        ti = self.run_task(PlanRetentionOperator(task_id="plan", policy=policy, **more))
+    def plan(self, policy=GRACE, **arguments):
+        ti = self.run_task(PlanRetentionOperator(task_id="plan", policy=policy, **arguments))
         if ti.error:
             raise ti.error
         return ti
 
-    def apply(self, plan, *, hard=False, **of):
+    def apply(self, plan, *, hard=False, **attempt):
+        """Apply a plan; return the outcome and detail of each id, and the error of the task."""
         operator = ApplyRetentionOperator(
             task_id="apply", plan=plan, hard=hard, approved_digest=plan["digest"] if hard else None
         )
-        ti = self.run_task(operator, **of)
+        ti = self.run_task(operator, **attempt)
         report = ti.pushed["return_value"]
         assert report["ledger"] is None or compare_report(verify(ledger_root())[0], report) == []
         return {item["replica_id"]: (item["outcome"], item["detail"]) for item in report["items"]}, ti.error
 
-    def both(self, policy=GRACE, *, hard=False, **more):
-        """Plan and apply; the ids that went."""
-        plan = self.plan(policy, hard=hard, **more).pushed["return_value"]
+    def plan_and_apply(self, policy=GRACE, *, hard=False, **arguments):
+        """Return the ids that were deleted."""
+        plan = self.plan(policy, hard=hard, **arguments).pushed["return_value"]
         items, error = self.apply(plan, hard=hard, run_id=f"day {self.days}")
         if error:
             raise error
         return {replica_id for replica_id, (outcome, _) in items.items() if outcome == "deleted"}
 
     @property
-    def gone(self):
+    def deletes(self):
+        """The deletes that the sandbox applied: id, and whether it was permanent."""
         return {(row["replica_id"], row["hard"]) for row in self.sandbox.state()["deletes"]}
 
     def use(self, replica_id):
@@ -77,8 +79,8 @@ def world(serve, clock, run_task, monkeypatch):
 @pytest.fixture
 def log(capsys):
     def text():
-        said = capsys.readouterr()
-        return said.out + said.err
+        captured = capsys.readouterr()
+        return captured.out + captured.err
 
     return text
 
@@ -87,10 +89,10 @@ def ids(rows):
     return {row["replica_id"] for row in rows}
 
 
-# -- grace
+# -- grace periods
 
 
-def test_what_has_expired_is_first_scheduled_and_announced_and_not_deleted(world, log):
+def test_expired_replica_is_scheduled_and_announced_before_it_is_deleted(world, log):
     ti = world.plan()
     plan = ti.pushed["return_value"]
     assert (plan["delete"], ids(plan["scheduled"])) == ([], {"old1", "old2"})
@@ -101,9 +103,9 @@ def test_what_has_expired_is_first_scheduled_and_announced_and_not_deleted(world
         "200 days old, limit is 90d; never used since it was created 200 days ago, limit is 30d; "
         f"grace of 14d ends on {due:%Y-%m-%d at %H:%M} UTC"
     )
-    said = log()
-    assert "Scheduled now, to be deleted when their grace is over: old1, old2" in said
-    assert row["reason"] in said
+    logged = log()
+    assert "Scheduled now, to be deleted when their grace is over: old1, old2" in logged
+    assert row["reason"] in logged
     assert ti.events == [
         {
             "asset": "tavus_replicas_scheduled",
@@ -115,19 +117,19 @@ def test_what_has_expired_is_first_scheduled_and_announced_and_not_deleted(world
     (schedule,) = verify(ledger_root())[0]
     assert set(schedule.begin_record["scheduled"]) == {"old1", "old2"}
     assert world.apply(plan) == ({}, None)
-    assert world.gone == set()
+    assert world.deletes == set()
 
 
-def test_it_goes_when_its_grace_is_over_and_not_before_and_is_announced_once(world, log):
-    world.both()
+def test_scheduled_replica_is_deleted_after_grace_and_announced_once(world, log):
+    world.plan_and_apply()
     log()
     world.days = 13.9
     ti = world.plan()
     assert ti.pushed["return_value"]["delete"] == ti.events == []
     assert "Scheduled now" not in log()
     world.days = 14.1
-    assert world.both() == {"old1", "old2"}
-    assert world.gone == {("old1", False), ("old2", False)}
+    assert world.plan_and_apply() == {"old1", "old2"}
+    assert world.deletes == {("old1", False), ("old2", False)}
 
 
 CANCELS = [
@@ -146,24 +148,26 @@ CANCELS = [
     pytest.param(
         lambda world: world.sandbox.put("replicas", {"replica_id": "old1", "status": "odd"}) or GRACE,
         lambda world: world.sandbox.put("replicas", {"replica_id": "old1", "status": "completed"}) or GRACE,
-        id="in-doubt",
+        id="undetermined",
     ),
     pytest.param(
         lambda world: GRACE | {"scope": {"exclude": ["Ada*"]}}, lambda world: GRACE, id="out-of-scope"
     ),
     pytest.param(
-        lambda world: GRACE | {"account": {"expect_present": ["old1"]}}, lambda world: GRACE, id="a-sentinel"
+        lambda world: GRACE | {"account": {"expect_present": ["old1"]}},
+        lambda world: GRACE,
+        id="expected-present",
     ),
 ]
 
 
 @pytest.mark.parametrize(("cancel", "resume"), CANCELS)
-def test_what_keeps_it_cancels_and_a_new_grace_begins_later(world, cancel, resume):
-    world.both()
+def test_reason_to_keep_cancels_the_schedule_and_grace_starts_again(world, cancel, resume):
+    world.plan_and_apply()
     world.days = 10
     policy = cancel(world)
     assert "old1" not in ids(world.plan(policy).pushed["return_value"]["scheduled"])
-    world.days = 50  # also by the rule it has not been used for 30 days again
+    world.days = 50  # by then it is unused for 30 days again
     policy = resume(world)
     ti = world.plan(policy)
     assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1"}
@@ -175,7 +179,7 @@ def test_what_keeps_it_cancels_and_a_new_grace_begins_later(world, cancel, resum
     assert "old1" in ids(world.plan(policy).pushed["return_value"]["delete"])
 
 
-def test_a_hold_cancels_too_and_counts_between_plan_and_apply(world, tmp_path):
+def test_legal_hold_cancels_the_schedule_and_counts_between_plan_and_apply(world, tmp_path):
     held = tmp_path / "holds.yaml"
     policy = GRACE | {"legal_holds": {"file": str(held), "max_age": "2d"}}
 
@@ -184,7 +188,7 @@ def test_a_hold_cancels_too_and_counts_between_plan_and_apply(world, tmp_path):
         held.write_text(f"replica_ids: [{', '.join(replica_ids)}]\nas_of: {moment.isoformat()}")
 
     hold()
-    world.both(policy)
+    world.plan_and_apply(policy)
     world.days = 15
     hold()
     plan = world.plan(policy).pushed["return_value"]
@@ -200,9 +204,7 @@ def test_a_hold_cancels_too_and_counts_between_plan_and_apply(world, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "stale", "odd"])
-def test_holds_that_cannot_be_read_stop_the_plan_and_the_apply_before_the_first_delete(
-    world, tmp_path, damage
-):
+def test_unreadable_legal_holds_stop_plan_and_apply_before_the_first_delete(world, tmp_path, damage):
     held = tmp_path / "holds.yaml"
     policy = PLAIN | {"legal_holds": {"file": str(held), "max_age": "2d"}}
     held.write_text("[]")
@@ -220,11 +222,11 @@ def test_holds_that_cannot_be_read_stop_the_plan_and_the_apply_before_the_first_
     items, error = world.apply(plan)
     assert "it is not known which replicas are held" in str(error)
     assert {outcome for outcome, _ in items.values()} == {"not_attempted"}
-    assert world.gone == set()
+    assert world.deletes == set()
 
 
-def test_what_is_protected_or_used_after_the_plan_is_not_deleted_by_it(world):
-    world.both()
+def test_replica_used_after_the_plan_is_skipped(world):
+    world.plan_and_apply()
     world.days = 15
     plan = world.plan().pushed["return_value"]
     world.use("old1")
@@ -232,18 +234,37 @@ def test_what_is_protected_or_used_after_the_plan_is_not_deleted_by_it(world):
     assert error is None
     assert items["old1"][0] == "skipped"
     assert items["old1"][1].startswith("no longer expired: ")
-    assert world.gone == {("old2", False)}
+    assert world.deletes == {("old2", False)}
 
 
-def test_a_dry_run_schedules_nothing(world):
+def test_relative_ledger_ends_grace_and_keeps_earlier_attempts(world, monkeypatch, tmp_path):
+    """Case A8: a relative ledger was written in the current directory and read somewhere else."""
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", f"relative-{tmp_path.name}")
+    monkeypatch.chdir(tmp_path)
+    world.plan()
+    monkeypatch.chdir("/")
+    world.days = 14.1
+    plan = world.plan().pushed["return_value"]
+    assert ids(plan["delete"]) == {"old1", "old2"}
+    items, error = world.apply(plan)
+    assert (error, {outcome for outcome, _ in items.values()}) == (None, {"deleted"})
+    monkeypatch.chdir(tmp_path)
+    items, error = world.apply(plan, try_number=2)
+    assert (error, {outcome for outcome, _ in items.values()}) == (None, {"deleted"})
+    assert len(world.sandbox.state()["deletes"]) == 2
+    attempts, findings = verify(ledger_root())
+    assert (len(attempts), findings) == (4, [])
+
+
+def test_dry_run_schedules_nothing(world):
     ti = world.plan(dry_run=True)
     assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1", "old2"}
     assert (ti.events, verify(ledger_root())[0]) == ([], [])
     world.days = 15
-    assert world.both() == set()
+    assert world.plan_and_apply() == set()
 
 
-def test_what_a_form_leaves_out_is_neither_cancelled_nor_announced(world):
+def test_replica_excluded_by_the_form_is_neither_cancelled_nor_announced(world):
     first = world.plan(narrow={"include": ["Ada*"]})
     assert first.events[0]["replica_ids"] == ["old1"]
     world.days = 5
@@ -251,13 +272,13 @@ def test_what_a_form_leaves_out_is_neither_cancelled_nor_announced(world):
     assert second.events[0]["replica_ids"] == ["old2"]
     world.days = 14.1
     assert ids(world.plan().pushed["return_value"]["delete"]) == {"old1"}
-    assert world.both(narrow={"include": ["Bob*"]}) == set()
+    assert world.plan_and_apply(narrow={"include": ["Bob*"]}) == set()
     world.days = 19.1
-    assert world.both() == {"old1", "old2"}
+    assert world.plan_and_apply() == {"old1", "old2"}
 
 
-def test_a_damaged_schedule_begins_every_grace_anew(world):
-    world.both()
+def test_damaged_schedule_starts_every_grace_period_again(world):
+    world.plan_and_apply()
     (schedule,) = verify(ledger_root())[0]
     path = ledger_root() / schedule.name / "000001.json"
     path.write_bytes(path.read_bytes().replace(b'"old1"', b'"old9"'))
@@ -268,8 +289,8 @@ def test_a_damaged_schedule_begins_every_grace_anew(world):
     assert verify(ledger_root())[1] != []
 
 
-def test_a_schedule_damaged_between_plan_and_apply_deletes_nothing(world):
-    world.both()
+def test_schedule_damaged_between_plan_and_apply_deletes_nothing(world):
+    world.plan_and_apply()
     world.days = 15
     plan = world.plan().pushed["return_value"]
     last = ledger_root() / verify(ledger_root())[0][-1].name / "000001.json"
@@ -277,17 +298,17 @@ def test_a_schedule_damaged_between_plan_and_apply_deletes_nothing(world):
     items, error = world.apply(plan)
     assert error is None
     assert {outcome for outcome, _ in items.values()} == {"skipped"}
-    assert world.gone == set()
+    assert world.deletes == set()
 
 
-def test_a_schedule_that_cannot_be_written_fails_the_plan(world, monkeypatch, tmp_path):
+def test_plan_fails_if_the_schedule_cannot_be_written(world, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "file" / "ledger"))
     with pytest.raises(Exception, match="the ledger cannot be"):
         world.plan()
 
 
-def test_a_policy_with_grace_needs_a_name():
+def test_policy_with_grace_needs_a_name():
     with pytest.raises(
         TavusValidationError, match=r"^policy: name is missing: the schedule of a policy with grace"
     ):
@@ -298,29 +319,27 @@ def test_a_policy_with_grace_needs_a_name():
     ("policy", "hard", "what"),
     [(GRACE, False, "grace"), (PURGE, True, "a permanent"), (PLAIN, True, "a per")],
 )
-def test_what_would_be_forgotten_on_another_machine_is_refused_before_anything_is_read(
-    world, monkeypatch, policy, hard, what
-):
+def test_local_ledger_is_refused_before_anything_is_read(world, monkeypatch, policy, hard, what):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
     with pytest.raises(AirflowFailException, match=f"^{what}.* needs a ledger that all workers share"):
         world.plan(policy, hard=hard)
     assert world.sandbox.state()["requests"] == []
 
 
-def test_a_permanent_apply_with_a_local_ledger_is_refused_where_workers_are_elsewhere(world, monkeypatch):
+def test_permanent_apply_with_a_local_ledger_is_refused_with_remote_workers(world, monkeypatch):
     plan = world.plan(PLAIN, hard=True).pushed["return_value"]
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")
     ti = world.run_task(
         ApplyRetentionOperator(task_id="apply", plan=plan, hard=True, approved_digest=plan["digest"])
     )
     assert "a permanent delete needs a ledger that all workers share" in str(ti.error)
-    assert world.gone == set()
+    assert world.deletes == set()
 
 
-# -- guards of the account
+# -- guards against a wrong account
 
 
-def test_a_sentinel_that_is_not_listed_stops_plan_and_apply(world):
+def test_missing_expected_replica_stops_plan_and_apply(world):
     policy = PLAIN | {"account": {"expect_present": ["new0", "new1"]}}
     plan = world.plan(policy).pushed["return_value"]
     world.sandbox.put("replicas", {"replica_id": "new1", "deleted": "hard"})
@@ -330,28 +349,28 @@ def test_a_sentinel_that_is_not_listed_stops_plan_and_apply(world):
     items, error = world.apply(plan)
     assert said in str(error)
     assert {outcome for outcome, _ in items.values()} == {"not_attempted"}
-    assert world.gone == set()
+    assert world.deletes == set()
 
 
 @pytest.mark.parametrize(("percent", "stops"), [(0, True), (14, True), (15, False), (None, False)])
-def test_too_much_doubt_stops_plan_and_apply(world, percent, stops):
+def test_too_many_undetermined_replicas_stop_plan_and_apply(world, percent, stops):
     limits = LIMITS["limits"] | ({} if percent is None else {"max_undetermined_percent": percent})
     policy = PLAIN | {"limits": limits}
     plan = world.plan(policy).pushed["return_value"]
     world.sandbox.put("replicas", {"replica_id": "new1", "status": "odd"})  # 1 of 7 is 14.3 %
     if not stops:
-        assert world.both(policy) == {"old1", "old2"}
+        assert world.plan_and_apply(policy) == {"old1", "old2"}
         return
     said = f"^1 of 7 replicas are in doubt, max_undetermined_percent is {percent}: "
     with pytest.raises(AirflowFailException, match=said):
         world.plan(policy)
     _, error = world.apply(plan)
     assert "1 of 7 replicas are in doubt" in str(error)
-    assert world.gone == set()
+    assert world.deletes == set()
 
 
 @pytest.mark.parametrize("ahead", [-400, 400])
-def test_clocks_that_differ_stop_the_plan(world, ahead):
+def test_clock_difference_stops_the_plan(world, ahead):
     moment = datetime.now(UTC) + timedelta(seconds=ahead)
     fault = {
         "path": "/v2/videos",
@@ -364,13 +383,13 @@ def test_clocks_that_differ_stop_the_plan(world, ahead):
         world.plan(PLAIN)
 
 
-# -- what was deleted softly goes for good
+# -- permanent deletes of soft-deleted replicas
 
 
 @pytest.mark.parametrize("listed", ["hidden", "listed"])
-def test_what_we_soft_deleted_comes_into_a_permanent_plan_when_its_time_is_up(world, listed):
+def test_soft_deleted_replica_is_planned_permanently_after_hard_delete_after(world, listed):
     world.sandbox.switch(soft_deleted=listed, soft_then_hard="works")
-    world.both(PLAIN)
+    world.plan_and_apply(PLAIN)
     world.days = 29.9
     assert world.plan(PURGE, hard=True).pushed["return_value"]["delete"] == []
     world.days = 30.1
@@ -385,17 +404,17 @@ def test_what_we_soft_deleted_comes_into_a_permanent_plan_when_its_time_is_up(wo
     }
     ti = world.run_task(ApplyRetentionOperator(task_id="apply", plan=plan, hard=True))
     assert "a permanent delete needs the digest that a person approved" in str(ti.error)
-    assert ("old1", True) not in world.gone
+    assert ("old1", True) not in world.deletes
     items, error = world.apply(plan, hard=True)
     assert (error, {outcome for outcome, _ in items.values()}) == (None, {"deleted"})
-    assert world.gone == {(i, hard) for i in ("old1", "old2") for hard in (False, True)}
+    assert world.deletes == {(i, hard) for i in ("old1", "old2") for hard in (False, True)}
     assert world.plan(PURGE, hard=True).pushed["return_value"]["delete"] == []
 
 
 @pytest.mark.parametrize("listed", ["hidden", "listed"])
-def test_what_tavus_no_longer_knows_is_unknown_and_says_so_and_never_already_gone(world, listed):
+def test_soft_deleted_replica_that_tavus_does_not_know_is_unknown(world, listed):
     world.sandbox.switch(soft_deleted=listed)  # and a permanent delete of it is refused
-    world.both(PLAIN)
+    world.plan_and_apply(PLAIN)
     world.days = 31
     plan = world.plan(PURGE, hard=True).pushed["return_value"]
     items, error = world.apply(plan, hard=True)
@@ -408,11 +427,11 @@ def test_what_tavus_no_longer_knows_is_unknown_and_says_so_and_never_already_gon
         )
 
 
-def test_many_that_tavus_no_longer_knows_do_not_stop_the_rest(serve, world):
+def test_many_unknown_replicas_do_not_stop_the_others(serve, world):
     rows = [{"replica_id": f"old{n}", "replica_name": f"O{n}", "age": "200d"} for n in range(9)]
     rows += [{"replica_id": f"new{n}", "replica_name": f"N{n}", "age": "1d"} for n in range(9)]
     world.sandbox = serve({"replicas": rows})
-    assert len(world.both(PLAIN)) == 9
+    assert len(world.plan_and_apply(PLAIN)) == 9
     world.sandbox.put("replicas", {"replica_id": "older", "replica_name": "x", "age": "3000d"})
     world.days = 31
     plan = world.plan(PURGE, hard=True).pushed["return_value"]
@@ -424,9 +443,9 @@ def test_many_that_tavus_no_longer_knows_do_not_stop_the_rest(serve, world):
 
 @pytest.mark.parametrize("listed", ["hidden", "listed"])
 @pytest.mark.parametrize("by", ["held", "protected", "in-use"])
-def test_what_is_held_or_protected_or_in_use_stays_although_its_time_is_up(world, tmp_path, listed, by):
+def test_soft_deleted_replica_with_a_reason_to_keep_is_not_planned(world, tmp_path, listed, by):
     world.sandbox.switch(soft_deleted=listed, soft_then_hard="works")
-    world.both(PLAIN)
+    world.plan_and_apply(PLAIN)
     world.days = 31
     moment = datetime.now(UTC) + timedelta(days=world.days)
     (tmp_path / "holds").write_text(f"replica_ids: [old1]\nas_of: {moment.isoformat()}")
@@ -438,27 +457,27 @@ def test_what_is_held_or_protected_or_in_use_stays_although_its_time_is_up(world
     if by == "in-use":
         row = {"persona_id": "p1", "default_replica_id": "old1", "age": "1d"}
         world.sandbox.put("personas", row)
-    assert world.both(policy, hard=True) == {"old2"}
-    assert ("old1", True) not in world.gone
+    assert world.plan_and_apply(policy, hard=True) == {"old2"}
+    assert ("old1", True) not in world.deletes
 
 
-def test_without_hard_delete_after_or_in_a_soft_plan_nothing_is_taken_from_the_record(world):
-    world.both(PLAIN)
+def test_ledger_is_not_used_without_hard_delete_after_or_in_a_soft_plan(world):
+    world.plan_and_apply(PLAIN)
     world.days = 31
     assert world.plan(PLAIN | {"name": "x"}, hard=True).pushed["return_value"]["delete"] == []
     assert world.plan(PURGE).pushed["return_value"]["delete"] == []
 
 
-def test_a_form_that_narrows_takes_nothing_from_the_record_that_is_no_longer_listed(world):
-    world.both(PLAIN)
+def test_narrowed_plan_omits_replicas_that_are_not_listed(world):
+    world.plan_and_apply(PLAIN)
     world.days = 31
     narrowed = world.plan(PURGE, hard=True, narrow={"include": ["*"], "exclude": ["x"]})
     assert narrowed.pushed["return_value"]["delete"] == []
 
 
-def test_what_our_record_shows_as_soft_deleted_is_not_planned_softly_again(world):
+def test_listed_soft_deleted_replica_is_not_soft_deleted_again(world):
     world.sandbox.switch(soft_deleted="listed")
-    world.both(PLAIN)
+    world.plan_and_apply(PLAIN)
     ti = world.plan(PLAIN)
     assert ti.pushed["return_value"]["delete"] == []
     reasons = {row["replica_id"]: row["reason"] for row in ti.pushed["verdicts"]["rows"]}
@@ -466,21 +485,21 @@ def test_what_our_record_shows_as_soft_deleted_is_not_planned_softly_again(world
     assert ti.pushed["return_value"]["keep"]["soft_deleted"] == 2
 
 
-def test_what_is_soft_deleted_and_listed_still_takes_no_place_of_keep_last(world):
+def test_listed_soft_deleted_replica_takes_no_place_of_keep_last(world):
     world.sandbox.switch(soft_deleted="listed")
     rows = [{"replica_id": f"mid{n}", "replica_name": f"mid {n}", "age": f"{100 + n}d"} for n in range(2)]
     gone = [{"replica_id": f"new{n}", "deleted": "hard"} for n in range(5)]
     world.sandbox.put("replicas", *rows, *gone)
-    assert world.both(PLAIN | {"scope": {"include": ["mid *"]}}) == {"mid0", "mid1"}
+    assert world.plan_and_apply(PLAIN | {"scope": {"include": ["mid *"]}}) == {"mid0", "mid1"}
     kept = world.plan(PLAIN | {"keep": {"keep_last": 2}}).pushed
     assert kept["return_value"]["delete"] == []
     assert {row["reason_code"] for row in kept["verdicts"]["rows"]} == {"soft_deleted", "keep_last"}
     assert ids(world.plan(PLAIN).pushed["return_value"]["delete"]) == {"old1", "old2"}
 
 
-def test_the_age_of_a_form_holds_for_what_is_soft_deleted_and_listed_still(world):
+def test_age_of_the_form_applies_to_listed_soft_deleted_replicas(world):
     world.sandbox.switch(soft_deleted="listed", soft_then_hard="works")
-    world.both(PLAIN)
+    world.plan_and_apply(PLAIN)
     world.days = 31
     for age, planned in (("365d", set()), ("230d", {"old1", "old2"})):
         ti = world.plan(PURGE, hard=True, narrow={"older_than": age})
@@ -489,9 +508,9 @@ def test_the_age_of_a_form_holds_for_what_is_soft_deleted_and_listed_still(world
         assert words["old1"] == ("hard_delete_after" if planned else "too_young")
 
 
-def test_a_permanent_delete_in_doubt_of_what_is_no_longer_listed_is_not_confirmed_by_its_absence(world):
+def test_unlisted_replica_is_not_confirmed_by_its_absence(world):
     world.sandbox.switch(soft_then_hard="works")
-    world.both(PLAIN)
+    world.plan_and_apply(PLAIN)
     world.days = 31
     plan = world.plan(PURGE, hard=True).pushed["return_value"]
     world.sandbox.switch(
@@ -501,23 +520,23 @@ def test_a_permanent_delete_in_doubt_of_what_is_no_longer_listed_is_not_confirme
     assert isinstance(error, TavusRetryableError)
     assert items["old1"][0] == "unknown"
     assert items["old2"][0] == "deleted"
-    assert ("old1", True) not in world.gone
+    assert ("old1", True) not in world.deletes
     world.sandbox.switch(faults=[])
     items, error = world.apply(plan, hard=True, try_number=2)
     assert (error, items["old1"][0]) == (None, "deleted")
 
 
-# -- the record
+# -- the ledger
 
 
-def test_no_name_is_in_the_ledger(world, tmp_path):
+def test_ledger_contains_no_names(world, tmp_path):
     world.sandbox.switch(soft_then_hard="works")
-    world.both()
+    world.plan_and_apply()
     world.days = 15
-    world.both()
+    world.plan_and_apply()
     world.days = 50
     world.sandbox.put("replicas", {"replica_id": "older", "replica_name": "Zoe of old", "age": "4000d"})
-    assert world.both(PURGE, hard=True) == {"old1", "old2", "older"}
+    assert world.plan_and_apply(PURGE, hard=True) == {"old1", "old2", "older"}
     written = b"".join(path.read_bytes() for path in (tmp_path / "ledger").rglob("*.json"))
     assert b'"older"' in written
     for row in world.sandbox.state()["replicas"]:
