@@ -219,17 +219,20 @@ def test_replica_excluded_by_the_form_keeps_its_place_and_gets_none(ledger, cloc
     assert plan(ledger, clock.set(17)) == (set(), {"r1", "r2"})
 
 
-@pytest.mark.parametrize("damage", ["changed", "incomplete", "removed"])
+@pytest.mark.parametrize("damage", ["changed", "incomplete", "removed", "end-changed"])
 def test_damaged_schedule_is_not_trusted(ledger, clock, damage):
     plan(ledger, clock.set(0))
     plan(ledger, clock.set(13))
-    first = ledger.root / ledger.attempts(SCHEDULE)[-1].name / "000001.json"
+    folder = ledger.root / ledger.attempts(SCHEDULE)[-1].name
+    first = folder / "000001.json"
     if damage == "changed":
         first.write_bytes(first.read_bytes().replace(b"2026-09-01", b"2026-01-01"))
     elif damage == "incomplete":
         first.write_bytes(first.read_bytes()[:-1])
-    else:
+    elif damage == "removed":
         first.unlink()
+    else:
+        (folder / "000002.json").write_bytes(b"{}")
     assert read_history(ledger, POLICY).scheduled == {}
     assert plan(ledger, clock.set(14)) == ({"r1", "r2"}, set())
     assert plan(ledger, clock.set(28)) == (set(), {"r1", "r2"})
