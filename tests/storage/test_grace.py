@@ -343,11 +343,11 @@ def test_missing_expected_replica_stops_plan_and_apply(world):
     policy = PLAIN | {"account": {"expect_present": ["new0", "new1"]}}
     plan = world.plan(policy).pushed["return_value"]
     world.sandbox.put("replicas", {"replica_id": "new1", "deleted": "hard"})
-    said = "account.expect_present names new1, not listed here: it is the wrong account"
-    with pytest.raises(Exception, match=said):
+    message = "account.expect_present names new1, not listed here: it is the wrong account"
+    with pytest.raises(Exception, match=message):
         world.plan(policy)
     items, error = world.apply(plan)
-    assert said in str(error)
+    assert message in str(error)
     assert {outcome for outcome, _ in items.values()} == {"not_attempted"}
     assert world.deletes == set()
 
@@ -361,8 +361,8 @@ def test_too_many_undetermined_replicas_stop_plan_and_apply(world, percent, stop
     if not stops:
         assert world.plan_and_apply(policy) == {"old1", "old2"}
         return
-    said = f"^1 of 7 replicas are in doubt, max_undetermined_percent is {percent}: "
-    with pytest.raises(AirflowFailException, match=said):
+    message = f"^1 of 7 replicas are in doubt, max_undetermined_percent is {percent}: "
+    with pytest.raises(AirflowFailException, match=message):
         world.plan(policy)
     _, error = world.apply(plan)
     assert "1 of 7 replicas are in doubt" in str(error)
