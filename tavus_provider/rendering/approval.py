@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Final
 
-from tavus_provider.planning.plan import Plan
+from tavus_provider.planning.plan import Plan, PlanRow
 from tavus_provider.rendering.tables import format_days, format_last_use, format_name
-from tavus_provider.retention.verdict import Source
 from tavus_provider.sanitize import escape_line
 
 MAX_ROWS: Final = 4_000
@@ -78,7 +77,7 @@ def _how_many(plan: Plan) -> str:
     return "1 replica" if count == 1 >= listed else f"{count:,} of {listed:,} replicas"
 
 
-def _list(rows: Sequence[Mapping[str, Any]], *, made_at: datetime) -> list[str]:
+def _list(rows: Sequence[PlanRow], *, made_at: datetime) -> list[str]:
     lines = [_line(_COLUMNS), _line(["---"] * len(_COLUMNS))]
     for row in rows:
         last_used_at = row["last_used_at"]
@@ -98,7 +97,7 @@ def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _left_out(rows: Sequence[PlanRow]) -> list[str]:
     rules = ", ".join(
         f"{count:,} under {plain_text(rule)}" for rule, count in Counter(map(_rule, rows)).most_common()
     )
@@ -109,7 +108,7 @@ def _left_out(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _summary(rows: Sequence[PlanRow]) -> list[str]:
     counts = Counter(map(_rule, rows))
     ages: dict[str, list[int]] = {rule: [] for rule in counts}
     for row in rows:
@@ -129,6 +128,6 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _rule(row: Mapping[str, Any]) -> str:
+def _rule(row: PlanRow) -> str:
     # In parentheses, because a rule can have the same name as the setting.
-    return "(hard_delete_after)" if row["source"] == Source.SOFT_DELETED else str(row["rule"])
+    return "(hard_delete_after)" if row["source"] == "soft_deleted" else str(row["rule"])

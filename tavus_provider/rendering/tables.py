@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from rich import box
 from rich.console import Console
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from tavus_provider.outcomes import UNFINISHED
 from tavus_provider.planning.plan import Plan
+from tavus_provider.planning.report import Report, ReportItem
 from tavus_provider.rendering.labels import label
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.verdict import Verdict
@@ -107,7 +108,7 @@ def decision_sentence(decision: Decision) -> str:
 # --- reports --------------------------------------------------------------------------------------------
 
 
-def _report_columns(plan: Plan) -> tuple[_Column[Mapping[str, Any]], ...]:
+def _report_columns(plan: Plan) -> tuple[_Column[ReportItem], ...]:
     rows = {row["replica_id"]: row for row in plan["delete"]}
     return (
         _Column("outcome", lambda item: label(item["outcome"]).text),
@@ -117,7 +118,7 @@ def _report_columns(plan: Plan) -> tuple[_Column[Mapping[str, Any]], ...]:
     )
 
 
-def report_table(report: Mapping[str, Any], plan: Plan, *, max_rows: int | None = None) -> Table:
+def report_table(report: Report, plan: Plan, *, max_rows: int | None = None) -> Table:
     """
     Return a table with the outcome of every planned replica; those that may still exist come first.
 
@@ -128,7 +129,7 @@ def report_table(report: Mapping[str, Any], plan: Plan, *, max_rows: int | None 
     return _table(_report_columns(plan), items[:max_rows], style=lambda item: label(item["outcome"]).style)
 
 
-def report_lines(report: Mapping[str, Any], plan: Plan, *, max_rows: int = MAX_ROWS) -> list[str]:
+def report_lines(report: Report, plan: Plan, *, max_rows: int = MAX_ROWS) -> list[str]:
     """
     Return the lines of :func:`report_table` for a log.
 
@@ -141,7 +142,7 @@ def report_lines(report: Mapping[str, Any], plan: Plan, *, max_rows: int = MAX_R
     return lines
 
 
-def report_sentence(report: Mapping[str, Any]) -> str:
+def report_sentence(report: Report) -> str:
     """Return one sentence with the counts of a report."""
     counts = ", ".join(
         f"{count:,} {label(outcome).text}" for outcome, count in report["counts"].items() if count
