@@ -1,97 +1,102 @@
 """
-Draw docs/plan.svg, the table that `plan` logs for the sandbox's account, as a terminal shows it, and
-docs/simulation.svg, what `simulate` draws of it under docs/retention.yaml.
+Update docs/plan.svg and docs/simulation.svg from the built-in account of the sandbox.
+
+The first shows the table that the task `plan` logs. The second shows what `simulate` prints for
+docs/retention.yaml.
 """
 
 from __future__ import annotations
 
-import html
+import contextlib
+import io
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.text import Text
+
 if TYPE_CHECKING:
-    from tavus_provider.retention.context import Inventory
-    from tavus_provider.retention.policy import Policy
+    from tavus_provider.retention.engine import Decision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-COLUMNS, ROW, CHAR = 176, 17, 7.25
-COLOURS = {"DELETE": "#ff7b72", "keep, undetermined": "#d29922", "keep": "#7ee787"}
+WIDTH = 166
+"""Characters per line of a picture."""
 
 
-def account(policy: Policy) -> Inventory:
-    """Return all that a policy needs of the sandbox's account."""
-    os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp()
-    from tavus_provider.sandbox import Sandbox
+@contextlib.contextmanager
+def sandbox_connection() -> Iterator[None]:
+    """Run a sandbox, and connect ``tavus_default`` of an Airflow with a temporary home to it."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["AIRFLOW_HOME"] = home
+        from tavus_provider.sandbox import Sandbox
 
-    with Sandbox() as sandbox:
-        os.environ["AIRFLOW_CONN_TAVUS_DEFAULT"] = (
-            f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
-        )
-        os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
-        from tavus_provider.execution.inventory import read_inventory
-        from tavus_provider.hooks.tavus import TavusHook
-
-        with TavusHook() as hook:
-            return read_inventory(hook, policy, now=lambda: datetime.now(UTC))
+        with Sandbox() as sandbox:
+            connection = f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
+            os.environ["AIRFLOW_CONN_TAVUS_DEFAULT"] = connection
+            os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
+            yield
 
 
-def lines() -> list[str]:
-    """Return the table, made by the code that makes it in a task."""
-    from tavus_provider.rendering.tables import decision_lines, decision_sentence
+def decide() -> tuple[Decision, datetime]:
+    """Return the decision on the account of the sandbox, and its time."""
+    from tavus_provider.execution.inventory import read_inventory
+    from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.policy import Policy
 
     policy = Policy.parse({"expire": [{"rule": "stale", "older_than": "90d"}]})
-    read = account(policy)
-    decision = evaluate(policy, read, now=read.read_at)
-    table = decision_lines(decision, now=read.read_at)
-    rule = "─" * (COLUMNS - 2)
-    return [*(rule if set(line) == {"─"} else line for line in table), "", decision_sentence(decision)]
+    with sandbox_connection(), TavusHook() as hook:
+        inventory = read_inventory(hook.client, policy, now=lambda: datetime.now(UTC))
+    now = inventory.read_at or datetime.now(UTC)
+    return evaluate(policy, inventory, now=now), now
 
 
-def year() -> str:
-    """Return the picture of a simulated year."""
-    import yaml
+def plan_lines() -> list[str]:
+    """Return the lines that the task `plan` logs."""
+    from tavus_provider.rendering.tables import decision_lines
 
-    from tavus_provider.rendering.chart import picture
-    from tavus_provider.retention.policy import Policy
-    from tavus_provider.retention.simulation import simulate
-
-    policy = Policy.parse(yaml.safe_load((DOCS / "retention.yaml").read_text(encoding="utf-8")))
-    read = account(policy)
-    return picture(simulate(policy, read, now=read.read_at, days=365))
+    decision, now = decide()
+    return decision_lines(decision, now=now)
 
 
-def drawing(text: list[str]) -> str:
-    """Return the lines as an SVG that needs nothing from anywhere else."""
-    rows = []
-    for number, line in enumerate(text):
-        verdict = next((word for word in COLOURS if line.startswith(word)), None)
-        shown = html.escape(line[: COLUMNS - 1], quote=False)
-        if verdict:
-            shown = f'<tspan fill="{COLOURS[verdict]}">{verdict}</tspan>{shown[len(verdict) :]}'
-        rows.append(f'<text x="16" y="{28 + number * ROW}" xml:space="preserve">{shown}</text>')
-    width, height = round(COLUMNS * CHAR + 32), len(text) * ROW + 34
-    return "\n".join(
-        [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
-            f'viewBox="0 0 {width} {height}" role="img" aria-label="The plan of the sandbox account">',
-            f'<rect width="{width}" height="{height}" rx="8" fill="#0d1117"/>',
-            '<g font-family="ui-monospace, SFMono-Regular, Menlo, Consolas, DejaVu Sans Mono, monospace" '
-            'font-size="12" fill="#c9d1d9">',
-            *rows,
-            "</g>",
-            "</svg>",
-            "",
-        ]
-    )
+def draw_plan() -> str:
+    """Return the table of the task `plan` as SVG."""
+    from tavus_provider.rendering.svg import svg_console, to_svg
+    from tavus_provider.rendering.tables import decision_sentence, decision_table
+
+    decision, now = decide()
+    console = svg_console(width=WIDTH)
+    console.print(decision_table(decision, now=now))
+    console.print(Text(decision_sentence(decision)))
+    return to_svg(console, title="plan")
+
+
+def draw_simulation() -> str:
+    """Return what `simulate` prints for docs/retention.yaml and the next year as SVG."""
+    from tavus_provider.cli.commands import main
+
+    with sandbox_connection(), tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "picture.svg")
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            main(
+                [
+                    "simulate",
+                    "--policy",
+                    str(DOCS / "retention.yaml"),
+                    "--days",
+                    "365",
+                    "--picture",
+                    str(picture),
+                ]
+            )
+        return picture.read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
-    for name, text in (("plan.svg", drawing(lines())), ("simulation.svg", year())):
-        (DOCS / name).write_text(text, encoding="utf-8")
+    for name, draw in (("plan.svg", draw_plan), ("simulation.svg", draw_simulation)):
+        (DOCS / name).write_text(draw(), encoding="utf-8")
         sys.stdout.write(f"docs/{name}\n")
