@@ -44,6 +44,7 @@ def sandbox_connection() -> Iterator[None]:
 def decide() -> tuple[Decision, datetime]:
     """Return the decision on the account of the sandbox, and its time."""
     from tavus_provider.execution.inventory import read_inventory
+
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.policy import Policy
