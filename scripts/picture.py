@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tavus_provider.retention.engine import Decision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-WIDTH = 166
+WIDTH = 186
 """Characters per line of a picture."""
 
 
@@ -44,7 +44,6 @@ def sandbox_connection() -> Iterator[None]:
 def decide() -> tuple[Decision, datetime]:
     """Return the decision on the account of the sandbox, and its time."""
     from tavus_provider.execution.inventory import read_inventory
-
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.policy import Policy
@@ -82,18 +81,9 @@ def draw_simulation() -> str:
 
     with sandbox_connection(), tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "picture.svg")
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            main(
-                [
-                    "simulate",
-                    "--policy",
-                    str(DOCS / "retention.yaml"),
-                    "--days",
-                    "365",
-                    "--picture",
-                    str(picture),
-                ]
-            )
+        arguments = [str(DOCS / "retention.yaml"), "--days", "365", "--picture", str(picture)]
+        with contextlib.redirect_stdout(io.StringIO()):
+            main(["simulate", *arguments])
         return picture.read_text(encoding="utf-8")
 
 
