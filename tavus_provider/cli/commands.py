@@ -155,6 +155,7 @@ def _simulate(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from tavus_provider.storage.ledger import ledger_root
     from tavus_provider.storage.ledger_verify import compare_report, verify
+    from tavus_provider.storage.object_storage import redact
 
     report = None if arguments.report is None else _report(arguments.report)
     place = ledger_root()
@@ -165,7 +166,7 @@ def _verify(arguments: argparse.Namespace) -> int:
         for finding in findings:
             _say(escape_line(finding, 1_000))
         found = f"{len(findings):,} finding{'s' * (len(findings) != 1)}"
-        _complain(f"{found} in {len(tries):,} tries at {place}")
+        _complain(f"{found} in {len(tries):,} tries at {redact(place)}")
     else:
         _structured(findings, arguments.output)
     return FINDINGS if findings else OK

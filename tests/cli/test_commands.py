@@ -433,3 +433,22 @@ def test_a_connection_in_the_database_of_airflow_is_found(policy, sandbox, airfl
 
 def test_the_exit_code_is_that_of_the_process(policy):
     assert process("check", policy(scope={"exclude": ["*"]})).returncode == 1
+
+
+def test_credentials_in_the_location_of_the_ledger_are_not_printed(run, monkeypatch):
+    from airflow.sdk.io import attach
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    attach("memory", conn_id="someone:hunter2-word", fs=MemoryFileSystem())
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@empty-bucket/ledger")
+    code, out, err = run("ledger", "verify")
+    assert (code, out) == (0, "")
+    assert "hunter2-word" not in err
+
+
+def test_relative_policy_is_in_the_current_directory(run, monkeypatch, tmp_path):
+    (tmp_path / "stale.json").write_text(json.dumps(STALE))
+    monkeypatch.chdir(tmp_path)
+    assert run("check", "stale.json") == (0, "stale.json: good\n", "")
+    monkeypatch.chdir("/")
+    assert run("check", "stale.json")[0] == 2

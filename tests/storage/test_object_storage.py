@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import os
 import stat
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from airflow.configuration import AIRFLOW_HOME
 from airflow.sdk import ObjectStoragePath
 
+import tavus_provider
 from tavus_provider.exceptions import TavusError
 from tavus_provider.storage.object_storage import (
     StorageError,
@@ -208,6 +211,27 @@ def test_modification_time_is_known_or_none(tmp_path, bucket):
     assert modified_at(ObjectStoragePath(f"{tmp_path}/missing")) is None
     write_once(bucket / "file", b"")
     assert modified_at(bucket / "file") is None
+
+
+# -- one place for all paths
+
+
+def test_no_other_module_opens_a_path():
+    """The sandbox uses nothing of the package, and the CLI reads and writes the files named by its user."""
+    package = Path(tavus_provider.__file__).parent
+    methods = {"open", "read_bytes", "read_text", "write_bytes", "write_text", "mkdir", "iterdir", "stat"}
+    found = []
+    for file in sorted(package.rglob("*.py")):
+        name = file.relative_to(package).as_posix()
+        if name == "storage/object_storage.py" or name.startswith(("sandbox/", "cli/")):
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            match node:
+                case ast.Call(func=ast.Attribute(attr=called)) if called in methods:
+                    found.append((name, called))
+                case ast.Call(func=ast.Name(id="open" | "ObjectStoragePath" as called)):
+                    found.append((name, called))
+    assert found == []
 
 
 # -- faults
