@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from tavus_provider.retention.context import Inventory
     from tavus_provider.retention.policy import Policy
-    from tavus_provider.retention.simulation import Simulation
     from tavus_provider.retention.verdict import Verdict
 
 OK, FINDINGS, NOT_DONE = 0, 1, 2
@@ -108,7 +107,7 @@ def _explain(arguments: argparse.Namespace) -> int:
         return FINDINGS
     decided = next(at for at, one in enumerate(asked) if one.reason is not None)
     if arguments.output != "table":
-        rows = [{**one._asdict(), "decides": at == decided} for at, one in enumerate(asked)]
+        rows = [{**one.to_json(), "decides": at == decided} for at, one in enumerate(asked)]
         _structured(rows, arguments.output)
         return OK
     rows_shown = []
@@ -128,11 +127,11 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 
 def _simulate(arguments: argparse.Namespace) -> int:
-    from tavus_provider.rendering.chart import picture
+    from tavus_provider.rendering.simulation import simulation_svg, simulation_view, stop_sentences
     from tavus_provider.retention.simulation import simulate
 
     policy, account = _read(arguments)
-    forecast = simulate(
+    simulation = simulate(
         policy,
         account,
         now=account.read_at,
@@ -141,15 +140,14 @@ def _simulate(arguments: argparse.Namespace) -> int:
         with_limits=not arguments.without_limits,
     )
     if arguments.picture is not None:
-        _write(arguments.picture, picture(forecast))
+        _write(arguments.picture, simulation_svg(simulation))
     if arguments.output == "table":
-        _show(forecast, _console())
+        _console().print(simulation_view(simulation))
     else:
-        _structured(forecast.to_json(), arguments.output)
-    for stop in forecast.stops:
-        until = "" if stop.first == stop.last else f" and on each day until {forecast.at(stop.last)}"
-        _complain(f"on {forecast.at(stop.first)}{until} the run would stop: {stop.reason}")
-    return FINDINGS if forecast.stops else OK
+        _structured(simulation.to_json(), arguments.output)
+    for sentence in stop_sentences(simulation):
+        _complain(sentence)
+    return FINDINGS if simulation.stops else OK
 
 
 def _verify(arguments: argparse.Namespace) -> int:
@@ -261,7 +259,7 @@ def _table(head: Sequence[str], rows: Iterable[tuple[str, Sequence[RenderableTyp
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in head:
-        table.add_column(name, overflow="fold", no_wrap=name in ("replica", "date", "announced", "when"))
+        table.add_column(name, overflow="fold", no_wrap=name == "replica")
     for style, cells in rows:
         table.add_row(*(_plain(cell) if isinstance(cell, str) else cell for cell in cells), style=style)
     return table
@@ -281,42 +279,12 @@ def _facts(verdict: Verdict) -> dict[str, Any]:
     from tavus_provider.planning.plan import format_time
 
     return {
-        "status": verdict.status,
+        "status": verdict.status.value,
         "reason_code": verdict.reason_code,
         **verdict.to_row(),
         "next_reason": verdict.next_reason,
         "due_at": format_time(verdict.due_at),
     }
-
-
-def _show(forecast: Simulation, console: Console) -> None:
-    from rich.bar import Bar
-
-    from tavus_provider.rendering.chart import headline, outcome
-
-    console.print(_plain(headline(forecast)))
-    periods = forecast.periods()
-    most = max(1, *(count for _, count in periods))
-    bars = [
-        ("", (period, f"{count:,}" if count else "", Bar(most, 0, count, color="red", width=40)))
-        for period, count in periods
-    ]
-    console.print(_table(("when", "go", ""), bars))
-    head = ["date", "replica", "name", "rule", "reason"]
-    rows = []
-    for departure in forecast.gone:
-        replica = departure.verdict.replica
-        cells = [forecast.at(departure.day).isoformat(), replica.replica_id, _name(replica.replica_name)]
-        cells += [departure.verdict.rule or "", departure.verdict.reason]
-        if forecast.policy.has_grace:
-            cells.insert(1, "" if departure.announced is None else f"{departure.announced:%Y-%m-%d}")
-        rows.append(("", cells))
-    if forecast.policy.has_grace:
-        head.insert(1, "announced")
-    if rows:
-        console.print(_table(head, rows))
-    stay = ", ".join(f"{count:,} {word}" for word, count in forecast.to_json()["last_day"].items()) or "none"
-    console.print(_plain(f"{outcome(forecast)}. On the last day: {stay}"))
 
 
 # --- the arguments --------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tavus_provider.models import Replica
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
-from tavus_provider.retention.verdict import Verdict
+from tavus_provider.retention.verdict import Status, Verdict
 
 if TYPE_CHECKING:
     from tavus_provider.models import Conversation, Persona, Video
@@ -94,7 +94,7 @@ def evaluate_one(
         missing = str(error)
     if missing is not None:
         reason = f"chosen by hand although {missing}; it may be soft-deleted already"
-        return Verdict(Replica(replica_id), "expired", "by_hand", reason, rule="by hand", listed=False)
+        return Verdict(Replica(replica_id), Status.EXPIRED, "by_hand", reason, rule="by hand", listed=False)
     inventory = _read_lists(client, MANUAL_POLICY, [replica])
     verdict = evaluate(MANUAL_POLICY, inventory, now=now()).verdicts[0]
     if verdict.reason_code in ("not_user", "in_use"):
@@ -102,7 +102,7 @@ def evaluate_one(
             f"replica {replica_id} cannot be deleted by hand: {verdict.reason}; nothing was deleted"
         )
     caveat = "" if verdict.status == "expired" else f" although {verdict.reason}"
-    return verdict._replace(status="expired", rule="by hand", reason=f"chosen by hand{caveat}")
+    return verdict._replace(status=Status.EXPIRED, rule="by hand", reason=f"chosen by hand{caveat}")
 
 
 def check_clock(client: InventoryClient) -> None:

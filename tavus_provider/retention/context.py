@@ -1,8 +1,7 @@
 """
-What is so: the account, and what is known from elsewhere, in the form in which the rungs ask for it.
+What a policy is evaluated on: the inventory, and indexes over it, computed once per evaluation.
 
-Everything that more than one rung needs, or that needs more than one replica, is gathered here once for each
-decision. Knows neither Airflow nor HTTP nor the clock.
+Everything that more than one check needs, or that needs more than one replica, is computed here.
 """
 
 from __future__ import annotations
@@ -10,20 +9,20 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 from unicodedata import normalize
 
-from tavus_provider.exceptions import TavusInvalidResponseError
+from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
 from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
-from tavus_provider.retention.fields import STATUSES, ZERO
+from tavus_provider.retention.fields import REPLICA_STATUSES, ZERO
 from tavus_provider.retention.policy import Names, Policy, Rule
-from tavus_provider.sanitize import escape_line
+from tavus_provider.sanitize import escape_line, quote
 
-# Every other status of a conversation or a video is use, an unknown one too.
-LONG_AGO: Final = datetime(1, 1, 1, tzinfo=UTC)
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+"""Before every date that Tavus can return."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +41,13 @@ class History:
 @dataclass(frozen=True, slots=True)
 class Inventory:
     """
-    Everything that one decision is made from.
+    Everything that a decision is made from.
 
     :param replicas: the complete listing
-    :param personas, conversations, videos: complete, where :attr:`.Policy.needs` names them
+    :param personas, conversations, videos: complete, as far as :attr:`.Policy.needs` names them
     :param held: ids under legal hold
-    :param history: what earlier runs did
-    :param read_at: when it was read, to be given as ``now`` to :func:`.evaluate`; an inventory without it
-        is read as one in whose time every date is in the future, so everything is kept
+    :param read_at: when it was read, for the argument ``now`` of :func:`.evaluate`. Without it this is a time
+        before all dates, at which everything is kept.
     """
 
     replicas: Sequence[Replica]
@@ -61,145 +59,170 @@ class Inventory:
     read_at: datetime = LONG_AGO
 
 
-class Case(NamedTuple):
+@dataclass(slots=True)
+class ReplicaFacts:
     """
-    What is so of one replica at one time, whichever rung asks.
+    What is known of one replica, whichever check asks. Made by :meth:`Context.find_facts`.
 
-    A span that is in doubt is zero, which reaches no limit.
+    An unknown length of time is zero, which reaches no limit.
+
+    :param age: time since it was created
+    :param idle: time since its last use, and at most its age
+    :param last_used_at: ``None`` if it was never used or this is unknown
+    :param possible_use: what makes ``idle`` shorter because it may have used this replica
+    :param unknown_use: why the last use is unknown
+    :param out_of_scope: why the policy does not consider it
+    :param undetermined: why nothing can be decided about it
+    :param rule: the first rule that matches it
     """
 
     replica: Replica
     age: timedelta
     idle: timedelta
     last_used_at: datetime | None
-    perhaps: str | None
-    """An activity that may have used it, and does not say so."""
-    outside: str | None
-    """Why it is out of scope."""
-    doubt: str | None
-    """What makes it undetermined."""
-    rule: Rule | None
-    """The first rule whose conditions all hold."""
+    possible_use: str | None
+    unknown_use: str | None
+    out_of_scope: str | None
+    undetermined: str | None = None
+    rule: Rule | None = None
 
 
-class Facts:
+class Context:
     """
-    What the rungs need to know beside the replica itself.
+    A policy, an inventory, and indexes over both.
 
-    :raises TavusInvalidResponseError: if it cannot be known which replica an unfinished conversation or video uses
+    :param now: the time by the wall clock, with a time zone
+    :param hard: whether the decision is for permanent deletes
+    :raises TavusInvalidResponseError: if it is unknown which replica an unfinished conversation or video uses
+    :raises TavusValidationError: if ``now`` has no time zone
     """
 
-    def __init__(self, policy: Policy, inventory: Inventory, now: datetime, *, hard: bool) -> None:
-        self.now = now
+    def __init__(self, policy: Policy, inventory: Inventory, *, now: datetime, hard: bool) -> None:
+        if not isinstance(now, datetime) or now.utcoffset() is None:
+            raise TavusValidationError(f"now: must be a datetime with a time zone, not {quote(str(now))}")
+        now = now.astimezone(UTC)
+        # A plain datetime: subclasses such as those of pendulum have a slower arithmetic of their own.
+        self.now = datetime.combine(now.date(), now.time(), UTC)
         self.hard = hard
+        self.policy = policy
+        self.keep = policy.keep
         self.held = inventory.held
         self.history = inventory.history
         self.hard_delete_after = policy.hard_delete_after if hard else None
-        self.narrow = policy.narrow
-        self.sentinels = frozenset(policy.account.expect_present if policy.account is not None else ())
-        self.rules_for = {
-            status: tuple(rule for rule in policy.expire if status in rule.status) for status in STATUSES
-        }
-        self.asks = {rule.rule: f"rule '{escape_line(rule.rule, 60)}' asks for" for rule in policy.expire}
-        self.use_counts = frozenset(
-            s for rule in policy.expire if rule.unused_for is not None for s in rule.status
-        )
-        self.models = frozenset(policy.scope.model_names)
-        self.filters = [*_filters("scope", policy.scope), *_filters("narrow", policy.narrow)]
-        self.keep = policy.keep
+        self.min_age = policy.narrow.older_than
         self.protected = frozenset(policy.keep.protected_ids)
-        self.in_use: dict[str, str] = {}
-        self.places: dict[str, str] = {}
-        self._last_used: dict[str, datetime] = {}
-        self._use_doubts: dict[str, tuple[str, str]] = {}
-        self._nameless: tuple[datetime, str] | None = None
-        self._read_use(inventory)
-        if not policy.needs >= {"conversations", "videos"}:
-            self._last_used.clear()  # from one list alone it would look too long ago
-            self._nameless = None
+        self.expected = frozenset(policy.account.expect_present if policy.account is not None else ())
+        self.rules_by_status: dict[str, tuple[Rule, ...]] = {
+            status: tuple(rule for rule in policy.expire if status in rule.status)
+            for status in REPLICA_STATUSES
+        }
+        self._conditions_by_status = {
+            status: tuple(dict.fromkeys(type(condition) for rule in rules for condition in rule.conditions))
+            for status, rules in self.rules_by_status.items()
+        }
+        self._models = frozenset(policy.scope.model_names)
+        self._filters = [*_name_filters("scope", policy.scope), *_name_filters("narrow", policy.narrow)]
+        self._usage = _Usage(policy, inventory, self.now)
+        self.in_use = self._usage.in_use
+        self.replicas = [self.find_facts(replica) for replica in inventory.replicas]
+        self.keep_last_reasons = self._rank_newest()
 
-    def _read_use(self, use: Inventory) -> None:
-        default_of = {persona.persona_id: persona.replica_id for persona in use.personas}
-        if "persona" in self.keep.in_use:
-            for persona_id, replica_id in sorted(default_of.items()):
-                if replica_id is not None:
-                    self.in_use.setdefault(replica_id, f"is the default of persona {escape_line(persona_id)}")
-        for kind, activities in ((Conversation.kind, use.conversations), (Video.kind, use.videos)):
-            guarded = kind in self.keep.in_use
-            busy = []
-            for activity in activities:
-                replica_id = activity.replica_id or default_of.get(activity.persona_id or "")
-                active = guarded and not activity.is_finished
-                if replica_id is not None:
-                    self._note_use(replica_id, kind, activity)
-                    if active:
-                        busy.append((activity.activity_id, activity.status or "", replica_id))
-                elif active:
-                    status = escape_line(activity.status or "of unknown status", 40)
-                    raise TavusInvalidResponseError(
-                        f"{kind} {escape_line(activity.activity_id)} is {status} and does not say which replica "
-                        "it uses; nothing may be deleted"
-                    )
-                else:
-                    seen = (
-                        min(activity.used_at or self.now, self.now),
-                        f"{kind} {escape_line(activity.activity_id)}",
-                    )
-                    self._nameless = max(seen, self._nameless or seen)
-            for activity_id, status, replica_id in sorted(busy):  # so that the order listed does not show
-                shown = f"{kind} {escape_line(activity_id)}"
-                if kind == "conversation" and status == "active":
-                    self.in_use.setdefault(replica_id, f"is in active {shown}")
-                else:
-                    state = escape_line(status, 40) or "of unknown status"
-                    self.in_use.setdefault(replica_id, f"is in {shown}, which is {state}")
-
-    def _note_use(self, replica_id: str, kind: str, activity: Activity) -> None:
-        at = activity.used_at
-        if at is None or at > self.now:
-            why = "has no readable date" if at is None else "is dated in the future"
-            doubt = (activity.activity_id, f"{kind} {escape_line(activity.activity_id)} {why}")
-            self._use_doubts[replica_id] = min(doubt, self._use_doubts.get(replica_id, doubt))
-        elif at > self._last_used.get(replica_id, LONG_AGO):
-            self._last_used[replica_id] = at
-
-    def case(self, replica: Replica) -> Case:
-        """Return what is so of one replica."""
-        replica_id, created = replica.replica_id, replica.created_at
-        age = max(self.now - created, ZERO) if created is not None else ZERO
-        idle, perhaps = age, None
-        used = self._last_used.get(replica_id)
-        use_doubt = self._use_doubts.get(replica_id)
-        if use_doubt is not None:
-            idle, used = ZERO, None
+    def find_facts(self, replica: Replica) -> ReplicaFacts:
+        """Return what is known of a replica."""
+        created_at, now = replica.created_at, self.now
+        age = max(now - created_at, ZERO) if created_at is not None else ZERO
+        idle, possible_use = age, None
+        last_used_at = self._usage.last_used.get(replica.replica_id)
+        unknown_use = self._usage.unknown.get(replica.replica_id)
+        if unknown_use is not None:
+            idle, last_used_at = ZERO, None
         else:
-            if used is not None:
-                idle = min(age, self.now - used)
-            if self._nameless is not None and self.now - self._nameless[0] < idle:
-                idle = self.now - self._nameless[0]
-                perhaps = f"{self._nameless[1]} does not say by which replica it was made"
-        rule = None
-        for one in self.rules_for.get(replica.status or "", ()):
-            if _holds(one, age, idle):
-                rule = one
+            if last_used_at is not None:
+                idle = min(age, now - last_used_at)
+            unattributed = self._usage.unattributed
+            if unattributed is not None and now - unattributed.used_at < idle:
+                idle = now - unattributed.used_at
+                possible_use = f"{unattributed.label} does not name its replica"
+        facts = ReplicaFacts(
+            replica,
+            age,
+            idle,
+            last_used_at,
+            possible_use,
+            None if unknown_use is None else unknown_use.reason,
+            self._find_out_of_scope(replica),
+        )
+        for rule in self.rules_by_status.get(replica.status or "", ()):
+            for condition in rule.conditions:
+                if not condition.holds(facts):
+                    break
+            else:
+                facts.rule = rule
                 break
-        doubt = _doubt(replica, None if use_doubt is None else use_doubt[1], self)
-        return Case(replica, age, idle, used, perhaps, _outside(replica, self), doubt, rule)
+        facts.undetermined = self._find_undetermined(facts)
+        return facts
 
-    def rank(self, cases: Iterable[Case]) -> None:
+    def due_at(self, facts: ReplicaFacts, rule: Rule) -> datetime | None:
+        """Return when the grace period of a replica ends under a rule, or ``None`` without one."""
+        if rule.grace is None:
+            return None
+        since = self.history.scheduled.get(facts.replica.replica_id, self.now)
+        return min(since, self.now) + rule.grace.delta
+
+    def _find_out_of_scope(self, replica: Replica) -> str | None:
+        if self._models and replica.model_name not in self._models:
+            return f"model_name is {quote_field(replica.model_name)}, not one of scope.model_names"
+        if not self._filters:
+            return None
+        name = normalize("NFC", replica.replica_name or "")
+        if not name.strip():
+            return "has no name to check against the scope"
+        for names in self._filters:
+            for glob, matches in names.exclude:
+                if matches(name):
+                    return f"name matches {glob}"
+            if names.include and not any(matches(name) for matches in names.include):
+                return f"name does not match {names.included}"
+        return None
+
+    def _find_undetermined(self, facts: ReplicaFacts) -> str | None:
+        replica = facts.replica
+        created_at, status = replica.created_at, replica.status
+        if replica.unreadable:
+            for key in ("created_at", "replica_name", "status"):
+                if key in replica.unreadable:
+                    return escape_line(replica.unreadable[key])
+        if created_at is None:
+            return "created_at is not given"
+        if created_at > self.now:
+            return f"created_at {created_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
+        conditions = self._conditions_by_status.get(status or "")
+        if conditions is None:
+            return f"status is {quote_field(status)}, not one of {', '.join(REPLICA_STATUSES)}"
+        if status == "error":  # when it failed decides; without updated_at, created_at is taken for it
+            if "updated_at" in replica.unreadable:
+                return escape_line(replica.unreadable["updated_at"])
+            if replica.updated_at is not None and replica.updated_at > self.now:
+                return f"updated_at {replica.updated_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
+        for condition in conditions:
+            if (reason := condition.find_unknown(facts)) is not None:
+                return reason
+        return None
+
+    def _rank_newest(self) -> dict[str, str]:
         """
-        Find the newest of each group, expired or not.
+        Return, for the newest replicas of each group, why ``keep_last`` keeps them.
 
-        What is in doubt takes nobody's place, nor does what was deleted softly and is listed still.
+        Undetermined and soft-deleted replicas are not counted: they must not take the place of another.
         """
         limit = self.keep.keep_last
         if limit is None:
-            return
+            return {}
         pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
-        for case in cases:
-            replica = case.replica
-            if replica.replica_type != "user" or case.outside or case.doubt:
+        for facts in self.replicas:
+            replica = facts.replica
+            if replica.replica_type != "user" or facts.out_of_scope or facts.undetermined:
                 continue
             if replica.replica_id in self.history.soft_deleted:
                 continue
@@ -207,87 +230,136 @@ class Facts:
                 groups["", None].append(replica)
                 continue
             match = pattern.search(replica.replica_name or "")
-            found = match["group"] if match else None
-            groups["" if found is not None else replica.replica_id, found].append(replica)
-        for (own, found), members in groups.items():
-            group = f" in group '{escape_line(found, 40)}'" if found is not None else ""
-            group = " in a group of its own" if own else group
+            group = match["group"] if match else None
+            groups["" if group is not None else replica.replica_id, group].append(replica)
+        reasons = {}
+        for (only_member, group), members in groups.items():
+            where = f" in group '{escape_line(group, 40)}'" if group is not None else ""
+            where = " in a group of its own" if only_member else where
             members.sort(key=lambda replica: replica.replica_id)
             members.sort(key=lambda replica: replica.created_at or LONG_AGO, reverse=True)
             for place, replica in enumerate(members[:limit], start=1):
-                self.places[replica.replica_id] = (
-                    f"number {place} of {len(members)}{group}, newest first, keep_last is {limit}"
+                reasons[replica.replica_id] = (
+                    f"number {place} of {len(members)}{where}, newest first, keep_last is {limit}"
                 )
+        return reasons
 
 
-class _Filter(NamedTuple):
+# --- use ------------------------------------------------------------------------------------------------
+
+
+class _Unattributed(NamedTuple):
+    """A use that names no replica: it may have been the use of any."""
+
+    used_at: datetime
+    label: str
+
+
+class _UnknownUse(NamedTuple):
+    """A use at an unknown time."""
+
+    activity_id: str
+    reason: str
+
+
+class _Usage:
+    """
+    Which replicas are in use, and when each was last used.
+
+    Nothing here depends on the order in which Tavus lists.
+
+    :raises TavusInvalidResponseError: if it is unknown which replica an unfinished conversation or video uses
+    """
+
+    def __init__(self, policy: Policy, inventory: Inventory, now: datetime) -> None:
+        self.in_use: dict[str, str] = {}
+        """Why each replica counts as in use."""
+        self.last_used: dict[str, datetime] = {}
+        self.unknown: dict[str, _UnknownUse] = {}
+        self.unattributed: _Unattributed | None = None
+        """The latest one."""
+        self._now = now
+        self._kinds = frozenset(policy.keep.in_use)
+        self._default_replicas = {persona.persona_id: persona.replica_id for persona in inventory.personas}
+        if "persona" in self._kinds:
+            for persona_id, replica_id in sorted(self._default_replicas.items()):
+                if replica_id is not None:
+                    self.in_use.setdefault(replica_id, f"is the default of persona {escape_line(persona_id)}")
+        self._read(Conversation, inventory.conversations)
+        self._read(Video, inventory.videos)
+        if not policy.needs >= {"conversations", "videos"}:
+            # One of the lists was not read, so the last use may be later than it seems.
+            self.last_used.clear()
+            self.unattributed = None
+
+    def _read(self, kind: type[Activity], activities: Sequence[Activity]) -> None:
+        guarded, finished = kind.kind in self._kinds, kind.finished_statuses
+        unfinished = []
+        for activity in activities:
+            replica_id = activity.replica_id or self._default_replicas.get(activity.persona_id or "")
+            is_active = guarded and activity.status not in finished
+            if replica_id is not None:
+                self._note_use(replica_id, activity)
+                if is_active:
+                    unfinished.append((activity.activity_id, activity.status or "", replica_id))
+            elif is_active:
+                status = escape_line(activity.status or "of unknown status", 40)
+                raise TavusInvalidResponseError(
+                    f"{_label(activity)} is {status} and does not say which replica it uses; nothing may be "
+                    "deleted"
+                )
+            else:
+                use = _Unattributed(min(activity.used_at or self._now, self._now), _label(activity))
+                self.unattributed = max(use, self.unattributed or use)
+        for activity_id, status, replica_id in sorted(unfinished):
+            label = f"{kind.kind} {escape_line(activity_id)}"
+            if kind is Conversation and status == "active":
+                reason = f"is in active {label}"
+            else:
+                reason = f"is in {label}, which is {escape_line(status, 40) or 'of unknown status'}"
+            self.in_use.setdefault(replica_id, reason)
+
+    def _note_use(self, replica_id: str, activity: Activity) -> None:
+        used_at = activity.used_at
+        if used_at is None or used_at > self._now:
+            problem = "has no readable date" if used_at is None else "is dated in the future"
+            unknown = _UnknownUse(activity.activity_id, f"{_label(activity)} {problem}")
+            self.unknown[replica_id] = min(unknown, self.unknown.get(replica_id, unknown))
+        elif used_at > self.last_used.get(replica_id, LONG_AGO):
+            self.last_used[replica_id] = used_at
+
+
+def _label(activity: Activity) -> str:
+    return f"{activity.kind} {escape_line(activity.activity_id)}"
+
+
+# --- scope ----------------------------------------------------------------------------------------------
+
+
+class _NameFilter(NamedTuple):
     include: tuple[Callable[[str], object], ...]
     exclude: tuple[tuple[str, Callable[[str], object]], ...]
-    wanted: str
+    """Each with the words that name it in a reason."""
+    included: str
+    """The words that name all of ``include`` in a reason."""
 
 
-def _filters(where: str, scope: Names) -> Iterator[_Filter]:
-    def compiled(glob: str) -> Callable[[str], object]:
-        # What fnmatchcase does. Composed, for a Mac writes "é" as two characters and a keyboard as one.
-        return re.compile(fnmatch.translate(normalize("NFC", glob))).match
-
+def _name_filters(where: str, scope: Names) -> Iterator[_NameFilter]:
     include = () if "*" in scope.include else scope.include
     if include or scope.exclude:
-        shown = {glob: f"'{escape_line(glob, 60)}'" for glob in (*include, *scope.exclude)}
-        yield _Filter(
-            include=tuple(compiled(glob) for glob in include),
-            exclude=tuple((f"{where}.exclude {shown[glob]}", compiled(glob)) for glob in scope.exclude),
-            wanted=f"{where}.include {escape_line(', '.join(shown[glob] for glob in include), 120)}",
+        quoted = {glob: f"'{escape_line(glob, 60)}'" for glob in (*include, *scope.exclude)}
+        yield _NameFilter(
+            include=tuple(_compile_glob(glob) for glob in include),
+            exclude=tuple((f"{where}.exclude {quoted[glob]}", _compile_glob(glob)) for glob in scope.exclude),
+            included=f"{where}.include {escape_line(', '.join(quoted[glob] for glob in include), 120)}",
         )
 
 
-def _outside(replica: Replica, facts: Facts) -> str | None:
-    if facts.models and replica.model_name not in facts.models:
-        return f"model_name is {said(replica.model_name)}, not one of scope.model_names"
-    if not facts.filters:
-        return None
-    name = normalize("NFC", replica.replica_name or "")
-    if not name.strip():
-        return "has no name to check against the scope"
-    for include, exclude, wanted in facts.filters:
-        for glob, matches in exclude:
-            if matches(name):
-                return f"name matches {glob}"
-        if include and not any(matches(name) for matches in include):
-            return f"name does not match {wanted}"
-    return None
+def _compile_glob(glob: str) -> Callable[[str], object]:
+    # As fnmatch.fnmatchcase does. Composed, because macOS writes "é" as two characters and a keyboard as one.
+    return re.compile(fnmatch.translate(normalize("NFC", glob))).match
 
 
-def _doubt(replica: Replica, use_doubt: str | None, facts: Facts) -> str | None:
-    created, unreadable = replica.created_at, replica.unreadable
-    if unreadable:
-        for key in ("created_at", "replica_name", "status"):
-            if key in unreadable:
-                return escape_line(unreadable[key])
-    if created is None:
-        return "created_at is not given"
-    if created > facts.now:
-        return f"created_at {created:%Y-%m-%dT%H:%M:%SZ} is in the future"
-    if replica.status not in STATUSES:
-        return f"status is {said(replica.status)}, not one of {', '.join(STATUSES)}"
-    if replica.status == "error":
-        if "updated_at" in unreadable:  # if it is missing, created_at is used instead
-            return escape_line(unreadable["updated_at"])
-        if replica.updated_at is not None and replica.updated_at > facts.now:
-            return f"updated_at {replica.updated_at:%Y-%m-%dT%H:%M:%SZ} is in the future"
-    if use_doubt is not None and replica.status in facts.use_counts:
-        return f"last use is unknown: {use_doubt}"
-    return None
-
-
-def _holds(rule: Rule, age: timedelta, idle: timedelta) -> bool:
-    """Whether all conditions of a rule do."""
-    older_than, unused_for = rule.older_than, rule.unused_for
-    return (older_than is None or age >= older_than.delta) and (
-        unused_for is None or idle >= unused_for.delta
-    )
-
-
-def said(value: str | None) -> str:
-    """Return a word of Tavus as it is quoted in a reason."""
+def quote_field(value: str | None) -> str:
+    """Return the value of a field of Tavus as a reason quotes it."""
     return "not given" if value is None else f"'{escape_line(value, 40)}'"

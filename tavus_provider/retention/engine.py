@@ -1,8 +1,7 @@
 """
-Which replicas may go and which stay, and for each of them one sentence that says why.
+Evaluates a policy: which replicas may be deleted, which are kept, and for each one sentence that says why.
 
-A policy decides and does nothing else: no I/O, no clock, neither Airflow nor HTTP. What it is not
-sure of stays.
+Pure: no I/O and no clock. A replica is kept if anything about it is unknown.
 """
 
 from __future__ import annotations
@@ -12,21 +11,21 @@ import gc
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
-from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.retention.checks import CheckResult, asked, decide_replica, no_longer_listed
-from tavus_provider.retention.context import LONG_AGO, Case, Facts, Inventory
-from tavus_provider.retention.fields import show
-from tavus_provider.retention.policy import Limits, Policy
-from tavus_provider.retention.verdict import Verdict
+from tavus_provider.exceptions import TavusInvalidResponseError
+from tavus_provider.models import Replica
+from tavus_provider.retention.checks import CHECKS, Check, CheckResult, find_hard_delete_due, find_hold
+from tavus_provider.retention.context import LONG_AGO, Context, Inventory, ReplicaFacts
+from tavus_provider.retention.policy import Limits, Narrow, Policy
+from tavus_provider.retention.verdict import Source, Status, Verdict
 from tavus_provider.sanitize import escape_line
 
 
 def evaluate(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool = False) -> Decision:
     """
-    Return a verdict for every replica.
+    Decide about every replica.
 
     :param inventory: complete, as far as :attr:`.Policy.needs` asks
     :param now: the time by the wall clock, with a time zone
@@ -36,45 +35,53 @@ def evaluate(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool 
     :raises TavusValidationError: if ``now`` has no time zone
     """
     with _without_garbage_collection():
-        facts, cases = _facts(policy, inventory, now, hard=hard)
-        listed = {case.replica.replica_id for case in cases}
-        verdicts = [decide_replica(case, facts) for case in cases]
-        verdicts += no_longer_listed(facts, listed)
-        return Decision(tuple(sorted(verdicts, key=_reading_order)), policy.limits)
+        context = _checked_context(policy, inventory, now=now, hard=hard)
+        verdicts = [_decide(facts, context) for facts in context.replicas]
+        verdicts += _decide_unlisted(context)
+        verdicts.sort(key=_reading_order)
+        return Decision(tuple(verdicts), policy.limits)
 
 
 def explain(
     policy: Policy, inventory: Inventory, replica_id: str, *, now: datetime, hard: bool = False
 ) -> list[CheckResult]:
     """
-    Return the result of every check for one replica, in order; the first with a reason decides.
+    Return the result of every check for one replica, in their order; the first with a reason decides.
 
-    Arguments and errors as for :func:`evaluate`. Empty if the replica is not listed.
+    The checks after ``undetermined`` are left out if it has a reason: they would use facts that are unknown.
+
+    Arguments and errors as for :func:`evaluate`.
+
+    :returns: an empty list if the replica is not listed
     """
-    facts, cases = _facts(policy, inventory, now, hard=hard)
-    return [one for case in cases if case.replica.replica_id == replica_id for one in asked(case, facts)]
+    context = _checked_context(policy, inventory, now=now, hard=hard)
+    facts = next((facts for facts in context.replicas if facts.replica.replica_id == replica_id), None)
+    if facts is None:
+        return []
+    results = []
+    for check in CHECKS:
+        reason = check.find_reason(facts, context)
+        results.append(CheckResult(check.status, check.reason_code, reason))
+        if check.status == Status.UNDETERMINED and reason is not None:
+            break
+    return results
 
 
-def _facts(policy: Policy, inventory: Inventory, now: datetime, *, hard: bool) -> tuple[Facts, list[Case]]:
-    if not isinstance(now, datetime) or now.utcoffset() is None:
-        raise TavusValidationError(f"now must be a datetime with a time zone, not {show(str(now))}")
-    now = now.astimezone(UTC)
-    now = datetime.combine(now.date(), now.time(), UTC)  # pendulum's would do sums in its own way
-    facts = Facts(policy, inventory, now, hard=hard)
-    cases = [facts.case(replica) for replica in inventory.replicas]
-    listed = {case.replica.replica_id for case in cases}
-    if len(listed) < len(cases):
-        (replica_id, _), *_ = Counter(case.replica.replica_id for case in cases).most_common(1)
+def _checked_context(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool) -> Context:
+    context = Context(policy, inventory, now=now, hard=hard)
+    ids = [replica.replica_id for replica in inventory.replicas]
+    listed = set(ids)
+    if len(listed) < len(ids):
+        (replica_id, _), *_ = Counter(ids).most_common(1)
         raise TavusInvalidResponseError(
             f"replica {escape_line(replica_id)} was listed twice; nothing may be deleted"
         )
-    if missing := sorted(facts.sentinels - listed):
+    if missing := sorted(context.expected - listed):
         raise TavusInvalidResponseError(
             f"account.expect_present names {', '.join(missing[:3])}, not listed here: it is the wrong "
             "account, or a replica is gone that should not be; nothing may be deleted"
         )
-    facts.rank(cases)
-    return facts, cases
+    return context
 
 
 @contextlib.contextmanager
@@ -89,22 +96,86 @@ def _without_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
+def _decide(facts: ReplicaFacts, context: Context) -> Verdict:
+    reasons = _find_reasons(facts, context)
+    check, reason = next(reasons)
+    # Of an undetermined replica the following checks would use facts that are unknown.
+    next_one = next(reasons, None) if check.status in _HAS_NEXT_REASON else None
+    rule = facts.rule if check.status in _IS_DUE and check.source is Source.RULE else None
+    replica = facts.replica
+    is_age_known = replica.created_at is not None and replica.created_at <= context.now
+    return Verdict(
+        replica=replica,
+        status=check.status,
+        reason_code=check.reason_code,
+        reason=reason,
+        next_reason=None if next_one is None else f"{next_one[0].reason_code}: {next_one[1]}",
+        rule=None if rule is None else rule.rule,
+        age_days=facts.age.days if is_age_known else None,
+        last_used_at=facts.last_used_at,
+        due_at=None if rule is None else context.due_at(facts, rule),
+        source=check.source,
+    )
+
+
+_HAS_NEXT_REASON: Final = (Status.HELD, Status.KEPT)
+_IS_DUE: Final = (Status.EXPIRED, Status.SCHEDULED)
+
+
+def _find_reasons(facts: ReplicaFacts, context: Context) -> Iterator[tuple[Check, str]]:
+    for check in CHECKS:
+        reason = check.find_reason(facts, context)
+        if reason is not None:
+            yield check, reason
+
+
+def _decide_unlisted(context: Context) -> Iterator[Verdict]:
+    """Decide about replicas that are due for a permanent delete although Tavus no longer lists them."""
+    if context.policy.narrow != Narrow():
+        return  # they have no name and no date, so it is unknown whether the form includes them
+    listed = {facts.replica.replica_id for facts in context.replicas}
+    for replica_id in sorted(context.history.soft_deleted.keys() - listed):
+        facts = context.find_facts(Replica(replica_id))
+        reason = find_hard_delete_due(facts, context)
+        if reason is None:
+            continue
+        hold = find_hold(facts, context)
+        if hold is None:
+            yield Verdict(
+                replica=facts.replica,
+                status=Status.EXPIRED,
+                reason_code="hard_delete_after",
+                reason=f"{reason}; no longer listed",
+                listed=False,
+                source=Source.SOFT_DELETED,
+            )
+        else:
+            yield Verdict(
+                replica=facts.replica,
+                status=Status.HELD,
+                reason_code="held",
+                reason=hold,
+                next_reason=f"hard_delete_after: {reason}",
+                listed=False,
+            )
+
+
 def _reading_order(verdict: Verdict) -> tuple[Any, ...]:
     replica_id = verdict.replica.replica_id
-    if verdict.status == "expired":
+    if verdict.status == Status.EXPIRED:
         return 0, verdict.replica.created_at or LONG_AGO, replica_id
-    if verdict.status == "scheduled":
+    if verdict.status == Status.SCHEDULED:
         return 1, verdict.due_at, replica_id
-    return 2 if verdict.status == "undetermined" else 3, verdict.reason_code, replica_id
+    return 2 if verdict.status == Status.UNDETERMINED else 3, verdict.reason_code, replica_id
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
     """
-    One verdict for every replica that was listed, in an order that does not depend on the listing.
+    A verdict for every replica that is listed or due, in an order that does not depend on the listing.
 
-    First what is expired, the oldest first, then what is scheduled, the next one first, then what is
-    undetermined, then the others by word.
+    First expired replicas, the oldest first; then scheduled ones, the next due first; then undetermined ones;
+    then the others by reason code.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -112,39 +183,37 @@ class Decision:
 
     @property
     def listed(self) -> int:
-        """How many replicas Tavus listed."""
+        """Number of replicas that Tavus listed."""
         return sum(verdict.listed for verdict in self.verdicts)
 
     @property
     def delete(self) -> tuple[Verdict, ...]:
-        """What may go now."""
-        return self._on("expired")
+        """Replicas that may be deleted now."""
+        return self._with_status(Status.EXPIRED)
 
     @property
     def scheduled(self) -> tuple[Verdict, ...]:
-        """What has expired and goes when its grace is over."""
-        return self._on("scheduled")
+        """Replicas that may be deleted when their grace period is over."""
+        return self._with_status(Status.SCHEDULED)
 
     @property
     def undetermined(self) -> tuple[Verdict, ...]:
-        """What stays because it is in doubt."""
-        return self._on("undetermined")
+        """Replicas that are kept because a fact is missing or unreadable."""
+        return self._with_status(Status.UNDETERMINED)
 
     @property
     def keep(self) -> dict[str, int]:
-        """How many of the others stay for which word."""
-        counts = Counter(v.reason_code for v in self.verdicts if v.status not in _SHOWN_APART)
+        """How many of the others are kept, by reason code."""
+        counted_apart = (Status.EXPIRED, Status.SCHEDULED, Status.UNDETERMINED)
+        counts = Counter(v.reason_code for v in self.verdicts if v.status not in counted_apart)
         return dict(sorted(counts.items()))
 
     @property
     def limit_exceeded(self) -> str | None:
-        """The sentence that names the limits which this decision exceeds; ``None`` if it exceeds none."""
+        """The sentence that names the limits which this decision exceeds, or ``None``."""
         return self.limits.exceeded(
             delete=len(self.delete), listed=self.listed, undetermined=len(self.undetermined)
         )
 
-    def _on(self, rung: str) -> tuple[Verdict, ...]:
-        return tuple(verdict for verdict in self.verdicts if verdict.status == rung)
-
-
-_SHOWN_APART: Final = frozenset({"expired", "scheduled", "undetermined"})
+    def _with_status(self, status: Status) -> tuple[Verdict, ...]:
+        return tuple(verdict for verdict in self.verdicts if verdict.status == status)

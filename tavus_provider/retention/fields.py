@@ -1,185 +1,134 @@
 """
-The words that may stand in a policy, and the sentence for what may not.
+The field types of a policy, and the sentences about values that are not accepted.
 
-Each reader returns the value or raises the sentence that the user will see. Beside it stands what an
-editor is told (``schema.py`` puts that together); where JSON Schema cannot say as much as the reader, it
-says less, never more. Knows neither Airflow nor HTTP nor the clock.
+A type validates, and describes itself to editors as JSON Schema: what the schema cannot express it leaves
+out, so the schema accepts everything that the type accepts. Where pydantic has a constraint, the type is that
+constraint; :func:`describe_errors` turns the errors of all types into sentences.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from types import NoneType
+from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
+    Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
-    PlainSerializer,
+    ValidationError,
     WithJsonSchema,
 )
-from pydantic_core import CoreSchema
-from pydantic_core.core_schema import no_info_before_validator_function
+from pydantic_core import CoreSchema, core_schema
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import NON_IDS, check_replica_id
-from tavus_provider.sanitize import escape_line
+from tavus_provider.sanitize import escape_line, quote
 
-STATUSES: Final = ("started", "completed", "error")
-KINDS: Final = ("persona", "conversation", "video")
 ZERO: Final = timedelta()
+_DAY: Final = 86_400
 _UNITS: Final = {
-    "w": (7 * 86_400, "week"),
-    "d": (86_400, "day"),
+    "w": (7 * _DAY, "week"),
+    "d": (_DAY, "day"),
     "h": (3_600, "hour"),
     "m": (60, "minute"),
 }
+_MAX_SECONDS: Final = 36_500 * _DAY
+_UNIT_HINT: Final = f"(units: {', '.join(_UNITS)})"
+
+
+def _pattern_up_to(limit: int) -> str:
+    """Return a regular expression for the whole numbers from 1 to ``limit``, without leading zeros."""
+    digits = str(limit)
+    alternatives = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
+    for at, digit in enumerate(digits):  # numbers with as many digits: smaller from this digit on
+        lowest, rest = int(at == 0), len(digits) - at - 1
+        if lowest < int(digit):
+            free = f"[0-9]{{{rest}}}" if rest else ""
+            alternatives.append(f"{digits[:at]}[{lowest}-{int(digit) - 1}]{free}")
+    return "|".join([*alternatives, digits])
 
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A length of time, written back as it was read: ``90d``, ``12h``, ``30m``, ``2w``."""
+    """
+    A length of time as it is written in a policy, such as ``90d``, ``12h``, ``30m`` or ``2w``.
+
+    :param text: one number and one unit: weeks, days, hours or minutes
+    :param delta: the same length; greater than 0 and at most 36500 days
+    """
 
     text: str
     delta: timedelta
 
-    def __le__(self, other: Duration) -> bool:
-        return self.delta <= other.delta
+    @classmethod
+    def parse(cls, value: object) -> Duration:
+        """
+        Return the duration that a text describes.
 
-    def __lt__(self, other: Duration) -> bool:
-        return self.delta < other.delta
+        :raises ValueError: if it is none
+        """
+        if isinstance(value, Duration):
+            return value
+        text = str(value) if isinstance(value, str) or type(value) is int else ""
+        if re.fullmatch("0*[1-9][0-9]{0,8}", text):
+            raise ValueError(f"{quote(value)} has no unit; write {text}d {_UNIT_HINT}")
+        match = re.fullmatch(f"0*([0-9]{{1,9}})([{''.join(_UNITS)}])", text)
+        if match is None:
+            raise ValueError(f"must be one number and one unit such as 90d {_UNIT_HINT}, not {quote(value)}")
+        seconds = int(match[1]) * _UNITS[match[2]][0]
+        if not 0 < seconds <= _MAX_SECONDS:
+            raise ValueError(f"must be greater than 0 and at most 36500d, not {quote(value)}")
+        return cls(text, timedelta(seconds=seconds))
 
     def __str__(self) -> str:
         return self.text
 
-    def of(self, age: timedelta) -> str:
-        """Say ``age`` in the unit of this limit, rounded down, so that a person can compare the two."""
-        seconds, word = _UNITS[self.text[-1]]
-        count = (age.days * 86_400 + age.seconds) // seconds
-        return f"{count} {word}" if count == 1 else f"{count} {word}s"
+    def format(self, span: timedelta) -> str:
+        """Return a length of time in the unit of this one, rounded down, so that both can be compared."""
+        seconds, unit = _UNITS[self.text[-1]]
+        count = (span.days * _DAY + span.seconds) // seconds
+        return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        counts = (
+            f"({_pattern_up_to(_MAX_SECONDS // seconds)}){unit}" for unit, (seconds, _) in _UNITS.items()
+        )
+        return {
+            "type": "string",
+            "pattern": f"^0*({'|'.join(counts)})$",
+            "patternErrorMessage": f"write one number and one unit such as 90d {_UNIT_HINT}, at most 36500d",
+            "examples": ["90d", "2w", "12h"],
+        }
 
 
-NO_TIME: Final = Duration("0d", ZERO)
-_LONGEST: Final = 36_500 * 86_400
+# --- null -----------------------------------------------------------------------------------------------
 
 
-def show(value: object) -> str:
-    """Return a value as it is quoted in a sentence: short, escaped, never the inside of a collection."""
-    if not isinstance(value, str | int | float | None):
-        return f"a {type(value).__name__}"
-    if isinstance(value, int) and value.bit_length() > 128:
-        return "a huge number"
-    shown = ascii(value[:40] if isinstance(value, str) else value)
-    return shown if len(shown) <= 40 else shown[:37] + "..."
-
-
-def _up_to(most: int) -> str:
-    """Return a regular expression for the whole numbers from 1 to ``most``, without leading zeros."""
-    digits = str(most)
-    found = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
-    for at, digit in enumerate(digits):  # of as many digits: the first that differs is smaller
-        low, left = int(at == 0), len(digits) - at - 1
-        if low < int(digit):
-            found.append(f"{digits[:at]}[{low}-{int(digit) - 1}]{f'[0-9]{{{left}}}' if left else ''}")
-    return "|".join([*found, digits])
-
-
-def _duration(value: object) -> Duration:
-    if isinstance(value, Duration):
-        return value
-    said, units = show(value), "(units: w, d, h, m)"
-    text = str(value) if isinstance(value, str) or type(value) is int else ""
-    if re.fullmatch("0*[1-9][0-9]{0,8}", text):
-        raise ValueError(f"{said} has no unit, write {text}d {units}")
-    match = re.fullmatch("0*([0-9]{1,9})([wdhm])", text)
-    if match is None:
-        raise ValueError(f"{said} is not a duration, write one number and one unit such as 90d {units}")
-    count, unit = int(match[1]), _UNITS[match[2]][0]
-    if not 0 < count <= _LONGEST // unit:
-        raise ValueError(f"{said} is not above zero and at most 36500d")
-    return Duration(text, timedelta(seconds=count * unit))
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{show(value)} is not text")
-    if not value.strip() or value == "None":
-        raise ValueError(f"{show(value)} is blank, or what a template makes of a missing value")
-    if value != value.strip() or not value.isprintable():
-        raise ValueError(f"{show(value)} begins or ends with a space or holds an invisible character")
-    return value
-
-
-def _id(value: object) -> str:
-    try:
-        return check_replica_id(value)
-    except TavusValidationError:
-        pass
-    raise ValueError(f"{show(value)} is not a replica id such as 'rf4e9d9790f0'")
-
-
-def _pattern(value: object) -> str:
-    text = _text(value)
-    try:
-        groups = re.compile(text).groupindex
-    except (re.error, RecursionError, OverflowError) as error:
-        raise ValueError(
-            f"{show(value)} is not a regular expression: {escape_line(str(error), 80)}"
-        ) from None
-    if "group" not in groups:
-        raise ValueError(f"{show(value)} has no group named 'group', write (?P<group>...)")
-    return text
-
-
-def as_list(value: object) -> tuple[object, ...]:
-    """
-    Return a list as a tuple.
-
-    :raises ValueError: if it is something else, such as text that would be read letter by letter
-    """
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"{show(value)} is not a list")
-    return tuple(value)
-
-
-def _some_of(known: Sequence[str]) -> BeforeValidator:
-    def read(value: object) -> tuple[object, ...]:
-        items = as_list(value)
-        for at, item in enumerate(items):
-            if item not in known:
-                raise ValueError(f"{show(item)} is not one of {', '.join(known)}")
-            if item in items[:at]:
-                raise ValueError(f"{show(item)} is named twice")
-        return items
-
-    return BeforeValidator(read)
-
-
-def _whole(low: int, high: int | None = None, hint: str = "") -> BeforeValidator:
-    def read(value: object) -> int:
-        if type(value) is not int:  # not isinstance: True would be 1
-            raise ValueError(f"{show(value)} is not a whole number")
-        if value < low or (high is not None and value > high):
-            raise ValueError(f"{show(value)} is below {low}{f' or above {high}' if high else ''}{hint}")
-        return value
-
-    return BeforeValidator(read)
-
-
-@dataclass(frozen=True, slots=True)
-class OrDefault:
-    """``None`` means the default here; it is refused wherever a condition or a guard would go missing."""
-
-    default: object
+class _NotNull:
+    """Makes an optional field one that can be left out but is not null: a null guard would be no guard."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def read(value: object) -> object:
-            return self.default if value is None else value
+        inner = [kind for kind in get_args(source) if kind is not NoneType]
+        return handler.generate_schema(Union[tuple(inner)])  # noqa: UP007  # the types are known at runtime only
 
-        return no_info_before_validator_function(read, handler(source))
+
+class NullMeansOmitted:
+    """Marks a field whose null counts as left out; only for fields whose default is as safe as any value."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -187,22 +136,57 @@ class OrDefault:
         return {"anyOf": [handler(schema), {"type": "null"}]}
 
 
-def _told(**said: object) -> WithJsonSchema:
-    """What an editor is told of a word."""
-    return WithJsonSchema(dict(said))
+T = TypeVar("T")
+NOT_NULL: Final = _NotNull()
+Omittable = Annotated[T | None, NOT_NULL]
 
 
-def _some(known: Sequence[str], at_least: int = 0) -> WithJsonSchema:
-    return _told(type="array", items={"enum": list(known)}, uniqueItems=True, minItems=at_least)
+# --- text -----------------------------------------------------------------------------------------------
 
 
-_SEEN: Final = r"[^\s\x00-\x1f\x7f-\x9f]"
-_TEXT: Final = {
+def _check_text(text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"must be text that is not blank, not {quote(text)}")
+    if text == "None":
+        raise ValueError(
+            "must be text that is not blank, not 'None', which templates make of a missing value"
+        )
+    if text != text.strip() or not text.isprintable():
+        raise ValueError(_not_printable(quote(text)))
+    return text
+
+
+def _not_printable(quoted: str) -> str:
+    return f"must be text without invisible characters or spaces at its ends, not {quoted}"
+
+
+def _check_id(value: object) -> str:
+    try:
+        return check_replica_id(value)
+    except TavusValidationError:
+        pass
+    raise ValueError(f"must be a replica id such as 'rf4e9d9790f0', not {quote(value)}")
+
+
+def _check_group_pattern(text: str) -> str:
+    try:
+        groups = re.compile(text).groupindex
+    except (re.error, RecursionError, OverflowError) as error:
+        problem = escape_line(str(error), 80)
+    else:
+        if "group" in groups:
+            return text
+        raise ValueError(f"must have a group named 'group': write (?P<group>...), not {quote(text)}")
+    raise ValueError(f"must be a regular expression, not {quote(text)}: {problem}")
+
+
+_VISIBLE: Final = r"[^\s\x00-\x1f\x7f-\x9f]"
+_TEXT_SCHEMA: Final = {
     "type": "string",
-    "pattern": rf"^(?!None$){_SEEN}(({_SEEN}| )*{_SEEN})?$",
+    "pattern": rf"^(?!None$){_VISIBLE}(({_VISIBLE}| )*{_VISIBLE})?$",
     "patternErrorMessage": "write text that is not blank and neither begins nor ends with a space",
 }
-_ID: Final = {
+_ID_SCHEMA: Final = {
     "type": "string",
     "pattern": "^(?!({})$)[A-Za-z0-9][A-Za-z0-9_-]{{1,63}}$".format(
         "|".join("".join(f"[{c.upper()}{c}]" for c in word) for word in sorted(NON_IDS))
@@ -210,45 +194,87 @@ _ID: Final = {
     "patternErrorMessage": "write the id of a replica such as rf4e9d9790f0",
     "examples": ["rf4e9d9790f0"],
 }
-_DURATION: Final = {
-    "type": "string",
-    "pattern": "^0*({})$".format(
-        "|".join(f"({_up_to(_LONGEST // unit)}){letter}" for letter, (unit, _) in _UNITS.items())
-    ),
-    "patternErrorMessage": "write one number and one unit such as 90d (units: w, d, h, m), at most 36500d",
-    "examples": ["90d", "2w", "12h"],
+_GROUP_PATTERN_SCHEMA: Final = {
+    **_TEXT_SCHEMA,
+    "allOf": [{"pattern": r"\(\?P<group>"}],
+    "examples": ["^(?P<group>[^_]+)_"],
 }
 
-OptionalDuration = Annotated[
-    Duration | None, BeforeValidator(_duration), PlainSerializer(str), _told(**_DURATION)
+Text = Annotated[str, Field(strict=True), AfterValidator(_check_text), WithJsonSchema(_TEXT_SCHEMA)]
+ReplicaId = Annotated[str, BeforeValidator(_check_id), WithJsonSchema(_ID_SCHEMA)]
+GroupPattern = Annotated[Text, AfterValidator(_check_group_pattern), WithJsonSchema(_GROUP_PATTERN_SCHEMA)]
+
+
+# --- lists and numbers ----------------------------------------------------------------------------------
+
+
+def _check_list(value: object) -> object:
+    # pydantic would also accept a set, whose order differs from process to process, and with it the digest.
+    if isinstance(value, list | tuple):
+        return value
+    raise ValueError(f"must be a list, not {quote(value)}")
+
+
+def _check_unique(values: tuple[T, ...]) -> tuple[T, ...]:
+    for at, value in enumerate(values):
+        if value in values[:at]:
+            raise ValueError(f"must contain {quote(value)} only once")
+    return values
+
+
+AS_LIST: Final = BeforeValidator(_check_list)
+UNIQUE: Final = AfterValidator(_check_unique)
+_UNIQUE_SCHEMA: Final = {"uniqueItems": True}
+
+Texts = Annotated[tuple[Text, ...], AS_LIST]
+ReplicaIds = Annotated[tuple[ReplicaId, ...], AS_LIST]
+
+ReplicaStatus = Literal["started", "completed", "error"]
+REPLICA_STATUSES: Final[tuple[ReplicaStatus, ...]] = get_args(ReplicaStatus)
+Statuses = Annotated[
+    tuple[ReplicaStatus, ...], Field(min_length=1, json_schema_extra=_UNIQUE_SCHEMA), AS_LIST, UNIQUE
 ]
-RequiredDuration = Annotated[Duration, BeforeValidator(_duration), PlainSerializer(str), _told(**_DURATION)]
-# A form sends null for a field that was left empty.
-DurationOfAForm = Annotated[
-    Duration | None,
-    BeforeValidator(lambda value: None if value is None else _duration(value)),
-    PlainSerializer(str, when_used="unless-none"),
-    _told(anyOf=[_DURATION, {"type": "null"}]),
-]
-Text = Annotated[str, BeforeValidator(_text), _told(**_TEXT)]
-Texts = Annotated[tuple[Text, ...], BeforeValidator(as_list), _told(type="array", items=_TEXT)]
-Ids = Annotated[
-    tuple[Annotated[str, BeforeValidator(_id)], ...],
-    BeforeValidator(as_list),
-    _told(type="array", items=_ID),
-]
-Grouping = Annotated[
-    str | None,
-    BeforeValidator(_pattern),
-    _told(**_TEXT, allOf=[{"pattern": r"\(\?P<group>"}], examples=["^(?P<group>[^_]+)_"]),
-]
-Statuses = Annotated[tuple[str, ...], _some_of(STATUSES), _some(STATUSES, 1)]
-Kinds = Annotated[tuple[str, ...], _some_of(KINDS), _some(KINDS)]
-Count = Annotated[int, _whole(0), _told(type="integer", minimum=0)]
-OptionalCount = Annotated[
-    int | None,
-    _whole(1, hint=": to keep none by number leave it out"),
-    _told(type="integer", minimum=1),
-]
-Percent = Annotated[int, _whole(0, 100), _told(type="integer", minimum=0, maximum=100)]
-OptionalPercent = Annotated[int | None, _whole(0, 100), _told(type="integer", minimum=0, maximum=100)]
+
+UseKind = Literal["persona", "conversation", "video"]
+USE_KINDS: Final[tuple[UseKind, ...]] = get_args(UseKind)
+UseKinds = Annotated[tuple[UseKind, ...], Field(json_schema_extra=_UNIQUE_SCHEMA), AS_LIST, UNIQUE]
+
+# Strict: True is no number, and neither is text.
+Count = Annotated[int, Field(strict=True, ge=0)]
+PositiveCount = Annotated[int, Field(strict=True, ge=1)]
+Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+
+
+# --- messages -------------------------------------------------------------------------------------------
+
+_Detail = Mapping[str, Any]
+_Sentence = Callable[[_Detail, str], str]
+_SENTENCES: Final[Mapping[str, _Sentence]] = {
+    "missing": lambda ctx, value: "is missing",
+    "value_error": lambda ctx, value: str(ctx["error"]),
+    "int_type": lambda ctx, value: f"must be a whole number, not {value}",
+    "string_type": lambda ctx, value: f"must be text, not {value}",
+    "string_unicode": lambda ctx, value: _not_printable(value),
+    "literal_error": lambda ctx, value: f"must be {ctx['expected']}, not {value}",
+    "less_than_equal": lambda ctx, value: f"must be <= {ctx['le']}, not {value}",
+    # Whoever writes 0 where at least 1 is asked for wants to turn the guard off.
+    "greater_than_equal": lambda ctx, value: (
+        f"must be >= {ctx['ge']}, not {value}" + ("; omit it to disable" if ctx["ge"] > 0 else "")
+    ),
+    "too_short": lambda ctx, value: "must not be empty; name at least one",
+}
+
+
+def describe_errors(error: ValidationError) -> list[str]:
+    """Return one sentence for each error: the path in the policy, what must be there, and what is there."""
+    problems = []
+    for detail in error.errors(include_url=False):
+        if detail["type"] == "too_short" and detail["input"]:
+            continue  # pydantic counts the items that are right; of the wrong ones there is an error each
+        path = ".".join(str(step) for step in detail["loc"])
+        sentence: _Sentence | None = _SENTENCES.get(detail["type"])
+        problem = (
+            detail["msg"] if sentence is None else sentence(detail.get("ctx", {}), quote(detail["input"]))
+        )
+        problems.append(f"{path}: {problem}" if path else problem)
+    return problems

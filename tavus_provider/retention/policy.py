@@ -1,51 +1,55 @@
 """
-What a policy says: its parts, and what of it is wrong or without effect.
+A retention policy: its parts, and which of them are wrong or have no effect.
 
-Knows neither Airflow nor HTTP nor the clock.
+A policy is made by :meth:`Policy.parse` from a mapping, as a file or a DAG holds it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from functools import cached_property
+from typing import Annotated, Any, Self, TypeVar, cast
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    create_model,
     field_validator,
     model_validator,
 )
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.retention.conditions import CONDITIONS, Condition
 from tavus_provider.retention.fields import (
-    KINDS,
-    NO_TIME,
+    AS_LIST,
+    NOT_NULL,
+    USE_KINDS,
     Count,
-    DurationOfAForm,
-    Grouping,
-    Ids,
-    Kinds,
-    OptionalCount,
-    OptionalDuration,
-    OptionalPercent,
-    OrDefault,
+    Duration,
+    GroupPattern,
+    NullMeansOmitted,
+    Omittable,
     Percent,
-    RequiredDuration,
+    PositiveCount,
+    ReplicaIds,
     Statuses,
     Text,
     Texts,
-    as_list,
-    show,
+    UseKinds,
+    describe_errors,
 )
+from tavus_provider.sanitize import escape_line, quote
+
+_MAX_PROBLEMS = 5
+"""Number of problems that an error message describes; more are counted."""
 
 
 class Part(BaseModel):
-    """A mapping of known keys only: a guard whose name is mistyped must not be a guard left out."""
+    """A mapping with known keys only: a guard with a mistyped name must not be a guard that is left out."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
@@ -53,270 +57,280 @@ class Part(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _keys(cls, value: object) -> object:
+    def _check_keys(cls, value: object) -> object:
         if isinstance(value, cls):
             return value
         known = ", ".join(cls.model_fields)
         if not isinstance(value, Mapping):
-            raise ValueError(f"{show(value)} is not a mapping with keys of: {known}")
-        unknown = [show(key) for key in value if key not in cls.model_fields]
-        if unknown:
+            raise ValueError(f"must be a mapping with keys of {known}, not {quote(value)}")
+        if unknown := [quote(key) for key in value if key not in cls.model_fields]:
             raise ValueError(f"unknown key {', '.join(unknown[:5])}; known: {known}")
-        return dict(value)
+        return {
+            key: inner
+            for key, inner in value.items()
+            if inner is not None or NullMeansOmitted not in map(type, cls.model_fields[key].metadata)
+        }
 
 
-class Rule(Part):
-    """May go: a replica of one of these statuses for which every condition given here holds."""
+P = TypeVar("P", bound=type[Part])
 
-    model_config = ConfigDict(
-        json_schema_extra={"anyOf": [{"required": ["older_than"]}, {"required": ["unused_for"]}]}
+
+def _with_conditions(model: P) -> P:
+    """Return a model of a rule with a field for each condition."""
+    fields: dict[str, Any] = {
+        kind.key: (
+            Annotated[kind.field_type | None, NOT_NULL],
+            Field(default=None, description=kind.description),
+        )
+        for kind in CONDITIONS
+    }
+    config = ConfigDict(json_schema_extra={"anyOf": [{"required": [kind.key]} for kind in CONDITIONS]})
+    model.model_config = {**model.model_config, **config}
+    combined = create_model(
+        model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
     )
+    return cast("P", combined)
+
+
+@_with_conditions
+class Rule(Part):
+    """Expires a replica that has one of these statuses and for which all conditions hold."""
 
     rule: Text = ""
-    """What the rule is called in reasons, plans and reports; 'rule 1' and so on unless named."""
-    older_than: OptionalDuration = None
-    """Created at least this long ago."""
-    unused_for: OptionalDuration = None
-    """No conversation and no video for this long; what was never used counts from its creation."""
+    """Name of the rule in reasons, plans and reports. Default: 'rule 1' and so on."""
     status: Statuses = ("completed", "error")
-    """What the replica may be: 'started' is still in training. 'completed' and 'error' unless named."""
-    grace: OptionalDuration = None
-    """How long a replica is announced, in ledger, log and asset event, before it goes."""
+    """Statuses that a replica may have: 'started' is in training. Default: 'completed' and 'error'."""
+    grace: Omittable[Duration] = None
+    """How long an expired replica is announced in ledger, log and asset event before it is deleted."""
+
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The conditions of this rule, in the order of :data:`.CONDITIONS`."""
+        values = ((kind, getattr(self, kind.key)) for kind in CONDITIONS)
+        return tuple(kind(value) for kind, value in values if value is not None)
+
+    @cached_property
+    def label(self) -> str:
+        """The rule as reasons name it, such as ``rule 'stale'``."""
+        return f"rule '{escape_line(self.rule, 60)}'"
 
     @model_validator(mode="after")
-    def _asks_something(self) -> Rule:
-        if self.older_than is None and self.unused_for is None:
-            raise ValueError("has neither older_than nor unused_for, a rule needs one of them")
-        if not self.status:
-            raise ValueError("status is empty, name at least one or leave it out")
+    def _has_a_condition(self) -> Self:
+        if not self.conditions:
+            raise ValueError(f"must have a condition: {', '.join(kind.key for kind in CONDITIONS)}")
         return self
 
-    def comes_before(self, later: Rule) -> bool:
-        """Whether this rule holds wherever the later one does, so that the later one never decides."""
-        age = max(later.older_than or NO_TIME, later.unused_for or NO_TIME)  # unused is never longer than old
-        return (
-            set(later.status) <= set(self.status)
-            and (self.older_than or NO_TIME) <= age
-            and (self.unused_for or NO_TIME) <= (later.unused_for or NO_TIME)
+    def covers(self, other: Rule) -> bool:
+        """Return whether this rule matches every replica that the other rule matches."""
+        return set(other.status) <= set(self.status) and all(
+            any(theirs.implies(own) for theirs in other.conditions) for own in self.conditions
         )
 
 
 class Names(Part):
-    """Globs on the name, case-sensitive. No ``include`` means every name; ``exclude`` wins."""
+    """Globs on the name, case-sensitive. Without ``include`` every name is included; ``exclude`` wins."""
 
     include: Texts = ()
-    """Globs: only replicas with such a name are considered; none means every name."""
+    """Globs: only replicas with such a name are considered. Default: every name."""
     exclude: Texts = ()
-    """Globs: replicas with such a name are never considered, whatever include says."""
+    """Globs: replicas with such a name are never considered, even if include matches."""
 
 
 class Scope(Names):
-    """What the policy considers at all; what is outside never goes."""
+    """Which replicas the policy considers; the others are never deleted."""
 
     model_names: Texts = ()
-    """Only replicas of these models, such as phoenix-3; none means every model."""
+    """Only replicas of these models, such as phoenix-3, are considered. Default: every model."""
 
 
 class Narrow(Names):
-    """A second scope, what a trigger form said; ``older_than`` is an age which all that goes must have."""
+    """A second scope, from a trigger form. A replica must be in both, so a form can only narrow."""
 
-    older_than: DurationOfAForm = None
-    """An age that all that goes must have, whatever rule it goes by."""
+    older_than: Duration | None = None
+    """Minimum age of every replica that is deleted, whatever its rule."""
 
 
 class Keep(Part):
-    """What stays although a rule matches."""
+    """Which replicas are kept although a rule matches."""
 
     model_config = ConfigDict(json_schema_extra={"dependencies": {"group_by": ["keep_last"]}})
 
-    protected_ids: Ids = ()
-    """Ids that never go; a preference, for a duty use legal_holds."""
-    keep_within: OptionalDuration = None
-    """Whatever was created within this time stays."""
-    keep_last: OptionalCount = None
-    """How many of each group stay, the newest, counted over all of the group and not only the expired."""
-    group_by: Grouping = None
-    """Regular expression (Python's) on the name, whose group named 'group' is what keep_last counts by."""
-    in_use: Kinds = KINDS
-    """What counts as use: default of a persona, active conversation, video being made. All unless named."""
+    protected_ids: ReplicaIds = ()
+    """Ids that are never deleted. This is a preference; where keeping is a duty, use legal_holds."""
+    keep_within: Omittable[Duration] = None
+    """Replicas created within this time are kept."""
+    keep_last: Omittable[PositiveCount] = None
+    """How many of the newest replicas of each group are kept, whether the others expired or not."""
+    group_by: Omittable[GroupPattern] = None
+    """Regular expression (Python) on the name; its group 'group' is what keep_last counts by."""
+    in_use: UseKinds = USE_KINDS
+    """What counts as use: default of a persona, active conversation, unfinished video. Default: all."""
 
     @model_validator(mode="after")
-    def _groups_for_something(self) -> Keep:
+    def _group_by_needs_keep_last(self) -> Self:
         if self.group_by is not None and self.keep_last is None:
-            raise ValueError("group_by without keep_last groups nothing, add keep_last or leave group_by out")
+            raise ValueError("group_by has no effect without keep_last; add keep_last or omit group_by")
         return self
 
 
 class LegalHolds(Part):
-    """Ids that a legal hold keeps, in a file (any Airflow object storage path) not older than ``max_age``."""
+    """A file with the ids under legal hold (any Airflow object storage path) and its maximum age."""
 
     file: Text
-    """YAML or JSON: a list of ids, or a mapping with replica_ids and as_of, the time it was true."""
-    max_age: RequiredDuration
-    """How old the list may be; if it is older, or cannot be read, nothing at all is deleted."""
+    """YAML or JSON: a list of ids, or a mapping with replica_ids and as_of, the time at which it was true."""
+    max_age: Duration
+    """Maximum age of the list. If it is older or cannot be read, nothing is deleted."""
 
 
 class AccountCheck(Part):
-    """How it is told that this is the right account: replicas that must be listed, and never go."""
+    """How a run recognizes the right account."""
 
-    expect_present: Ids = ()
-    """Ids that must be listed; if one is not, it is the wrong account and nothing is deleted."""
+    expect_present: ReplicaIds = ()
+    """Ids that must be listed and are never deleted. If one is not listed, nothing is deleted."""
 
 
 class Limits(Part):
-    """
-    How much one run may delete; ``0`` allows nothing.
-
-    ``max_undetermined_percent`` is how much of the account may be in doubt before the run stops; if it is
-    not set the run goes on, for what is in doubt stays in any case.
-    """
+    """How much one run may delete; ``0`` allows nothing. A run beyond a limit deletes nothing."""
 
     max_deletions: Count = 10
-    """The most replicas that one run may delete; 0 allows none."""
+    """Maximum number of replicas that one run deletes; 0 allows none."""
     max_deletion_percent: Percent = 25
-    """The most that one run may delete, in percent of what is listed; 0 allows none."""
-    max_undetermined_percent: OptionalPercent = None
-    """How much of the account may be in doubt before a run stops, in percent; no limit if left out."""
+    """Maximum percentage of the listed replicas that one run deletes; 0 allows none."""
+    max_undetermined_percent: Omittable[Percent] = None
+    """Maximum percentage of undetermined replicas; above it a run stops. They are kept in any case."""
 
     def exceeded(self, *, delete: int, listed: int, undetermined: int = 0) -> str | None:
-        """Return the sentence that names each limit which this many would pass, if any."""
-        doubted = self.max_undetermined_percent
-        if doubted is not None and 100 * undetermined > doubted * listed:
+        """
+        Return the sentence that names every limit which these numbers exceed, or ``None``.
+
+        :param delete: number of replicas to delete
+        :param listed: number of replicas that Tavus listed
+        :param undetermined: number of undetermined replicas
+        """
+        max_undetermined = self.max_undetermined_percent
+        if max_undetermined is not None and 100 * undetermined > max_undetermined * listed:
             return (
-                f"{undetermined} of {listed} replicas are in doubt, max_undetermined_percent is {doubted}: "
-                "see the reasons in the log of the plan; nothing was deleted"
+                f"{undetermined} of {listed} replicas are undetermined, max_undetermined_percent is "
+                f"{max_undetermined}: see the reasons in the log of the plan; nothing was deleted"
             )
-        passed = []
+        limits = []
         if delete > self.max_deletions:
-            passed.append(f"max_deletions is {self.max_deletions}")
+            limits.append(f"max_deletions is {self.max_deletions}")
         if 100 * delete > self.max_deletion_percent * listed:
-            passed.append(f"max_deletion_percent is {self.max_deletion_percent}")
-        if not passed:
+            limits.append(f"max_deletion_percent is {self.max_deletion_percent}")
+        if not limits:
             return None
         return (
-            f"{delete} of {listed} replicas would be deleted, {' and '.join(passed)}: "
+            f"{delete} of {listed} replicas would be deleted, {' and '.join(limits)}: "
             "narrow the policy or raise the limit in the DAG file; nothing was deleted"
         )
 
 
 class Policy(Part):
-    """
-    What may go, what stays, and how much one run may delete; made by :meth:`parse`.
-
-    ``narrow`` is a second scope, what a trigger form said. A replica must pass both, so that a form
-    can only make a run smaller. ``hard_delete_after`` lets a permanent plan name what was deleted softly
-    that long ago.
-    """
+    """Which replicas expire, which are kept, and how many one run may delete."""
 
     model_config = ConfigDict(
         json_schema_extra={
             "if": {"properties": {"expire": {"contains": {"required": ["grace"]}}}, "required": ["expire"]},
-            "then": {"required": ["name"]},
+            "then": {"required": ["name"], "properties": {"name": {"type": "string"}}},
         }
     )
 
-    name: Annotated[Text, OrDefault("retention")] = "retention"
-    """What the policy is called; the schedule of a policy with grace is kept under this name."""
-    expire: Annotated[tuple[Rule, ...], BeforeValidator(as_list), Field(json_schema_extra={"minItems": 1})]
-    """What may go: a replica that one of these rules matches and nothing keeps."""
+    name: Annotated[Text, NullMeansOmitted()] = "retention"
+    """Name of the policy. With grace it is required: the schedule is stored under it."""
+    expire: Annotated[tuple[Rule, ...], Field(min_length=1), AS_LIST]
+    """Rules. A replica expires if one of them matches and nothing keeps it."""
     scope: Scope = Scope()
     narrow: Narrow = Narrow()
     keep: Keep = Keep()
     legal_holds: LegalHolds | None = None
     account: AccountCheck | None = None
-    hard_delete_after: OptionalDuration = None
-    """When what was deleted softly by this package comes into a plan for permanent deletes."""
-    limits: Annotated[Limits, OrDefault(Limits())] = Limits()
+    hard_delete_after: Omittable[Duration] = None
+    """How long after this package soft-deleted a replica a plan for permanent deletes includes it."""
+    limits: Annotated[Limits, NullMeansOmitted()] = Limits()
 
     @field_validator("expire", mode="after")
     @classmethod
-    def _names_of_rules(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
-        if not rules:
-            raise ValueError("is empty, name at least one rule")
+    def _name_rules(cls, rules: tuple[Rule, ...]) -> tuple[Rule, ...]:
         rules = tuple(
             rule if rule.rule else rule.model_copy(update={"rule": f"rule {number}"})
             for number, rule in enumerate(rules, start=1)
         )
-        for name, times in Counter(rule.rule for rule in rules).items():
-            if times > 1:
-                raise ValueError(f"{times} rules are named {show(name)}, give each a name of its own")
+        for name, count in Counter(rule.rule for rule in rules).items():
+            if count > 1:
+                raise ValueError(f"{count} rules are named {quote(name)}; give each rule its own name")
         return rules
 
     @model_validator(mode="after")
-    def _schedule_has_a_name(self) -> Self:
+    def _grace_needs_a_name(self) -> Self:
         if self.has_grace and "name" not in self.model_fields_set:
-            raise ValueError("name is missing: the schedule of a policy with grace is kept under its name")
+            raise ValueError("name: is missing; with grace it is required: the schedule is stored under it")
         return self
 
     @classmethod
     def parse(cls, value: object) -> Self:
         """
-        Return the policy which a mapping describes.
+        Return the policy that a mapping describes.
 
-        :raises TavusValidationError: saying on one line what is wrong, and where
+        :param value: a mapping as YAML or JSON holds it, or a policy, which is returned as it is
+        :raises TavusValidationError: in one line: what is wrong, where, and what would be right
         """
         if isinstance(value, cls):
             return value
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            problems = _in_plain_words(error)
-        more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise TavusValidationError(f"policy: {'; '.join(problems[:5])}{more}")
+            problems = describe_errors(error)
+        more = len(problems) - _MAX_PROBLEMS
+        raise TavusValidationError(
+            f"policy: {'; '.join(problems[:_MAX_PROBLEMS])}{f'; and {more} more' if more > 0 else ''}"
+        )
 
     @classmethod
     def find_problems(cls, value: object) -> list[str]:
-        """Return all that is wrong with a policy, or without effect in it, one sentence each; or nothing."""
+        """Return one sentence for each part of a policy that is wrong or has no effect."""
         try:
             return cls.model_validate(value).problems()
         except ValidationError as error:
-            return _in_plain_words(error)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the whole policy with its defaults; :meth:`parse` makes the same policy of it again."""
-        return self.model_dump(mode="json", exclude_none=True)
-
-    @property
-    def digest(self) -> str:
-        return canonical_digest(self.to_json())
+            return describe_errors(error)
 
     def problems(self) -> list[str]:
         """Return one sentence for each part of the policy that can never have an effect."""
         found = []
-        for at, rule in enumerate(self.expire):
-            before = next((one for one in self.expire[:at] if one.comes_before(rule)), None)
-            if before is not None:
+        for number, rule in enumerate(self.expire):
+            earlier = next((one for one in self.expire[:number] if one.covers(rule)), None)
+            if earlier is not None:
                 found.append(
-                    f"expire.{at}: rule {show(rule.rule)} can never decide, for whatever it matches is "
-                    f"matched by rule {show(before.rule)} before it: put it first or leave it out"
+                    f"expire.{number}: rule {quote(rule.rule)} has no effect, because rule "
+                    f"{quote(earlier.rule)} before it matches every replica that it matches; move it before "
+                    "that rule or remove it"
                 )
         include, exclude = set(self.scope.include), set(self.scope.exclude)
         if "*" in exclude or (include and include <= exclude):
-            found.append("scope: excludes all that it includes, so no rule can ever match")
+            found.append("scope: exclude covers everything that include names, so no rule can match")
         return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole policy with its defaults; :meth:`parse` makes an equal policy of it."""
+        return self.model_dump(mode="json", exclude_none=True)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the whole policy as canonical JSON."""
+        return canonical_digest(self.to_json())
 
     @property
     def has_grace(self) -> bool:
-        """Whether a rule lets time pass between the announcement and the delete."""
+        """Whether a rule has a grace period between announcement and delete."""
         return any(rule.grace is not None for rule in self.expire)
 
     @property
     def needs(self) -> frozenset[str]:
-        """Which of personas, conversations and videos must be known to decide, each complete."""
-        kinds = (
-            set(KINDS) if any(rule.unused_for is not None for rule in self.expire) else set(self.keep.in_use)
-        )
+        """Which of ``personas``, ``conversations`` and ``videos`` must be read completely to decide."""
+        kinds: set[str] = set(self.keep.in_use)
+        for rule in self.expire:
+            for condition in rule.conditions:
+                kinds |= condition.needs
         if "conversation" in kinds:
-            kinds.add("persona")  # a conversation may name no replica and use the default of its persona
+            kinds.add("persona")  # a conversation may name only its persona, whose default replica it uses
         return frozenset(f"{kind}s" for kind in kinds)
-
-
-def _in_plain_words(error: ValidationError) -> list[str]:
-    problems = []
-    for detail in error.errors(include_url=False):
-        where = ".".join(str(step) for step in detail["loc"])
-        said = detail.get("ctx", {}).get("error")
-        if said is None:
-            said = "is missing" if detail["type"] == "missing" else f"{show(detail['input'])} cannot be used"
-        problems.append(f"{where}: {said}" if where else str(said))
-    return problems

@@ -1,4 +1,4 @@
-"""What was decided about one replica, as a value and as the rows of the documents that carry it."""
+"""What was decided about one replica, and the rows of documents that are made of it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,30 @@ from typing import Any, Final, NamedTuple
 from tavus_provider.models import Replica
 
 MAX_NAME: Final = 256
+"""Maximum length of a replica name in a plan, in characters."""
+
+
+class Status(StrEnum):
+    """What was decided about a replica."""
+
+    OUT_OF_SCOPE = "out_of_scope"
+    """The policy does not consider it."""
+    HELD = "held"
+    """It is under legal hold."""
+    UNDETERMINED = "undetermined"
+    """It is kept because a fact is missing or unreadable."""
+    KEPT = "kept"
+    """Something keeps it, whether a rule matches or not."""
+    SCHEDULED = "scheduled"
+    """A rule matches, and the grace period of the rule is not over."""
+    EXPIRED = "expired"
+    """It may be deleted."""
+    NOT_EXPIRED = "not_expired"
+    """No rule matches."""
 
 
 class Source(StrEnum):
-    """What makes a replica due for deletion."""
+    """Why a replica is due for deletion."""
 
     RULE = "rule"
     """A rule of the policy matches it."""
@@ -23,23 +43,25 @@ class Source(StrEnum):
 
 class Verdict(NamedTuple):
     """
-    What was decided about one replica, and why. A named tuple, because one is made per replica.
+    What was decided about one replica, and why.
 
-    :param status: ``expired``, ``scheduled``, ``kept``, ``held``, ``undetermined``, ``out_of_scope`` or
-        ``not_expired``; only ``expired`` replicas may be deleted
-    :param reason_code: machine-readable reason; reports count by it
+    A named tuple, because a decision makes one for every replica of an account.
+
+    :param reason_code: machine-readable reason, as reports count it
     :param reason: one sentence that a person can check
-    :param next_reason: what would decide if this reason did not apply; ``None`` if nothing would
-    :param rule: name of the rule that matched; ``None`` unless ``source`` is a rule that matched
+    :param next_reason: what would decide if this reason did not apply, as ``reason_code: reason``; ``None``
+        if nothing would
+    :param rule: name of the rule that matches; ``None`` if the replica is neither expired nor scheduled, or
+        is due from another source
     :param age_days: whole days since the replica was created; ``None`` if unknown
-    :param last_used_at: last use; ``None`` if never used, not read or unknown
-    :param due_at: when the grace period ends or ended; ``None`` if the rule has none
-    :param listed: whether Tavus listed the replica; if not, it comes from the ledger
-    :param source: what makes an expired replica due for deletion
+    :param last_used_at: ``None`` if the replica was never used, and if its use was not read or is unknown
+    :param due_at: when the grace period ends or ended; ``None`` without a grace period
+    :param listed: whether Tavus listed the replica; if not, it is known from the ledger
+    :param source: why the replica is due, if it is expired or scheduled
     """
 
     replica: Replica
-    status: str
+    status: Status
     reason_code: str
     reason: str
     next_reason: str | None = None
@@ -64,11 +86,11 @@ class Verdict(NamedTuple):
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Return the row of the ``verdicts`` document, with the reasons for and against."""
+        """Return the row of the ``verdicts`` document."""
         return {
             "replica_id": self.replica.replica_id,
             "replica_name": shorten_name(self.replica.replica_name),
-            "status": self.status,
+            "status": self.status.value,
             "reason_code": self.reason_code,
             "reason": self.reason,
             "next_reason": self.next_reason,
@@ -77,7 +99,7 @@ class Verdict(NamedTuple):
 
 
 def shorten_name(name: str | None) -> str | None:
-    """Return a replica name as plans hold it: unchanged, or its beginning and the SHA-256 of all of it."""
+    """Return a name as plans hold it: unchanged, or if it is too long its beginning and its SHA-256."""
     if name is None or len(name) <= MAX_NAME:
         return name
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
@@ -85,5 +107,5 @@ def shorten_name(name: str | None) -> str | None:
 
 
 def format_time(moment: datetime | None) -> str | None:
-    """Return a time as ISO 8601 in UTC, as plans and reports hold it."""
+    """Return a time as plans and reports hold it: ISO 8601 in UTC, such as ``2026-09-01T12:00:00Z``."""
     return None if moment is None else moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -105,7 +105,7 @@ def _read_holds(path: ObjectStoragePath, holds: LegalHolds, now: datetime) -> fr
     if as_of > now + _MAX_CLOCK_SKEW:
         raise TavusValidationError(f"as of {as_of:%Y-%m-%d %H:%M} UTC, which is in the future")
     if now - as_of > holds.max_age.delta:
-        age = holds.max_age.of(now - as_of)
+        age = holds.max_age.format(now - as_of)
         raise TavusValidationError(f"as of {as_of:%Y-%m-%d %H:%M} UTC, {age} ago, max_age is {holds.max_age}")
     return frozenset(check_replica_id(replica_id) for replica_id in document["replica_ids"])
 

@@ -83,12 +83,12 @@ def test_every_finding_is_a_line_with_its_path_and_what_would_be_right(run, tmp_
     assert code == 1
     assert out.splitlines() == [
         *(
-            f"{file}: expire.{n - 1}.older_than: {n} has no unit, write {n}d (units: w, d, h, m)"
+            f"{file}: expire.{n - 1}.older_than: {n} has no unit; write {n}d (units: w, d, h, m)"
             for n in range(1, 7)
         ),
         f"{file}: keep: unknown key 'protected'; "
         "known: protected_ids, keep_within, keep_last, group_by, in_use",
-        f"{file}: limits.max_deletions: -1 is below 0",
+        f"{file}: limits.max_deletions: must be >= 0, not -1",
     ]
     assert err == ""
 
@@ -98,13 +98,13 @@ def test_every_finding_is_a_line_with_its_path_and_what_would_be_right(run, tmp_
     [
         pytest.param(
             {"expire": [{"rule": "a", "older_than": "30d"}, {"rule": "b", "older_than": "90d"}]},
-            "expire.1: rule 'b' can never decide, for whatever it matches is matched by rule 'a' before it: "
-            "put it first or leave it out",
+            "expire.1: rule 'b' has no effect, because rule 'a' before it matches every replica that it matches; "
+            "move it before that rule or remove it",
             id="a rule",
         ),
         pytest.param(
             {"scope": {"exclude": ["*"]}},
-            "scope: excludes all that it includes, so no rule can ever match",
+            "scope: exclude covers everything that include names, so no rule can match",
             id="the scope",
         ),
     ],
@@ -172,7 +172,7 @@ def test_what_a_program_reads_holds_the_same(run, policy, sandbox, output, load)
     asked = load(run("explain", policy(), "r5e27d9a6c40", "-o", output)[1])
     assert [row["reason_code"] for row in asked if row["decides"]] == ["expired"]
     found = load(run("simulate", policy(), "--days", "7", "-o", output)[1])
-    assert {row["replica_id"] for row in found["gone"]} >= {r["replica_id"] for r in rows[:4]}
+    assert {row["replica_id"] for row in found["deletes"]} >= {r["replica_id"] for r in rows[:4]}
 
 
 def test_explain_asks_every_rung_in_the_order_of_the_ladder_and_marks_the_one_that_decides(
@@ -214,18 +214,18 @@ def test_a_simulation_tells_from_when_on_a_run_would_stop(run, policy, sandbox):
     file = policy(limits={"max_deletions": 3})
     code, out, err = run("simulate", file, "--days", "30")
     assert code == 1
-    assert "0 go, 26 are left; a run would stop at a limit on 31 days" in out
-    assert re.match(r"on (\S+) and on each day until (\S+) the run would stop: 4 of 26 replicas", err)
+    assert "0 deleted, 26 remaining; a run would stop at a limit on 31 days" in out
+    assert re.match(r"on (\S+) and every day until (\S+) the run would stop: 4 of 26 replicas", err)
     code, out, err = run("simulate", file, "--days", "30", "--without-limits")
     assert (code, err) == (0, "")
-    assert "6 go, 20 are left" in out
+    assert "6 deleted, 20 remaining" in out
 
 
 def test_grace_plays_out_in_a_simulation_and_writes_no_schedule(run, policy, sandbox, tmp_path):
     rules = [{"rule": "old", "older_than": "180d", "unused_for": "90d", "grace": "14d"}]
     code, out, _ = run("simulate", policy(expire=rules), "--days", "20", "-o", "json")
     assert code == 0
-    assert {row["day"] for row in json.loads(out)["gone"]} == {14}
+    assert {row["day"] for row in json.loads(out)["deletes"]} == {14}
     assert not (tmp_path / "ledger").exists()
 
 
@@ -312,7 +312,7 @@ def test_a_file_that_is_not_there_is_misuse(run, command, tmp_path):
 def test_a_policy_that_is_none_shows_no_plan(run, policy, sandbox):
     code, out, err = run("plan", policy(limits={"max_deletions": -1}))
     assert (code, out) == (2, "")
-    assert escape_line(err).endswith("limits.max_deletions: -1 is below 0")
+    assert escape_line(err).endswith("limits.max_deletions: must be >= 0, not -1")
     assert sandbox.state()["requests"] == []
 
 

@@ -379,34 +379,54 @@ def test_html_instead_of_json_is_said_to_be_that_and_deletes_nothing(sandbox, pl
     ("policy", "said"),
     [
         pytest.param({}, "policy: expire: is missing", id="no-rule-at-all"),
-        pytest.param({"expire": []}, "policy: expire: is empty, name at least one rule", id="empty"),
+        pytest.param({"expire": []}, "policy: expire: must not be empty; name at least one", id="empty"),
         pytest.param(
             {"expire": [{"older_than": "90"}]},
-            "policy: expire.0.older_than: '90' has no unit, write 90d",
+            "policy: expire.0.older_than: '90' has no unit; write 90d",
             id="no-unit",
         ),
         pytest.param(
             {"expire": [{"older_than": "soon"}]},
-            "policy: expire.0.older_than: 'soon' is not a duration",
+            "policy: expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not 'soon'",
             id="no-duration",
         ),
-        pytest.param({"expire": [{"older_than": ""}]}, "older_than: '' is not a duration", id="blank"),
-        pytest.param({"expire": [{"older_than": "None"}]}, "'None' is not a duration", id="a-rendered-none"),
+        pytest.param(
+            {"expire": [{"older_than": ""}]},
+            "older_than: must be one number and one unit such as 90d (units: w, d, h, m), not ''",
+            id="blank",
+        ),
+        pytest.param(
+            {"expire": [{"older_than": "None"}]},
+            "must be one number and one unit such as 90d (units: w, d, h, m), not 'None'",
+            id="a-rendered-none",
+        ),
         pytest.param(
             POLICY | {"limit": {}}, "policy: unknown key 'limit'; known: name, expire", id="unknown-key"
         ),
         pytest.param(
-            POLICY | {"limits": {"max_deletions": -1}}, "limits.max_deletions: -1 is below 0", id="-1"
+            POLICY | {"limits": {"max_deletions": -1}}, "limits.max_deletions: must be >= 0, not -1", id="-1"
         ),
-        pytest.param(POLICY | {"limits": {"max_deletions": True}}, "True is not a whole number", id="bool"),
-        pytest.param(POLICY | {"limits": {"max_deletions": "10"}}, "'10' is not a whole number", id="text"),
-        pytest.param(None, "policy: None is not a mapping", id="none"),
+        pytest.param(
+            POLICY | {"limits": {"max_deletions": True}}, "must be a whole number, not True", id="bool"
+        ),
+        pytest.param(
+            POLICY | {"limits": {"max_deletions": "10"}}, "must be a whole number, not '10'", id="text"
+        ),
+        pytest.param(
+            None,
+            "policy: must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, hard_delete_after, limits, not None",
+            id="none",
+        ),
         pytest.param("{{ params.policy }}", "its location holds a template", id="a-template-for-all"),
-        pytest.param([], "policy: a list is not a mapping", id="list"),
+        pytest.param(
+            [],
+            "policy: must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, hard_delete_after, limits, not a list",
+            id="list",
+        ),
         # what is not a template is checked even where something else is one
         pytest.param(
             {"expire": [{"older_than": "{{ params.older_than }}"}], "limits": {"max_deletions": -1}},
-            "limits.max_deletions: -1 is below 0",
+            "limits.max_deletions: must be >= 0, not -1",
             id="beside-a-template",
         ),
         pytest.param(

@@ -310,7 +310,7 @@ def test_plan_fails_if_the_schedule_cannot_be_written(world, monkeypatch, tmp_pa
 
 def test_policy_with_grace_needs_a_name():
     with pytest.raises(
-        TavusValidationError, match=r"^policy: name is missing: the schedule of a policy with grace"
+        TavusValidationError, match=r"^policy: name: is missing; with grace it is required"
     ):
         PlanRetentionOperator(task_id="plan", policy={"expire": [RULE | {"grace": "14d"}]})
 
@@ -361,11 +361,11 @@ def test_too_many_undetermined_replicas_stop_plan_and_apply(world, percent, stop
     if not stops:
         assert world.plan_and_apply(policy) == {"old1", "old2"}
         return
-    message = f"^1 of 7 replicas are in doubt, max_undetermined_percent is {percent}: "
+    message = f"^1 of 7 replicas are undetermined, max_undetermined_percent is {percent}: "
     with pytest.raises(AirflowFailException, match=message):
         world.plan(policy)
     _, error = world.apply(plan)
-    assert "1 of 7 replicas are in doubt" in str(error)
+    assert "1 of 7 replicas are undetermined" in str(error)
     assert world.deletes == set()
 
 

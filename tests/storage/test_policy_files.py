@@ -82,21 +82,29 @@ def test_policy_is_read_from_a_url(file):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        pytest.param(b"", "None is not a mapping with keys of: name, expire", id="empty"),
-        pytest.param("# nothing\n", "None is not a mapping", id="comment-only"),
-        pytest.param("just text", "'just text' is not a mapping", id="text"),
-        pytest.param("- a\n- b", "a list is not a mapping", id="list"),
+        pytest.param(b"", "must be a mapping with keys of name, expire", id="empty"),
+        pytest.param("# nothing\n", "hard_delete_after, limits, not None", id="comment-only"),
+        pytest.param("just text", "hard_delete_after, limits, not 'just text'", id="text"),
+        pytest.param("- a\n- b", "hard_delete_after, limits, not a list", id="list"),
         pytest.param("{}", "expire: is missing", id="no-rule"),
-        pytest.param("expire: []", "expire: is empty, name at least one rule", id="no-rules"),
+        pytest.param("expire: []", "expire: must not be empty; name at least one", id="no-rules"),
         pytest.param(
-            "expire: [{older_than: 90}]", "expire.0.older_than: 90 has no unit, write 90d", id="unit"
-        ),
-        pytest.param("expire: [{older_than: }]", "expire.0.older_than: None is not a duration", id="blank"),
-        pytest.param(
-            "expire: [{older_than: ''}]", "expire.0.older_than: '' is not a duration", id="empty-text"
+            "expire: [{older_than: 90}]", "expire.0.older_than: 90 has no unit; write 90d", id="unit"
         ),
         pytest.param(
-            "expire: [{older_than: soon}]", "expire.0.older_than: 'soon' is not a duration", id="soon"
+            "expire: [{older_than: }]",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not None",
+            id="blank",
+        ),
+        pytest.param(
+            "expire: [{older_than: ''}]",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not ''",
+            id="empty-text",
+        ),
+        pytest.param(
+            "expire: [{older_than: soon}]",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not 'soon'",
+            id="soon",
         ),
         pytest.param(
             "expire: [{older_than: 90d}]\nkepe: {}", "unknown key 'kepe'; known: name", id="unknown"
@@ -106,15 +114,17 @@ def test_policy_is_read_from_a_url(file):
         ),
         pytest.param(
             "expire: [{older_than: 90d}]\nkeep: {protected_ids: [123456]}",
-            "keep.protected_ids.0: 123456 is not a replica id",
+            "keep.protected_ids.0: must be a replica id such as 'rf4e9d9790f0', not 123456",
             id="number-as-id",
         ),
         pytest.param(
-            "expire: [{older_than: 90d}]\nlimits: {max_deletions: -1}", "limits.max_deletions: -1", id="limit"
+            "expire: [{older_than: 90d}]\nlimits: {max_deletions: -1}",
+            "limits.max_deletions: must be >= 0, not -1",
+            id="limit",
         ),
         pytest.param(
             "expire: [{older_than: 90d, grace: 14d}]",
-            "name is missing: the schedule of a policy",
+            "name: is missing; with grace it is required: the schedule is stored under it",
             id="no-name",
         ),
         pytest.param(
@@ -147,17 +157,17 @@ def test_policy_is_read_from_a_url(file):
         pytest.param(b"#" * (2**20 + 1), "cannot be read (larger than 1,048,576 bytes)", id="large"),
         pytest.param(
             "expire: [{rule: a, older_than: 90d}, {rule: b, older_than: 180d}]",
-            "expire.1: rule 'b' can never decide, for whatever it matches is matched by rule 'a' before it",
+            "expire.1: rule 'b' has no effect, because rule 'a' before it matches every replica that it matches",
             id="rule-without-effect",
         ),
         pytest.param(
             "expire: [{older_than: 90d}]\nscope: {include: ['a*'], exclude: ['a*']}",
-            "scope: excludes all that it includes, so no rule can ever match",
+            "scope: exclude covers everything that include names, so no rule can match",
             id="nothing-in-scope",
         ),
         pytest.param(
             "expire: [{older_than: 90d, status: [errror]}]",
-            "expire.0.status: 'errror' is not one of",
+            "expire.0.status.0: must be 'started', 'completed' or 'error', not 'errror'",
             id="unknown-status",
         ),
     ],

@@ -1,0 +1,177 @@
+"""
+The conditions of a rule: one class for each, with everything that the package knows about it.
+
+To add a condition, write its class here and add it to :data:`CONDITIONS`; then add its row to the table of
+fields in the documentation, and its tests. Nothing else lists the conditions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from tavus_provider.retention.fields import USE_KINDS, ZERO, Duration
+
+if TYPE_CHECKING:
+    from tavus_provider.retention.context import Inventory, ReplicaFacts
+
+
+class Condition(ABC):
+    """
+    A condition with its value in one rule.
+
+    A subclass is a frozen dataclass whose only field is that value.
+    """
+
+    __slots__ = ()
+
+    if TYPE_CHECKING:  # what the dataclasses have in common
+
+        def __init__(self, value: Any) -> None: ...
+
+    key: ClassVar[str]
+    """The name of its field in a rule."""
+    field_type: ClassVar[Any]
+    """The pydantic type of that field."""
+    description: ClassVar[str]
+    """What the field means, for editors."""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """The kinds of use, of :data:`.USE_KINDS`, that must be read completely to test it."""
+
+    @abstractmethod
+    def holds(self, facts: ReplicaFacts) -> bool:
+        """Return whether it holds for a replica."""
+
+    @abstractmethod
+    def describe_met(self, facts: ReplicaFacts) -> str:
+        """Return why it holds, as a part of a reason."""
+
+    @abstractmethod
+    def describe_unmet(self, facts: ReplicaFacts, rule: str) -> str:
+        """
+        Return why it does not hold, as a part of a reason.
+
+        :param rule: the rule as a reason names it, such as ``rule 'stale'``
+        """
+
+    def time_left(self, facts: ReplicaFacts) -> timedelta:
+        """Return how long it takes until it holds if only time passes; zero if it holds."""
+        return ZERO if self.holds(facts) else timedelta.max
+
+    def implies(self, other: Condition) -> bool:
+        """Return whether ``other`` holds for every replica for which this one holds."""
+        return self == other
+
+    def turning_points(self, inventory: Inventory) -> Iterator[datetime]:
+        """Yield every time at which its result can change for a replica if only time passes."""
+        yield from ()
+
+    @classmethod
+    def find_unknown(cls, facts: ReplicaFacts) -> str | None:
+        """Return why it cannot be tested for a replica, or ``None``; such a replica is undetermined."""
+        return None
+
+
+class _AtLeast(Condition):
+    """Holds if a length of time has reached a limit."""
+
+    __slots__ = ()
+
+    limit: Duration
+    field_type = Duration
+
+    @abstractmethod
+    def span(self, facts: ReplicaFacts) -> timedelta:
+        """Return the length of time."""
+
+    @abstractmethod
+    def describe(self, facts: ReplicaFacts) -> str:
+        """Return the length of time in words, in the unit of the limit."""
+
+    def holds(self, facts: ReplicaFacts) -> bool:
+        return self.span(facts) >= self.limit.delta
+
+    def describe_met(self, facts: ReplicaFacts) -> str:
+        return f"{self.describe(facts)}, limit is {self.limit}"
+
+    def describe_unmet(self, facts: ReplicaFacts, rule: str) -> str:
+        return f"{self.describe(facts)}, {rule} asks for {self.limit}"
+
+    def time_left(self, facts: ReplicaFacts) -> timedelta:
+        return max(self.limit.delta - self.span(facts), ZERO)
+
+
+@dataclass(frozen=True, slots=True)
+class OlderThan(_AtLeast):
+    """Created at least this long ago."""
+
+    limit: Duration
+
+    key = "older_than"
+    description = "Created at least this long ago."
+
+    def span(self, facts: ReplicaFacts) -> timedelta:
+        return facts.age
+
+    def describe(self, facts: ReplicaFacts) -> str:
+        return f"{self.limit.format(facts.age)} old"
+
+    def implies(self, other: Condition) -> bool:
+        return isinstance(other, OlderThan) and other.limit.delta <= self.limit.delta
+
+    def turning_points(self, inventory: Inventory) -> Iterator[datetime]:
+        return add_spans((replica.created_at for replica in inventory.replicas), self.limit.delta)
+
+
+@dataclass(frozen=True, slots=True)
+class UnusedFor(_AtLeast):
+    """No conversation and no video for this long; a replica that was never used counts from its creation."""
+
+    limit: Duration
+
+    key = "unused_for"
+    description = "No conversation and no video for this long; what was never used counts from its creation."
+    needs = frozenset(USE_KINDS)
+
+    def span(self, facts: ReplicaFacts) -> timedelta:
+        return facts.idle
+
+    def describe(self, facts: ReplicaFacts) -> str:
+        idle = self.limit.format(facts.idle)
+        if facts.possible_use is not None:
+            return f"possibly used {idle} ago ({facts.possible_use})"
+        if facts.last_used_at is None:
+            return f"never used since it was created {idle} ago"
+        return f"unused for {idle}"
+
+    def implies(self, other: Condition) -> bool:
+        # A replica is never unused for longer than it exists.
+        return isinstance(other, UnusedFor | OlderThan) and other.limit.delta <= self.limit.delta
+
+    def turning_points(self, inventory: Inventory) -> Iterator[datetime]:
+        yield from add_spans((replica.created_at for replica in inventory.replicas), self.limit.delta)
+        for activities in (inventory.conversations, inventory.videos):
+            # From its own time on, a use that is dated in the future becomes one that counts.
+            yield from add_spans((activity.used_at for activity in activities), ZERO, self.limit.delta)
+
+    @classmethod
+    def find_unknown(cls, facts: ReplicaFacts) -> str | None:
+        return None if facts.unknown_use is None else f"last use is unknown: {facts.unknown_use}"
+
+
+CONDITIONS: Final[tuple[type[Condition], ...]] = (OlderThan, UnusedFor)
+"""Every condition that a rule can have, in the order in which reasons name them."""
+
+
+def add_spans(moments: Iterable[datetime | None], *spans: timedelta) -> Iterator[datetime]:
+    """Yield each time plus each span, without the sums that are later than the last date of a calendar."""
+    for moment in moments:
+        if moment is None:
+            continue
+        for span in spans:
+            with contextlib.suppress(OverflowError):
+                yield moment + span
