@@ -35,3 +35,9 @@ def test_digest_of_ignores_the_digest_only():
     sealed = seal({"a": 1})
     assert digest_of(sealed | {"digest": "other"}) == sealed["digest"]
     assert digest_of(sealed | {"a": 2}) != sealed["digest"]
+
+
+def test_canonical_digest_of_text_outside_ascii():
+    # printf '{"a":"é","b":[1,null]}' | sha256sum
+    expected = "3d92f6368f93f3cb36a4e7a721098054dfbfd705e31fa50409f2d99e0727a08c"
+    assert canonical_digest({"b": [1, None], "a": "é"}) == expected

@@ -148,9 +148,7 @@ def _check_text(text: str) -> str:
     if not text.strip():
         raise ValueError(f"must be text that is not blank, not {quote(text)}")
     if text == "None":
-        raise ValueError(
-            "must be text that is not blank, not 'None', which templates make of a missing value"
-        )
+        raise ValueError("must be text that is not blank, not 'None' (a template with a missing value)")
     if text != text.strip() or not text.isprintable():
         raise ValueError(_not_printable(quote(text)))
     return text

@@ -1,16 +1,14 @@
-"""What would go when: the same as deciding every day, found with fewer decisions."""
+"""The simulation: the same as evaluating every day, with fewer evaluations."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from xml.etree import ElementTree
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tavus_provider.models import Conversation, Persona, Replica
-from tavus_provider.rendering.chart import picture
 from tavus_provider.retention import simulation
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
@@ -27,17 +25,17 @@ def replica(replica_id: str, days: float, **facts) -> Replica:
     return Replica(replica_id, created_at=NOW - timedelta(days=days), **facts)
 
 
-def forecast(policy, *replicas, days=30, hard=False, with_limits=True, **parts):
+def simulated(policy, *replicas, days=30, hard=False, with_limits=True, **parts):
     inventory = Inventory(replicas, **parts)
     return simulate(Policy.parse(policy), inventory, now=NOW, days=days, hard=hard, with_limits=with_limits)
 
 
-def gone(found) -> list[tuple[int, str]]:
-    return [(departure.day, departure.verdict.replica.replica_id) for departure in found.gone]
+def deleted(found) -> list[tuple[int, str]]:
+    return [(delete.day, delete.verdict.replica.replica_id) for delete in found.deletes]
 
 
 def every_day(policy, inventory, *, days, hard):
-    """The plain way to the same: decide on each day, let go what goes, write the schedule anew."""
+    """Evaluate on every day, delete what is due, and write the schedule again."""
     found, stopped = [], []
     for day in range(days + 1):
         at = NOW + day * DAY
@@ -60,7 +58,7 @@ def every_day(policy, inventory, *, days, hard):
     return found, stopped
 
 
-def test_a_date_that_no_calendar_can_add_to_is_in_doubt_and_stops_no_forecast():
+def test_date_near_the_end_of_the_calendar_is_undetermined_and_stops_no_simulation():
     last = datetime.max.replace(tzinfo=UTC)
     odd = Replica("r1", "r1", "completed", "user", created_at=last, updated_at=last)
     policy = {
@@ -68,10 +66,10 @@ def test_a_date_that_no_calendar_can_add_to_is_in_doubt_and_stops_no_forecast():
         "expire": [{"older_than": "90d", "unused_for": "1d", "grace": "2d"}],
         "limits": ALL,
     }
-    found = forecast(
+    found = simulated(
         policy, odd, replica("r3", 100), conversations=[Conversation("c1", "r2", None, "ended", last)]
     )
-    assert gone(found) == [(2, "r3")]
+    assert deleted(found) == [(2, "r3")]
 
 
 IDS = ["a_1", "a_2", "a_3", "b_1", "b_2", "c_1"]
@@ -143,39 +141,39 @@ inventories = st.builds(
 
 @settings(deadline=None, max_examples=150, derandomize=True, database=None)
 @given(policies, inventories, st.booleans())
-def test_days_that_are_passed_over_would_have_changed_nothing(policy, inventory, hard):
+def test_same_deletes_and_stops_as_evaluating_every_day(policy, inventory, hard):
     read = Policy.parse(policy)
-    if read.narrow.older_than is not None:  # that the form keeps a place is shown below
+    if read.narrow.older_than is not None:  # a test of its own has a form and a schedule
         history = replace(inventory.history, scheduled={})
         inventory = replace(inventory, history=history)
     found = simulate(read, inventory, now=NOW, days=14, hard=hard)
     expected, stopped = every_day(read, inventory, days=14, hard=hard)
-    assert [(d.day, d.verdict.replica.replica_id, d.verdict.reason) for d in found.gone] == expected
+    assert [(d.day, d.verdict.replica.replica_id, d.verdict.reason) for d in found.deletes] == expected
     assert [day for stop in found.stops for day in range(stop.first, stop.last + 1)] == stopped
 
 
-def test_each_replica_goes_on_the_day_it_expires():
-    found = forecast(
+def test_each_replica_is_deleted_on_the_day_it_expires():
+    found = simulated(
         {"expire": [{"older_than": "90d"}], "limits": ALL},
         *(replica("r12", 95), replica("r13", 80.5), replica("r14", 59), replica("r15", 20)),
     )
-    assert gone(found) == [(0, "r12"), (10, "r13")]
-    assert found.gone[1].verdict.reason == "90 days old, limit is 90d"
-    assert [one.replica.replica_id for one in found.end.verdicts] == ["r14", "r15"]
+    assert deleted(found) == [(0, "r12"), (10, "r13")]
+    assert found.deletes[1].verdict.reason == "90 days old, limit is 90d"
+    assert [one.replica.replica_id for one in found.last_decision.verdicts] == ["r14", "r15"]
 
 
-def test_grace_is_announced_first_and_what_is_scheduled_already_keeps_its_place():
+def test_grace_begins_with_the_announcement_and_scheduled_replicas_keep_their_date():
     policy = {"name": "x", "expire": [{"older_than": "90d", "grace": "14d"}], "limits": ALL}
-    found = forecast(
+    found = simulated(
         policy,
         *(replica("r12", 95), replica("r13", 95)),
         history=History(scheduled={"r13": NOW - 10 * DAY}),
     )
-    assert gone(found) == [(4, "r13"), (14, "r12")]
-    assert [departure.announced for departure in found.gone] == [NOW - 10 * DAY, NOW]
+    assert deleted(found) == [(4, "r13"), (14, "r12")]
+    assert [delete.announced_at for delete in found.deletes] == [NOW - 10 * DAY, NOW]
 
 
-def test_what_only_a_form_leaves_out_keeps_its_place_in_the_schedule():
+def test_replica_that_only_the_form_leaves_out_stays_scheduled():
     policy = {
         "name": "x",
         "expire": [{"older_than": "90d", "grace": "14d"}],
@@ -183,79 +181,69 @@ def test_what_only_a_form_leaves_out_keeps_its_place_in_the_schedule():
         "limits": ALL,
     }
     history = History(scheduled={"r12": NOW - 10 * DAY})
-    assert gone(forecast(policy, replica("r12", 95), history=history)) == [(5, "r12")]
+    assert deleted(simulated(policy, replica("r12", 95), history=history)) == [(5, "r12")]
 
 
-def test_a_run_that_stops_deletes_nothing_and_neither_do_those_after_it():
+def test_run_that_stops_at_a_limit_and_all_runs_after_it_delete_nothing():
     policy = {"expire": [{"older_than": "90d"}], "limits": {**ALL, "max_deletions": 1}}
-    found = forecast(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85))
-    assert gone(found) == [(0, "r12")]
+    found = simulated(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85))
+    assert deleted(found) == [(0, "r12")]
     (stop,) = found.stops
     assert (stop.first, stop.last) == (5, 30)
     assert stop.reason.startswith("2 of 2 replicas would be deleted, max_deletions is 1")
-    lifted = forecast(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85), with_limits=False)
-    assert gone(lifted) == [(0, "r12"), (5, "r13"), (5, "r14")]
+    lifted = simulated(policy, replica("r12", 95), replica("r13", 85), replica("r14", 85), with_limits=False)
+    assert deleted(lifted) == [(0, "r12"), (5, "r13"), (5, "r14")]
     assert lifted.stops == ()
 
 
-def test_a_stop_because_of_doubt_ends_with_the_doubt():
+def test_stop_because_of_undetermined_replicas_ends_when_they_are_determined():
     policy = {"expire": [{"older_than": "90d"}], "limits": {**ALL, "max_undetermined_percent": 10}}
-    found = forecast(policy, replica("r12", 95), replica("r13", -7))
+    found = simulated(policy, replica("r12", 95), replica("r13", -7))
     assert [(stop.first, stop.last) for stop in found.stops] == [(0, 6)]
-    assert gone(found) == [(7, "r12")]
+    assert deleted(found) == [(7, "r12")]
 
 
-def test_use_stays_as_it_is():
+def test_use_does_not_change():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
     active = Conversation("c12", "r12", None, "active", NOW)
-    found = forecast(policy, replica("r12", 95), days=3650, conversations=[active])
-    assert gone(found) == []
-    assert found.end.verdicts[0].reason == "is in active conversation c12"
+    found = simulated(policy, replica("r12", 95), days=3650, conversations=[active])
+    assert deleted(found) == []
+    assert found.last_decision.verdicts[0].reason == "is in active conversation c12"
 
 
-def test_what_was_deleted_softly_goes_for_good_in_a_simulation_of_permanent_deletes():
+def test_soft_deleted_replica_is_deleted_in_a_simulation_of_permanent_deletes_only():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL, "hard_delete_after": "30d"}
     history = History(soft_deleted={"r99": NOW - 20 * DAY})
-    assert gone(forecast(policy, replica("r12", 1), history=history, hard=True)) == [(10, "r99")]
-    assert gone(forecast(policy, replica("r12", 1), history=history)) == []
+    assert deleted(simulated(policy, replica("r12", 1), history=history, hard=True)) == [(10, "r99")]
+    assert deleted(simulated(policy, replica("r12", 1), history=history)) == []
 
 
-def test_a_failed_training_goes_when_its_refund_can_no_longer_be_lost():
+def test_failed_training_is_deleted_after_the_refund_window():
     policy = {"expire": [{"older_than": "14d"}], "limits": ALL}
     failed = replica("r12", 50, status="error", updated_at=NOW - timedelta(hours=30))
-    assert gone(forecast(policy, failed)) == [(2, "r12")]
+    assert deleted(simulated(policy, failed)) == [(2, "r12")]
 
 
-def test_what_is_used_no_longer_goes_when_its_last_use_is_long_enough_ago():
+def test_unused_replica_is_deleted_when_its_last_use_is_long_enough_ago():
     policy = {"expire": [{"unused_for": "10d"}], "limits": ALL}
     ended = Conversation("c12", "r12", None, "ended", NOW - 5.5 * DAY)
-    assert gone(forecast(policy, replica("r12", 50), conversations=[ended])) == [(5, "r12")]
+    assert deleted(simulated(policy, replica("r12", 50), conversations=[ended])) == [(5, "r12")]
 
 
-def test_few_decisions_are_needed_where_little_happens(monkeypatch):
+def test_few_evaluations_are_needed_if_little_happens(monkeypatch):
     asked = []
     monkeypatch.setattr(simulation, "evaluate", lambda *a, **k: asked.append(k["now"]) or evaluate(*a, **k))
-    found = forecast({"expire": [{"older_than": "90d"}], "limits": ALL}, replica("r12", 50), days=3650)
-    assert gone(found) == [(40, "r12")]
+    found = simulated({"expire": [{"older_than": "90d"}], "limits": ALL}, replica("r12", 50), days=3650)
+    assert deleted(found) == [(40, "r12")]
     assert len(asked) < 10
 
 
-def test_a_forecast_is_told_by_day_week_or_month_without_gaps():
+def test_deletes_are_counted_per_day_week_or_month_without_gaps():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
-    short, middle, year = (forecast(policy, replica("r12", 81), days=days) for days in (10, 90, 365))
-    assert [count for _, count in short.periods()] == [0] * 9 + [1, 0]
-    assert short.periods()[9][0] == "2026-09-10"
-    assert middle.periods()[1] == ("week of 2026-09-07", 1)
-    assert [period for period, _ in year.periods()] == [f"2026-{m:02}" for m in range(9, 13)] + [
+    short, middle, year = (simulated(policy, replica("r12", 81), days=days) for days in (10, 90, 365))
+    assert [count for _, count in short.count_by_period()] == [0] * 9 + [1, 0]
+    assert short.count_by_period()[9][0] == "2026-09-10"
+    assert middle.count_by_period()[1] == ("week of 2026-09-07", 1)
+    assert [period for period, _ in year.count_by_period()] == [f"2026-{m:02}" for m in range(9, 13)] + [
         f"2027-{m:02}" for m in range(1, 10)
     ]
-
-
-def test_the_picture_has_a_bar_for_each_period_in_which_something_goes_and_a_shade_for_each_stop():
-    policy = {"name": "<b>&", "expire": [{"older_than": "90d"}], "limits": {**ALL, "max_deletions": 1}}
-    found = forecast(policy, replica("r12", 95), replica("r13", 86), replica("r14", 80), replica("r15", 80))
-    drawn = ElementTree.fromstring(picture(found))
-    titles = [title.text for title in drawn.iter("{http://www.w3.org/2000/svg}title")]
-    assert titles == [found.stops[0].reason, "2026-09-01: 1", "2026-09-05: 1"]
-    assert "Policy '<b>&' over 4 replicas" in drawn.get("aria-label")
-    assert any("2 go, 2 are left; a run would stop at a limit on 21 days" in t for t in drawn.itertext())

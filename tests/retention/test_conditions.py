@@ -1,0 +1,234 @@
+"""The conditions of a rule: when they hold, their reasons, and what they imply."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from retention.samples import (
+    NOW,
+    SECOND,
+    STALE,
+    ago,
+    conversation,
+    policy,
+    replica,
+    verdict,
+    video,
+)
+
+from tavus_provider.models import Persona, Replica
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.engine import evaluate
+
+LATELY = {"rule": "idle", "older_than": "180d", "unused_for": "90d"}
+
+
+@pytest.mark.parametrize(
+    ("one", "rules", "reason_code", "reason", "rule"),
+    [
+        pytest.param(
+            replica(age=timedelta(days=90)),
+            [STALE],
+            "expired",
+            "90 days old, limit is 90d",
+            "stale",
+            id="at the limit",
+        ),
+        pytest.param(
+            replica(age=timedelta(days=90) - SECOND),
+            [STALE],
+            "not_expired",
+            "89 days old, rule 'stale' asks for 90d",
+            None,
+            id="a second before",
+        ),
+        pytest.param(
+            replica(age=timedelta(days=90) + SECOND),
+            [STALE],
+            "expired",
+            "90 days old, limit is 90d",
+            "stale",
+            id="a second after",
+        ),
+        pytest.param(
+            replica(age=timedelta(days=2)),
+            [{"older_than": "36h"}],
+            "expired",
+            "48 hours old, limit is 36h",
+            "rule 1",
+            id="in the unit of the limit",
+        ),
+        pytest.param(
+            replica(age=timedelta(minutes=1)),
+            [{"older_than": "1m"}],
+            "expired",
+            "1 minute old, limit is 1m",
+            "rule 1",
+            id="one minute",
+        ),
+        pytest.param(
+            replica(age=timedelta()),
+            [STALE],
+            "not_expired",
+            "0 days old, rule 'stale' asks for 90d",
+            None,
+            id="created now",
+        ),
+        pytest.param(
+            replica(status="error"),
+            [{"rule": "failed", "status": ["error"], "older_than": "14d"}, STALE],
+            "expired",
+            "200 days old, limit is 14d",
+            "failed",
+            id="the first rule that holds",
+        ),
+        pytest.param(
+            replica(),
+            [{"rule": "failed", "status": ["error"], "older_than": "14d"}],
+            "not_expired",
+            "no rule matches status 'completed'",
+            None,
+            id="no rule for this status",
+        ),
+        pytest.param(
+            replica(age=timedelta(days=80)),
+            [{"rule": "later", "older_than": "365d"}, STALE],
+            "not_expired",
+            "80 days old, rule 'stale' asks for 90d",
+            None,
+            id="the nearest rule is told",
+        ),
+        pytest.param(
+            replica(),
+            [{"rule": "never", "unused_for": "90d"}],
+            "expired",
+            "never used since it was created 200 days ago, limit is 90d",
+            "never",
+            id="never used",
+        ),
+        pytest.param(
+            replica(),
+            [LATELY],
+            "expired",
+            "200 days old, limit is 180d; never used since it was created 200 days ago, limit is 90d",
+            "idle",
+            id="both conditions",
+        ),
+        pytest.param(
+            replica(age=timedelta(days=80)),
+            [LATELY],
+            "not_expired",
+            "80 days old, rule 'idle' asks for 180d; "
+            "never used since it was created 80 days ago, rule 'idle' asks for 90d",
+            None,
+            id="neither condition",
+        ),
+        pytest.param(
+            replica(age=timedelta(days=100)),
+            [LATELY],
+            "not_expired",
+            "100 days old, rule 'idle' asks for 180d",
+            None,
+            id="one condition",
+        ),
+    ],
+)
+def test_first_rule_with_all_conditions_met_expires_a_replica(
+    one: Replica, rules: list[dict[str, Any]], reason_code: str, reason: str, rule: str | None
+) -> None:
+    found = verdict(one, by=policy(*rules))
+    assert (found.reason_code, found.reason, found.rule) == (reason_code, reason, rule)
+
+
+@pytest.mark.parametrize(
+    ("use", "reason_code", "reason"),
+    [
+        pytest.param(
+            Inventory((), [], [conversation(at=ago(days=90))], []),
+            "expired",
+            "unused for 90 days, limit is 90d",
+            id="at the limit",
+        ),
+        pytest.param(
+            Inventory((), [], [conversation(at=ago(days=90) + SECOND)], []),
+            "not_expired",
+            "unused for 89 days, rule 'idle' asks for 90d",
+            id="a second before",
+        ),
+        pytest.param(
+            Inventory((), [], [conversation(at=ago(days=150))], [video(at=ago(days=120), status="ready")]),
+            "expired",
+            "unused for 120 days, limit is 90d",
+            id="the newest use counts, of whatever kind",
+        ),
+        pytest.param(
+            Inventory((), [Persona("p1", "r1")], [conversation(None, at=ago(days=3), persona_id="p1")], []),
+            "not_expired",
+            "unused for 3 days, rule 'idle' asks for 90d",
+            id="used through its persona",
+        ),
+        pytest.param(
+            Inventory((), [Persona("p1", "r1")], [conversation("r2", at=ago(days=3), persona_id="p1")], []),
+            "expired",
+            "never used since it was created 200 days ago, limit is 90d",
+            id="the conversation's own replica counts",
+        ),
+        pytest.param(
+            Inventory((), [], [conversation(at=None), conversation(at=ago(days=150), activity_id="c2")], []),
+            "undetermined",
+            "last use is unknown: conversation c1 has no readable date",
+            id="a use without date",
+        ),
+        pytest.param(
+            Inventory((), [], [], [video(at=NOW + SECOND, status="ready", activity_id="v1")]),
+            "undetermined",
+            "last use is unknown: video v1 is dated in the future",
+            id="a use a second ahead",
+        ),
+        pytest.param(
+            Inventory((), [], [conversation(at=NOW)], []),
+            "not_expired",
+            "unused for 0 days, rule 'idle' asks for 90d",
+            id="used now",
+        ),
+    ],
+)
+def test_unused_for_counts_from_the_last_use(use: Inventory, reason_code: str, reason: str) -> None:
+    by = policy({"rule": "idle", "unused_for": "90d"}, keep={"in_use": []})
+    found = verdict(replica(), by=by, use=use)
+    assert (found.reason_code, found.reason) == (reason_code, reason)
+
+
+def test_use_without_date_matters_only_for_rules_with_unused_for() -> None:
+    use = Inventory((), [], [conversation(at=None)], [])
+    assert verdict(replica(), use=use).reason_code == "expired"
+    by = policy({"rule": "a", "unused_for": "1d", "status": ["error"]}, {"rule": "b", "older_than": "1d"})
+    assert verdict(replica(), by=by, use=use).reason_code == "expired"
+    assert verdict(replica(status="error"), by=by, use=use).reason_code == "undetermined"
+
+
+def test_use_that_names_no_replica_counts_for_every_replica() -> None:
+    by_use = policy({"unused_for": "30d"})
+    hidden = video(None, status="ready", activity_id="v9", at=NOW - timedelta(days=20))
+    older = conversation(None, status="ended", activity_id="c8", at=NOW - timedelta(days=25))
+    (verdict,) = evaluate(by_use, Inventory([replica()], [], [older], [hidden]), now=NOW).verdicts
+    assert (verdict.reason_code, verdict.reason) == (
+        "not_expired",
+        "possibly used 20 days ago (video v9 does not name its replica), rule 'rule 1' asks for 30d",
+    )
+    assert evaluate(by_use, Inventory([replica()], [], [], [hidden]), now=NOW + timedelta(days=10)).delete
+    undated = video(None, status="ready", at=None)
+    assert not evaluate(by_use, Inventory([replica()], [], [], [undated]), now=NOW).delete
+
+
+def test_verdict_has_age_and_last_use_only_if_known() -> None:
+    used = Inventory((), [], [conversation(at=ago(days=4))], [])
+    found = verdict(replica(), use=used)
+    assert (found.age_days, found.last_used_at) == (200, ago(days=4))
+    assert verdict(replica()).last_used_at is None
+    assert verdict(replica(created_at=NOW + SECOND)).age_days is None
+    assert verdict(replica(), use=Inventory((), [], [conversation(at=None)], [])).last_used_at is None
+    # Where videos were not read the last use is not known, whatever the conversations say.
+    assert verdict(replica(), by=policy(keep={"in_use": ["conversation"]}), use=used).last_used_at is None
