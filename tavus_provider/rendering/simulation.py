@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import re
 from typing import Final
 
 from rich import box
 from rich.bar import Bar
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tavus_provider.rendering.svg import svg_console, to_svg
 from tavus_provider.rendering.tables import format_name
 from tavus_provider.retention.simulation import SimulatedDelete, Simulation
 from tavus_provider.sanitize import escape_line
@@ -19,16 +18,15 @@ from tavus_provider.sanitize import escape_line
 PICTURE_ROWS: Final = 40
 """Maximum number of deletes that a picture names; the others are counted."""
 
-_PICTURE_WIDTH: Final = 132
+_PICTURE_WIDTH: Final = 160
 _BAR_WIDTH: Final = 40
-_FONT_FACE: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 
 
 def simulation_title(simulation: Simulation) -> str:
     """Return one sentence that says what was simulated."""
     return (
-        f"Policy '{escape_line(simulation.policy.name, 60)}' over {simulation.listed:,} replicas, one run a day "
-        f"from {simulation.date_of(0)} to {simulation.date_of(simulation.days)}"
+        f"Policy '{escape_line(simulation.policy.name, 60)}' over {simulation.listed:,} replicas, one run a "
+        f"day from {simulation.date_of(0)} to {simulation.date_of(simulation.days)}"
     )
 
 
@@ -69,14 +67,12 @@ def simulation_view(simulation: Simulation, *, max_rows: int | None = None) -> R
 
 
 def simulation_svg(simulation: Simulation) -> str:
-    """Return a picture of the view, as an SVG that loads nothing; days on which a run would stop come last."""
-    console = Console(record=True, width=_PICTURE_WIDTH, file=io.StringIO(), highlight=False)
+    """Return a picture of the view as SVG; the days on which a run would stop come last."""
+    console = svg_console(width=_PICTURE_WIDTH)
     console.print(simulation_view(simulation, max_rows=PICTURE_ROWS))
     for sentence in stop_sentences(simulation):
         console.print(_text(sentence, style="yellow"))
-    style, end_tag, content = console.export_svg(title="tavus simulate").partition("</style>")
-    # Without the fonts that rich has the reader load from another server.
-    return _FONT_FACE.sub("", style) + end_tag + content
+    return to_svg(console, title="simulate")
 
 
 def _bars(simulation: Simulation) -> Table:

@@ -115,15 +115,19 @@ class OlderThan(_AtLeast):
     description = "Created at least this long ago."
 
     def span(self, facts: ReplicaFacts) -> timedelta:
+        """Return the age."""
         return facts.age
 
     def describe(self, facts: ReplicaFacts) -> str:
+        """Return the age in words."""
         return f"{self.limit.format(facts.age)} old"
 
     def implies(self, other: Condition) -> bool:
+        """Return whether ``other`` asks for at most this age."""
         return isinstance(other, OlderThan) and other.limit.delta <= self.limit.delta
 
     def turning_points(self, inventory: Inventory) -> Iterator[datetime]:
+        """Yield when each replica reaches the age."""
         return add_spans((replica.created_at for replica in inventory.replicas), self.limit.delta)
 
 
@@ -138,9 +142,11 @@ class UnusedFor(_AtLeast):
     needs = frozenset(USE_KINDS)
 
     def span(self, facts: ReplicaFacts) -> timedelta:
+        """Return the time since the last use."""
         return facts.idle
 
     def describe(self, facts: ReplicaFacts) -> str:
+        """Return the time since the last use in words, and what is known of that use."""
         idle = self.limit.format(facts.idle)
         if facts.possible_use is not None:
             return f"possibly used {idle} ago ({facts.possible_use})"
@@ -149,17 +155,18 @@ class UnusedFor(_AtLeast):
         return f"unused for {idle}"
 
     def implies(self, other: Condition) -> bool:
-        # A replica is never unused for longer than it exists.
+        """Return whether ``other`` asks for at most this time; a replica is at least as old as unused."""
         return isinstance(other, UnusedFor | OlderThan) and other.limit.delta <= self.limit.delta
 
     def turning_points(self, inventory: Inventory) -> Iterator[datetime]:
+        """Yield when the limit is reached, and when a use that is dated in the future begins to count."""
         yield from add_spans((replica.created_at for replica in inventory.replicas), self.limit.delta)
         for activities in (inventory.conversations, inventory.videos):
-            # From its own time on, a use that is dated in the future becomes one that counts.
             yield from add_spans((activity.used_at for activity in activities), ZERO, self.limit.delta)
 
     @classmethod
     def find_unknown(cls, facts: ReplicaFacts) -> str | None:
+        """Return why the time of a use is unknown, or ``None``."""
         return None if facts.unknown_use is None else f"last use is unknown: {facts.unknown_use}"
 
 

@@ -309,9 +309,7 @@ def test_plan_fails_if_the_schedule_cannot_be_written(world, monkeypatch, tmp_pa
 
 
 def test_policy_with_grace_needs_a_name():
-    with pytest.raises(
-        TavusValidationError, match=r"^policy: name: is missing; with grace it is required"
-    ):
+    with pytest.raises(TavusValidationError, match=r"^policy: name: is missing; with grace it is required"):
         PlanRetentionOperator(task_id="plan", policy={"expire": [RULE | {"grace": "14d"}]})
 
 
