@@ -54,8 +54,8 @@ FILES = {
     "server": ("tests/sandbox/", "tests/faults/"),
     "process": ("tests/test_crash.py", "tests/test_kill.py", "tests/test_wheel.py", "tests/test_airflow.py"),
 }
-STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "run_python"}
-"""Names whose use in the code of a test means that it starts a process."""
+STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "process", "writer_process"}
+"""Modules and helper functions whose use in the code of a test means that it starts a process."""
 
 
 def pytest_collection_modifyitems(items) -> None:
