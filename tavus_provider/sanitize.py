@@ -1,18 +1,64 @@
 """
-Make text from outside safe to print in logs, messages and terminals.
+Make text from outside safe to store, and safe to print in logs, messages and terminals.
 
 Text from Tavus, from connections and from DAG params can hold line breaks, terminal control
-sequences, invisible characters, or megabytes of data.
+sequences, invisible characters, halves of characters, or megabytes of data.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from typing import Final
+from typing import Final, NamedTuple
+
+MAX_TEXT: Final = 256
+"""Maximum length of a text from outside that is kept, in characters."""
+
+# Control characters, line ends, bidirectional overrides, and halves of characters (lone surrogates).
+# PostgreSQL stores no NUL, and nothing can encode a lone surrogate. Invisible characters that are a part of
+# ordinary text stay, such as those that join emoji.
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_DIGEST: Final = re.compile(r"\[sha256:[0-9a-f]{32}\]\Z")
 
 # A user and a password before the "@" of a URL. A password may itself contain "/" and "@", as keys
 # of object storages do. "s3://aws_default@bucket" names an Airflow connection and is not a secret.
 _CREDENTIALS: Final = re.compile("//[^/@]*:.*@")
+
+
+class SafeText(NamedTuple):
+    """
+    A text from outside that can be stored, compared, matched and printed.
+
+    :param text: the text; equal for equal originals, and different for different ones. If it is not the
+        original, it ends in the SHA-256 of it.
+    :param pattern_text: what patterns match: at most the first :data:`MAX_TEXT` characters of the original,
+        with ``U+FFFD`` for each unsafe character, so that their positions stay
+    :param is_cut: whether the original is longer than that, so that patterns cannot be decided
+    """
+
+    text: str
+    pattern_text: str
+    is_cut: bool
+
+
+def make_safe(text: str) -> SafeText:
+    """
+    Make text from outside safe, once, where it enters: whatever is made of it can then be stored and printed.
+
+    A text of up to :data:`MAX_TEXT` characters without control characters, bidirectional overrides and lone
+    surrogates stays as it is. Of any other text the first characters are kept, unsafe ones escaped as in
+    Python source, and a part of the SHA-256 of the original is appended, at most :data:`MAX_TEXT` characters
+    in all. It is appended also to a text that already ends like that, so that no two originals become equal.
+    """
+    if len(text) <= MAX_TEXT and not _UNSAFE.search(text) and not _DIGEST.search(text):
+        return SafeText(text, text, is_cut=False)
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    suffix = f" [sha256:{digest}]"
+    start = text[:MAX_TEXT]
+    escaped = _UNSAFE.sub(lambda match: _escape(match[0]), start)
+    if len(text) > MAX_TEXT or len(escaped) + len(suffix) > MAX_TEXT:
+        escaped = escaped[: MAX_TEXT - len(suffix) - 3] + "..."
+    return SafeText(escaped + suffix, _UNSAFE.sub("\ufffd", start), is_cut=len(text) > MAX_TEXT)
 
 
 def shorten(text: str, limit: int) -> str:
@@ -35,7 +81,7 @@ def escape_line(text: str, limit: int = 256) -> str:
     """
     text = shorten(text, limit)
     if not text.isprintable():
-        text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+        text = "".join(c if c.isprintable() else _escape(c) for c in text)
     return _defuse(text)
 
 
@@ -66,6 +112,10 @@ def quote(value: object, *, limit: int = 40, none: str = "None") -> str:
 def redact_url(url: str) -> str:
     """Return ``url`` without the user name and password that it may contain."""
     return _CREDENTIALS.sub("//***@", url)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _defuse(text: str) -> str:

@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 import pytest
 
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
+from tavus_provider.json_parser import ConflictingValues, UnusableNumber
 from tavus_provider.models import (
     Conversation,
     Persona,
     Replica,
+    UnreadableRow,
     Video,
     check_bool,
     check_replica_id,
+    parse_row,
     parse_time,
 )
 
@@ -157,7 +160,16 @@ def test_check_bool_rejects_other_values(value, quoted):
         ("2024-01-24T07:14:03-00:30", datetime(2024, 1, 24, 7, 44, 3, tzinfo=UTC)),
         ("2024-01-24T07:14:03+00:00", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
         ("2024-01-24T07:14:03.327123456Z", datetime(2024, 1, 24, 7, 14, 3, 327123, tzinfo=UTC)),
+        ("2024-01-24 07:14:03Z", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
+        ("2024-01-24 07:14:03+00", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
+        ("2024-01-24 07:14:03.25+0000", datetime(2024, 1, 24, 7, 14, 3, 250000, tzinfo=UTC)),
+        ("2024-01-24 07:14:03 UTC", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
+        ("2024-01-24T07:14:03 GMT", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
+        ("2024-01-24 07:14:03 -0130", datetime(2024, 1, 24, 8, 44, 3, tzinfo=UTC)),
+        ("2024-01-24T07:14:03+01", datetime(2024, 1, 24, 6, 14, 3, tzinfo=UTC)),
         ("Wed, 24 Jan 2024 07:14:03 GMT", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
+        ("Wed, 24 Jan 2024 07:14:03 UTC", datetime(2024, 1, 24, 7, 14, 3, tzinfo=UTC)),
+        ("Wed, 24 Jan 2024 07:14:03 +0100", datetime(2024, 1, 24, 6, 14, 3, tzinfo=UTC)),
         ("2015-01-01T00:00:00Z", datetime(2015, 1, 1, tzinfo=UTC)),
         (
             "9999-12-31T23:59:59Z",
@@ -208,9 +220,12 @@ def test_date_with_time_zone_is_parsed(text, expected):
         ("2024-01-24T07:14:03Z\n", r"'2024-01-24T07:14:03Z\n' is not an ISO 8601 or RFC 1123 date"),
         (" 2024-01-24T07:14:03Z", "' 2024-01-24T07:14:03Z' is not an ISO 8601 or RFC 1123 date"),
         (
-            "Wed, 24 Jan 2024 07:14:03 +0000",
-            "'Wed, 24 Jan 2024 07:14:03 +0000' is not an ISO 8601 or RFC 1123 date",
+            "Wed, 24 Jan 2024 07:14:03 -0000",
+            "'Wed, 24 Jan 2024 07:14:03 -0000' is not an ISO 8601 or RFC 1123 date",
         ),
+        ("2024-01-24  07:14:03Z", "'2024-01-24  07:14:03Z' is not an ISO 8601 or RFC 1123 date"),
+        ("2024-01-24 07:14:03 CET", "'2024-01-24 07:14:03 CET' is not an ISO 8601 or RFC 1123 date"),
+        ("2024-01-24 07:14:03 +1", "'2024-01-24 07:14:03 +1' is not an ISO 8601 or RFC 1123 date"),
         ("Wed, 24 Jan 2024 07:14:03", "'Wed, 24 Jan 2024 07:14:03' is not an ISO 8601 or RFC 1123 date"),
         (
             "Wed, 24 Xyz 2024 07:14:03 GMT",
@@ -274,7 +289,8 @@ def test_different_values_in_the_two_vocabularies_are_rejected(name):
         Replica.from_api({**ROW, FACE_KEYS[name]: "r9other"})
     assert (
         str(caught.value)
-        == f"Tavus returned a row with different values for {name} and {FACE_KEYS[name]}; expected equal values"
+        == f"Tavus returned a row that cannot be read: {name} and {FACE_KEYS[name]} have different values; "
+        "expected equal values"
     )
 
 
@@ -313,21 +329,22 @@ def test_replica_type_with_the_typo_of_the_documentation_is_not_user():
 )
 def test_replica_with_an_invalid_id_is_rejected(value):
     with pytest.raises(
-        TavusInvalidResponseError, match=r"with the invalid id .*; the whole listing is rejected"
+        TavusInvalidResponseError, match=r": replica_id is .*; expected 2 to 64 letters, digits, '_' or '-'$"
     ) as caught:
         Replica.from_api({**ROW, "replica_id": value})
     assert len(str(caught.value)) < 160
 
 
 @pytest.mark.parametrize(
-    ("row", "quoted"), [(None, "None"), ([], "a list"), ("r1", "'r1'"), (7, "7"), (True, "True")]
+    ("row", "quoted"), [(None, "null"), ([], "a list"), ("r1", "'r1'"), (7, "7"), (True, "True")]
 )
 @pytest.mark.parametrize("model", [Replica, Persona, Conversation, Video])
 def test_row_that_is_not_an_object_is_rejected(row, quoted, model):
     with pytest.raises(TavusInvalidResponseError) as caught:
         model.from_api(row)
     assert str(caught.value) == (
-        f"Tavus returned {quoted} for a {model.__name__.lower()}; expected a JSON object"
+        f"Tavus returned a row that cannot be read: the {model.__name__.lower()} is {quoted}; expected a JSON "
+        "object"
     )
 
 
@@ -357,28 +374,22 @@ def test_persona_may_have_no_default_replica():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"persona_id": None}, "whose persona_id is missing; expected a non-empty string"),
-        ({"persona_id": 7}, "whose persona_id is 7; expected a non-empty string"),
-        ({"persona_id": ""}, "whose persona_id is ''; expected a non-empty string"),
-        (
-            {"default_replica_id": ["r1"]},
-            "whose default_replica_id is a list; expected an id or null",
-        ),
-        (
-            {"default_replica_id": ""},
-            "whose default_replica_id is ''; expected an id or null",
-        ),
+        ({"persona_id": None}, "persona_id is missing; expected a non-empty string"),
+        ({"persona_id": 7}, "persona_id is 7; expected a non-empty string"),
+        ({"persona_id": ""}, "persona_id is missing; expected a non-empty string"),
+        ({"default_replica_id": ["r1"]}, "default_replica_id is a list; expected an id or null"),
+        ({"default_replica_id": "  "}, "default_replica_id is '  '; expected an id or null"),
         (
             {"default_face_id": "r2"},
-            "with different values for default_replica_id and default_face_id; expected equal values",
+            "default_replica_id and default_face_id have different values; expected equal values",
         ),
-        ({"pal_id": "p2"}, "with different values for persona_id and pal_id; expected equal values"),
+        ({"pal_id": "p2"}, "persona_id and pal_id have different values; expected equal values"),
     ],
 )
 def test_unreadable_persona_is_rejected(change, reason):
     with pytest.raises(TavusInvalidResponseError) as caught:
         Persona.from_api({**PERSONA, **change})
-    assert str(caught.value) == f"Tavus returned a row {reason}"
+    assert str(caught.value) == f"Tavus returned a row that cannot be read: {reason}"
 
 
 @pytest.mark.parametrize(
@@ -396,9 +407,10 @@ def test_activity_is_parsed_in_both_vocabularies(row, model):
     assert model.from_api(row) == model("c1", "r1", "p1", "active", None)
 
 
-def test_activity_is_dated_by_updated_at_or_else_created_at():
+def test_activity_is_dated_by_the_later_of_its_dates():
     row = {"video_id": "v1", "created_at": "2026-01-05T09:30:12Z", "updated_at": "2026-02-05T09:30:12Z"}
     assert Video.from_api(row).used_at == datetime(2026, 2, 5, 9, 30, 12, tzinfo=UTC)
+    assert Video.from_api({**row, "created_at": "2026-03-05T09:30:12Z"}).used_at.month == 3
     del row["updated_at"]
     assert Video.from_api(row).used_at == datetime(2026, 1, 5, 9, 30, 12, tzinfo=UTC)
     assert Video.from_api({**row, "updated_at": "soon"}).used_at is None
@@ -407,10 +419,10 @@ def test_activity_is_dated_by_updated_at_or_else_created_at():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"conversation_id": None}, "whose conversation_id is missing; expected a non-empty string"),
-        ({"replica_id": 7}, "whose replica_id is 7; expected an id or null"),
-        ({"face_id": "r2"}, "different values for replica_id and face_id"),
-        ({"persona_id": ""}, "whose persona_id is ''; expected an id or null"),
+        ({"conversation_id": None}, "conversation_id is missing; expected a non-empty string"),
+        ({"replica_id": 7}, "replica_id is 7; expected an id or null"),
+        ({"face_id": "r2"}, "replica_id and face_id have different values"),
+        ({"persona_id": " "}, "persona_id is ' '; expected an id or null"),
     ],
 )
 def test_unreadable_activity_is_rejected(change, reason):
@@ -442,3 +454,174 @@ def test_activities_have_no_dict():
     """Accounts can have millions of conversations."""
     assert not hasattr(Conversation("c1", "r1", None, None, None), "__dict__")
     assert not hasattr(Replica("r1"), "__dict__")
+
+
+# Empty strings
+
+
+@pytest.mark.parametrize("name", ["replica_name", "status", "replica_type", "model_name", "updated_at"])
+def test_empty_string_in_a_field_of_a_replica_is_null(name):
+    replica = Replica.from_api({**ROW, name: ""})
+    assert getattr(replica, name) is None
+    assert replica.unreadable == {}
+
+
+def test_empty_string_in_a_reference_is_null():
+    assert Persona.from_api({**PERSONA, "default_replica_id": ""}).replica_id is None
+    row = {"conversation_id": "c1", "replica_id": "", "persona_id": "", "status": ""}
+    assert Conversation.from_api(row) == Conversation("c1", None, None, None, None)
+
+
+def test_empty_string_in_one_vocabulary_is_ignored():
+    assert Persona.from_api({**PERSONA, "default_face_id": ""}).replica_id == "r1"
+    assert Replica.from_api({**ROW, "face_id": "", "face_name": ""}).replica_name == "spring-campaign"
+
+
+def test_blanks_around_a_reference_are_ignored():
+    """Otherwise the replica that it means would not count as in use."""
+    assert Persona.from_api({**PERSONA, "default_replica_id": " r1\n"}).replica_id == "r1"
+
+
+# Text that is not safe
+
+
+def test_name_is_made_safe_and_still_matched_by_patterns():
+    replica = Replica.from_api({**ROW, "replica_name": "half\ud83d_keep"})
+    assert replica.replica_name.startswith("half\\ud83d_keep [sha256:")
+    assert replica.name_for_patterns == "half\ufffd_keep"
+    assert not replica.is_name_cut
+    assert Replica.from_api(ROW).name_for_patterns == "spring-campaign"
+    assert Replica.from_api({"replica_id": "r1"}).name_for_patterns == ""
+
+
+@pytest.mark.parametrize("name", ["\u0301" * 200_000, "x" * 80_000], ids=["combining marks", "80 kB"])
+def test_long_name_is_cut_before_anything_matches_it(name):
+    replica = Replica.from_api({**ROW, "replica_name": name})
+    assert replica.is_name_cut
+    assert len(replica.name_for_patterns) == len(replica.replica_name) == 256
+
+
+def test_name_that_was_made_safe_compares_equal_only_to_itself():
+    first, again, other = (
+        Replica.from_api({**ROW, "replica_name": "x" * 300 + end})
+        for end in ("a\ud83d", "a\ud83d", "a\ud83e")
+    )
+    assert first.replica_name == again.replica_name != other.replica_name
+
+
+@pytest.mark.parametrize("value", ["a\ud83d", "a\0", "a" * 80_000], ids=["surrogate", "NUL", "long"])
+def test_every_text_that_is_kept_is_safe(value):
+    replica = Replica.from_api({**ROW, "status": value, "replica_type": value, "model_name": value})
+    persona = Persona.from_api({"persona_id": value, "default_replica_id": value})
+    row = {"conversation_id": value, "replica_id": value, "persona_id": value, "status": value}
+    conversation = Conversation.from_api(row)
+    unreadable = parse_row(Video, {"replica_id": value, "persona_id": value, "status": value})
+    kept = [replica.status, replica.replica_type, replica.model_name, persona.persona_id, persona.replica_id]
+    kept += [getattr(conversation, name) for name in ("activity_id", "replica_id", "persona_id", "status")]
+    kept += [*unreadable.replica_ids, *unreadable.persona_ids, unreadable.status, unreadable.reason]
+    for text in kept:
+        assert len(text) <= 256
+        assert text.isprintable()
+    assert conversation.persona_id == persona.persona_id
+
+
+# Rows that cannot be read
+
+
+@pytest.mark.parametrize(
+    ("row", "reason", "ids"),
+    [
+        pytest.param(None, "the replica is null; expected a JSON object", (), id="null"),
+        pytest.param({}, "replica_id is missing; ", (), id="no id"),
+        pytest.param({**ROW, "replica_id": "r1.x"}, "replica_id is 'r1.x'; ", ("r1.x",), id="dot"),
+        pytest.param(
+            {**ROW, "replica_id": "r" * 70},
+            f"replica_id is '{'r' * 36}...; ",
+            ("r" * 70,),
+            id="70 characters",
+        ),
+        pytest.param({**ROW, "replica_id": 7, "face_id": 7}, "replica_id is 7; ", (), id="number"),
+        pytest.param({**ROW, "replica_id": " r1 "}, "replica_id is ' r1 '; ", ("r1",), id="blanks"),
+        pytest.param({"replica_id": ["r1", {"id": "r2"}]}, "replica_id is a list; ", ("r1", "r2"), id="list"),
+        pytest.param(
+            {**ROW, "replica_id": "r1", "face_id": "r2"},
+            "replica_id and face_id have different values; ",
+            ("r1", "r2"),
+            id="two ids",
+        ),
+        pytest.param(
+            {**ROW, "replica_id": "r1", "face_type": "system"},
+            "replica_type and face_type have different values; ",
+            ("r1",),
+            id="two types",
+        ),
+        pytest.param(
+            {"replica_id": ConflictingValues(("r1", "r2"))},
+            "replica_id is given more than once, with different values; ",
+            ("r1", "r2"),
+            id="key twice",
+        ),
+    ],
+)
+def test_unreadable_replica_shows_its_ids(row, reason, ids):
+    unreadable = parse_row(Replica, row)
+    assert isinstance(unreadable, UnreadableRow)
+    assert unreadable.kind == "replica"
+    assert unreadable.reason.startswith(reason)
+    assert unreadable.own_ids == unreadable.replica_ids == ids
+    if len(ids) != 1:
+        with pytest.raises(TavusValidationError):
+            check_replica_id(unreadable.shown_id)
+
+
+def test_unreadable_persona_shows_its_replicas():
+    unreadable = parse_row(Persona, {"pal_id": "p1", "default_replica_id": "r1", "default_face_id": ["r2"]})
+    assert (unreadable.own_ids, unreadable.replica_ids) == (("p1",), ("r1", "r2"))
+    assert unreadable.persona_ids == ()
+
+
+def test_unreadable_activity_shows_its_replicas_and_personas():
+    row = {
+        "replica_id": "r1",
+        "face_id": "r2",
+        "pal_id": "p1",
+        "status": "ended",
+        "updated_at": "2026-01-05T09:30:12Z",
+    }
+    unreadable = parse_row(Conversation, row)
+    assert (unreadable.replica_ids, unreadable.persona_ids) == (("r1", "r2"), ("p1",))
+    assert unreadable.status == "ended"
+    assert unreadable.used_at == datetime(2026, 1, 5, 9, 30, 12, tzinfo=UTC)
+    assert parse_row(Video, None) == UnreadableRow(
+        "video", "the video is null; expected a JSON object", parse_row(Video, None).fingerprint
+    )
+
+
+def test_rows_without_an_id_are_told_apart_by_their_content():
+    rows = [parse_row(Replica, row) for row in (None, {}, {"status": "error"}, {"status": "error"})]
+    assert len({row.fingerprint for row in rows}) == 3
+    assert len({row.shown_id for row in rows}) == 3
+
+
+def test_readable_row_is_parsed():
+    assert parse_row(Replica, ROW) == Replica.from_api(ROW)
+
+
+def test_odd_values_matter_only_in_fields_that_are_read():
+    odd = {"thumbnail_video_url": ConflictingValues((1, 2)), "training_progress": UnusableNumber("NaN")}
+    assert Replica.from_api({**ROW, **odd}) == Replica.from_api(ROW)
+    replica = Replica.from_api(
+        {**ROW, "status": ConflictingValues(("error", "completed")), "created_at": UnusableNumber("1e999")}
+    )
+    assert (replica.status, replica.created_at) == (None, None)
+    assert replica.unreadable == {
+        "status": "status is given more than once, with different values, not a string",
+        "created_at": "created_at is an UnusableNumber, not a date",
+    }
+
+
+def test_deeply_nested_unreadable_row_does_not_raise():
+    row = []
+    for _ in range(100_000):
+        row = [row]
+    assert parse_row(Replica, {"x": row}).own_ids == ()

@@ -4,7 +4,10 @@ from enum import StrEnum
 
 import pytest
 
-from tavus_provider.sanitize import escape_line, quote, redact_url, shorten
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tavus_provider.sanitize import MAX_TEXT, escape_line, make_safe, quote, redact_url, shorten
 
 
 class Impostor(str):
@@ -119,3 +122,78 @@ def test_quote_takes_a_limit_and_a_text_for_none():
 )
 def test_redact_url(url, expected):
     assert redact_url(url) == expected
+
+
+# Text that is stored
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "spring-campaign",
+        "Zo\u00eb \u732b",
+        "\U0001f469\u200d\U0001f4bb",
+        "a\u00a0b",
+        "\u05d0\u200f",
+        "<script>",
+        "x" * MAX_TEXT,
+    ],
+    ids=ascii,
+)
+def test_safe_text_stays_as_it_is(text):
+    assert make_safe(text) == (text, text, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "start", "pattern_text"),
+    [
+        pytest.param("a\ud83d", r"a\ud83d [sha256:", "a\ufffd", id="half an emoji"),
+        pytest.param("\ude00b", r"\ude00b [sha256:", "\ufffdb", id="other half"),
+        pytest.param("a\0b", r"a\x00b [sha256:", "a\ufffdb", id="NUL"),
+        pytest.param("\x1b[2J\n", r"\x1b[2J\n [sha256:", "\ufffd[2J\ufffd", id="terminal sequence"),
+        pytest.param("\x85\u2028", r"\x85\u2028 [sha256:", "\ufffd\ufffd", id="line ends"),
+        pytest.param("\u202egpj.exe", r"\u202egpj.exe [sha256:", "\ufffdgpj.exe", id="right-to-left override"),
+    ],
+)
+def test_unsafe_characters_are_escaped_and_marked_by_a_digest(text, start, pattern_text):
+    safe = make_safe(text)
+    assert safe.text.startswith(start)
+    assert len(safe.text) == len(start) + 33
+    assert safe.pattern_text == pattern_text
+    assert not safe.is_cut
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * (MAX_TEXT + 1), "\u0301" * 200_000, "\0" * 80_000, "\U0001f600" * 20_000], ids=len
+)
+def test_long_text_is_cut(text):
+    safe = make_safe(text)
+    assert safe.is_cut
+    assert len(safe.pattern_text) == MAX_TEXT
+    assert len(safe.text) <= MAX_TEXT
+    assert safe.text.endswith("]")
+
+
+any_text = st.text(st.characters(), max_size=300) | st.text("a\0\ud83d\n ]\u202e", max_size=12)
+
+
+@given(any_text)
+def test_safe_text_can_be_encoded_and_stored(text):
+    safe = make_safe(text)
+    for kept in (safe.text, safe.pattern_text):
+        assert "\0" not in kept
+        assert len(kept.encode()) <= 4 * MAX_TEXT
+        assert len(kept.splitlines()) <= 1
+
+
+@given(any_text, any_text)
+def test_different_texts_stay_different(text, other):
+    assert (make_safe(text).text == make_safe(other).text) == (text == other)
+
+
+@given(any_text)
+def test_the_safe_form_of_one_text_is_not_that_of_another(text):
+    """Otherwise a name could be chosen to look like the safe form of another name."""
+    safe = make_safe(text).text
+    assert safe == text or make_safe(safe).text != safe

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import http.client
-import json
 import os
 import re
 import threading
@@ -34,6 +33,7 @@ from tavus_provider.exceptions import (
     TavusRetryableError,
     TavusValidationError,
 )
+from tavus_provider.json_parser import parse_json
 from tavus_provider.outcomes import Outcome
 from tavus_provider.sanitize import escape_line
 
@@ -99,16 +99,14 @@ class Response:
 
     def json(self) -> Any:
         """
-        Return the body as JSON.
+        Return the body as JSON; see :func:`.parse_json` for values that JSON does not have.
 
         :raises ValueError: if the body is not usable JSON; the message says why
         """
         if self.body_error:
             raise ValueError(self.body_error)
         try:
-            return json.loads(
-                self.body.decode(), object_pairs_hook=_unique_keys, parse_constant=_reject_constant
-            )
+            return parse_json(self.body)
         except (ValueError, RecursionError):
             content_type = self.headers.get("content-type") or "no content type"
         raise ValueError(f"the body is not JSON ({escape_line(content_type, 60)}, {len(self.body)} bytes)")
@@ -297,17 +295,6 @@ def _innermost_type(error: BaseException) -> str:
             break
         names.append(type(inner).__name__)
     return names[-1]
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("duplicate key")
-    return found
-
-
-def _reject_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not JSON")
 
 
 class _Body(NamedTuple):

@@ -23,6 +23,7 @@ from tavus_provider.client.transport import (
     Transport,
 )
 from tavus_provider.exceptions import TavusOutcomeUnknownError, TavusRetryableError, TavusValidationError
+from tavus_provider.json_parser import ConflictingValues, UnusableNumber
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}"
 R1 = "/v2/replicas/r1"
@@ -252,7 +253,8 @@ def response(body: bytes = b"{}", status: int = 200, **more: object) -> Response
         (b' {"a": [1, null, "\\ud800"]}\n', {"a": [1, None, "\ud800"]}),
         (b"null", None),
         (b'"text"', "text"),
-        (b'{"a": 1e400}', {"a": float("inf")}),
+        (b'{"a": 1e400}', {"a": UnusableNumber("1e400")}),
+        (b'{"a": 1, "a": 2}', {"a": ConflictingValues((1, 2))}),
     ],
 )
 def test_json_body(body, value):
@@ -267,13 +269,7 @@ def test_json_body(body, value):
         pytest.param(b'{"a": 1', id="cut"),
         pytest.param(b"[" * 200_000, id="200k nested lists"),
         pytest.param(b'{"a":' * 200_000, id="200k nested objects"),
-        pytest.param(b'{"total_count": ' + b"9" * 5000 + b"}", id="5,000 digits"),
-        pytest.param(b'{"a": NaN}', id="NaN"),
-        pytest.param(b'{"a": -Infinity}', id="infinity"),
-        pytest.param(b'{"a": 1, "a": 2}', id="duplicate key"),
-        pytest.param(b"\xef\xbb\xbf{}", id="BOM"),
         pytest.param('{"a": 1}'.encode("utf-16"), id="UTF-16"),
-        pytest.param(b'{"a": "\xff"}', id="not UTF-8"),
         pytest.param(b"{} {}", id="two values"),
     ],
 )
@@ -298,6 +294,7 @@ def test_incomplete_body_is_not_parsed():
         (b'{"error": "a", "message": "b"}', "a"),
         (b'{"error": {"text": "a"}}', ""),
         (b'{"error": 7}', ""),
+        (b'{"error": "Invalid replica_id", "error": "no"}', ""),
         (b'["error"]', ""),
         (b"<html>", ""),
         (b"", ""),
