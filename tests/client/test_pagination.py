@@ -103,22 +103,22 @@ def test_pages_of_videos_may_start_at_0_or_1(mocked_client, requests_mock, first
         ),
         pytest.param(
             [{"json": {"data": [row(1), "r2"], "total_count": 2}}],
-            "'r2' for a replica; expected a JSON object",
+            "the replica is 'r2'; expected a JSON object",
             id="row a string",
         ),
         pytest.param(
             [{"json": {"data": [row(1), {"replica_id": "../personas/p1"}], "total_count": 2}}],
-            "the invalid id '../personas/p1'; the whole listing is rejected",
+            "replica_id is '../personas/p1'; expected",
             id="id with a path",
         ),
         pytest.param(
             [{"json": {"data": [{"replica_name": "x"}], "total_count": 1}}],
-            "the invalid id None",
+            "replica_id is missing",
             id="no id",
         ),
         pytest.param(
             [{"json": {"data": [{"replica_id": "r1", "face_id": "r2"}], "total_count": 1}}],
-            "different values for replica_id and face_id",
+            "replica_id and face_id have different values",
             id="two ids",
         ),
     ],
