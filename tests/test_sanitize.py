@@ -3,7 +3,6 @@ from __future__ import annotations
 from enum import StrEnum
 
 import pytest
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,7 +152,9 @@ def test_safe_text_stays_as_it_is(text):
         pytest.param("a\0b", r"a\x00b [sha256:", "a\ufffdb", id="NUL"),
         pytest.param("\x1b[2J\n", r"\x1b[2J\n [sha256:", "\ufffd[2J\ufffd", id="terminal sequence"),
         pytest.param("\x85\u2028", r"\x85\u2028 [sha256:", "\ufffd\ufffd", id="line ends"),
-        pytest.param("\u202egpj.exe", r"\u202egpj.exe [sha256:", "\ufffdgpj.exe", id="right-to-left override"),
+        pytest.param(
+            "\u202egpj.exe", r"\u202egpj.exe [sha256:", "\ufffdgpj.exe", id="right-to-left override"
+        ),
     ],
 )
 def test_unsafe_characters_are_escaped_and_marked_by_a_digest(text, start, pattern_text):
