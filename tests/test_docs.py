@@ -1,4 +1,4 @@
-"""What docs/retention.md says is held against the code, cell by cell."""
+"""What docs/policies.md says is held against the code, cell by cell."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tavus_provider.retention.policy import Limits, Policy, Rule
 from tavus_provider.retention.schema import policy_schema
 
 ROOT = Path(__file__).parents[1]
-DOCS = (ROOT / "docs" / "retention.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "policies.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 POLICY = (ROOT / "docs" / "retention.yaml").read_text(encoding="utf-8")
 A_DATE = re.compile(r"'?\d{4}-\d\d-\d\d(T[\d:.]+Z?)?'?( at \d\d:\d\d UTC)?")
