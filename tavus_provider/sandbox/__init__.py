@@ -37,8 +37,16 @@ delete_status      200, 204                                     status of a succ
 unknown_id         "400-error", "400-message", "404"            response for an unknown or deleted id
 soft_deleted       "hidden", "listed"                           whether soft-deleted replicas can be read
 soft_then_hard     "failed", "works"                            result of a hard delete after a soft delete
-dates              "iso", "iso-ms", "iso-seconds", "offset",    format of dates that came from an age; "null"
-                   "rfc1123", "naive", "null"                   sends null for all dates
+dates              "iso", "iso-ms", "iso-seconds", "offset",    format of dates that came from an age; "blank"
+                   "rfc1123", "blank", "utc", "naive",          is 2025-01-01 10:00:00+00, "utc" the same with
+                   "epoch", "null"                              UTC; "null" sends null for all dates
+nulls              "null", "empty"                              "empty" sends "" for fields that are null or
+                                                                missing
+json               "plain", "bom", "nan", "huge", "duplicate"   lists begin with a byte order mark, or each row
+                                                                has a field `odd` that is NaN, has 5,000 digits
+                                                                or occurs twice
+odd_rows           {}                                           rows to send at the end of lists exactly as they
+                                                                are, such as {"replicas": [null]}; they count
 vocabulary         "replica", "face", "both"                    field names of responses; /v2/faces and
                                                                 /v2/pals always use face and PAL
 clamp_limit        null, 1 to 100                               maximum page size; null means 100

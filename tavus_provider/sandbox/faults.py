@@ -17,11 +17,15 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "unknown_id": ("400-error", "400-message", "404"),
     "soft_deleted": ("hidden", "listed"),
     "soft_then_hard": ("failed", "works"),
-    "dates": ("iso", "iso-ms", "iso-seconds", "offset", "rfc1123", "naive", "null"),
+    "dates": ("iso", "iso-ms", "iso-seconds", "offset", "rfc1123", "blank", "utc", "naive", "epoch", "null"),
+    "nulls": ("null", "empty"),
+    "json": ("plain", "bom", "nan", "huge", "duplicate"),
     "vocabulary": ("replica", "face", "both"),
     "total_count": ("right", "missing", "high"),
 }
 """Switches with a fixed set of values; the first value is the default."""
+
+LISTS = ("replicas", "personas", "conversations", "videos")
 
 
 class SwitchError(ValueError):
@@ -107,7 +111,7 @@ class Switches:
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {name: allowed[0] for name, allowed in CHOICES.items()}
-        self.values |= {"clamp_limit": None, "latency": 0}
+        self.values |= {"clamp_limit": None, "latency": 0, "odd_rows": {}}
         self.faults: list[Fault] = []
 
     def __getitem__(self, name: str) -> Any:
@@ -130,6 +134,11 @@ class Switches:
             elif name == "clamp_limit":
                 if value is not None and not _is_number(value, 1, 100, whole=True):
                     raise SwitchError(f"clamp_limit: {value!r} is not null or a whole number from 1 to 100")
+            elif name == "odd_rows":
+                if not isinstance(value, Mapping) or not all(
+                    kind in LISTS and isinstance(rows, list) for kind, rows in value.items()
+                ):
+                    raise SwitchError(f"odd_rows: must be an object with lists for {', '.join(LISTS)}")
             elif name == "latency":
                 if not _is_number(value, 0, 600):
                     raise SwitchError(f"latency: {value!r} is not a number of seconds from 0 to 600")

@@ -152,6 +152,12 @@ def format_date(value: Any, dialect: str) -> Any:
             return value.astimezone(dt.timezone(dt.timedelta(hours=2))).isoformat(timespec="microseconds")
         case "rfc1123":
             return email.utils.format_datetime(value, usegmt=True)
+        case "blank":
+            return value.strftime("%Y-%m-%d %H:%M:%S+00")
+        case "utc":
+            return value.strftime("%Y-%m-%d %H:%M:%S UTC")
+        case "epoch":
+            return int(value.timestamp())
         case "naive":
             return value.strftime("%Y-%m-%d %H:%M:%S.%f")
         case _:
@@ -183,17 +189,28 @@ class ApiRequest:
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """A status, the JSON body if there is one, and the effect that the request log shows."""
+    """A status, the JSON body if there is one, and the effect that the request log shows.
+
+    `json` is the value of the switch: what is odd about the text of the body.
+    """
 
     status: int
     body: Any = None
     effect: str | None = None
+    json: str = "plain"
 
     def to_http(self) -> Response:
         if self.body is None:
             return Response(status_code=self.status)
         # Escaped to ASCII, so that a name with a lone surrogate can be sent back unchanged
-        return Response(json.dumps(self.body), self.status, media_type="application/json")
+        text = json.dumps(self.body).replace(f'"{_PLACEHOLDER}"', _ODD_VALUES.get(self.json, "null"))
+        bom = "\ufeff" if self.json == "bom" else ""
+        return Response(bom + text, self.status, media_type="application/json")
+
+
+_PLACEHOLDER = "value of the field `odd`"
+_ODD_VALUES = {"nan": "NaN", "huge": "9" * 5000, "duplicate": '1, "odd": 2'}
+"""JSON text that replaces the placeholder, by value of the switch `json`."""
 
 
 def _bad_request(field: str, problem: str) -> ApiResponse:
@@ -228,10 +245,16 @@ class Api:
         limit = request.number("limit", 10)
         limit = min(limit if limit > 0 else 10, self.switches["clamp_limit"] or 100)
         start = (max(request.number("page", first), first) - first) * limit
-        body: dict[str, Any] = {"data": [self._render(request, row) for row in rows[start : start + limit]]}
+        odd_rows = self.switches["odd_rows"].get(request.kind, [])
+        page = [self._render(request, row) for row in rows[start : start + limit]]
+        page += odd_rows[max(0, start - len(rows)) : max(0, start + limit - len(rows))]
+        if (oddity := self.switches["json"]) in _ODD_VALUES:
+            page = [{**row, "odd": _PLACEHOLDER} if isinstance(row, dict) else row for row in page]
+        body: dict[str, Any] = {"data": page}
         if self.switches["total_count"] != "missing":
-            body["total_count"] = len(rows) + (3 if self.switches["total_count"] == "high" else 0)
-        return ApiResponse(200, body)
+            count = len(rows) + len(odd_rows)
+            body["total_count"] = count + (3 if self.switches["total_count"] == "high" else 0)
+        return ApiResponse(200, body, json=oddity)
 
     def get(self, request: ApiRequest) -> ApiResponse:
         row = self.world.rows[request.kind].get(request.id)
@@ -377,6 +400,9 @@ class Api:
                 shown[field] = None
             elif field in shown:
                 shown[field] = format_date(shown[field], dialect)
+        if self.switches["nulls"] == "empty":
+            optional = {name: shown.get(name) for name in (*KINDS[kind].fields, "created_at", "updated_at")}
+            shown |= {name: "" for name, value in optional.items() if value is None}
         return self._rename_fields(request, shown)
 
 

@@ -56,6 +56,8 @@ def test_soft_deleted_replicas_can_stay_listed(tavus: Sandbox) -> None:
         ("iso-seconds", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"),
         ("offset", r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}\+02:00"),
         ("rfc1123", r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT"),
+        ("blank", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\+00"),
+        ("utc", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"),
         ("naive", r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}"),
     ],
 )
@@ -63,6 +65,52 @@ def test_date_formats(tavus: Sandbox, dialect: str, pattern: str) -> None:
     tavus.switch(dates=dialect)
     assert re.fullmatch(pattern, listing(tavus, replica_ids=ANNA)[0]["created_at"])
     assert re.fullmatch(pattern, listing(tavus, "/v2/conversations")[0]["updated_at"])
+
+
+def test_dates_can_be_epoch_seconds(tavus: Sandbox) -> None:
+    tavus.switch(dates="epoch")
+    assert isinstance(listing(tavus, replica_ids=ANNA)[0]["created_at"], int)
+
+
+def test_nulls_can_be_empty_strings(tavus: Sandbox) -> None:
+    tavus.put("personas", {"persona_id": "p1", "default_replica_id": None})
+    assert listing(tavus, "/v2/personas")[-1]["default_replica_id"] is None
+    tavus.switch(nulls="empty")
+    assert listing(tavus, "/v2/personas")[-1]["default_replica_id"] == ""
+    assert listing(tavus, "/v2/conversations")[0]["conversation_name"] == ""
+
+
+@pytest.mark.parametrize(
+    ("oddity", "pattern"),
+    [
+        ("plain", rb'\{"data": \[\{'),
+        ("bom", rb'\xef\xbb\xbf\{"data"'),
+        ("nan", rb'.*"odd": NaN'),
+        ("huge", rb'.*"odd": 9{5000}'),
+        ("duplicate", rb'.*"odd": 1, "odd": 2'),
+    ],
+)
+def test_text_of_a_list_can_be_odd(tavus: Sandbox, oddity: str, pattern: bytes) -> None:
+    tavus.switch(json=oddity)
+    assert re.match(pattern, send(tavus, "GET", "/v2/replicas").content)
+
+
+def test_odd_rows_end_a_list_and_count() -> None:
+    with Sandbox({"replicas": [{"replica_id": "r1"}, {"replica_id": "r2"}]}) as tavus:
+        tavus.switch(odd_rows={"replicas": [None, {"replica_id": 7}, "x"]})
+        pages = [
+            send(tavus, "GET", "/v2/replicas", params={"limit": 2, "page": page}).json() for page in (1, 2, 3)
+        ]
+        assert [page["total_count"] for page in pages] == [5, 5, 5]
+        assert [page["data"] for page in pages[1:]] == [[None, {"replica_id": 7}], ["x"]]
+        assert [row["replica_id"] for row in pages[0]["data"]] == ["r1", "r2"]
+        assert tavus.replica_ids() == ["r1", "r2"]
+
+
+@pytest.mark.parametrize("value", [None, [], {"replicas": None}, {"faces": []}])
+def test_invalid_odd_rows_are_rejected(tavus: Sandbox, value: Any) -> None:
+    with pytest.raises(SwitchError, match=r"odd_rows: must be an object with lists for replicas, "):
+        tavus.switch(odd_rows=value)
 
 
 def test_date_with_offset_is_the_same_time(tavus: Sandbox) -> None:
