@@ -23,8 +23,8 @@ def retention_params(
 
     Params without a section are in the part of the form that is open from the start.
 
-    :param policy_file: location of the deployment's policy file, from ``[tavus] policy``; empty if there is
-        none. With a policy file ``older_than`` may be empty, and it can only narrow a run.
+    :param policy_file: location of the deployment's policy file, from ``[tavus] policy``; empty if it is
+        not set. With a policy file ``older_than`` may be empty, and it can only narrow a run.
     :param dry_run: whether the form has the switch ``dry_run``
     :param approval: whether the DAG deletes permanently, after a person has approved the plan
     :param batch_size: default of the field ``batch_size``, in replicas; ``None`` for a DAG without batches

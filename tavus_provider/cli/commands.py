@@ -307,37 +307,45 @@ def _parser() -> argparse.ArgumentParser:
         "policy", metavar="POLICY", help="YAML or JSON file, any Airflow object storage path"
     )
     account.add_argument("--conn-id", default="tavus_default", help="the Airflow connection (%(default)s)")
-    account.add_argument("--hard", action="store_true", help="as for permanent deletes")
+    account.add_argument("--hard", action="store_true", help="decide as for permanent deletes")
 
-    check = commands.add_parser("check", help="is it a policy, and does each part of it have an effect")
+    check = commands.add_parser("check", help="validate a policy file")
     check.add_argument("policy", metavar="POLICY", help="YAML or JSON file, any Airflow object storage path")
     check.set_defaults(run=_check)
 
-    schema = commands.add_parser("schema", help="the JSON Schema of a policy file, for editors")
+    schema = commands.add_parser("schema", help="print the JSON Schema of policy files, for editors")
     schema.set_defaults(run=_schema)
 
-    plan = commands.add_parser("plan", parents=[account], help="what a run would delete now, and why")
+    plan = commands.add_parser("plan", parents=[account], help="show what a run would delete now, and why")
     plan.set_defaults(run=_plan)
 
-    explain = commands.add_parser("explain", parents=[account], help="what each rung says of one replica")
+    explain = commands.add_parser(
+        "explain", parents=[account], help="the result of every check for one replica"
+    )
     explain.add_argument("replica_id", metavar="REPLICA_ID")
     explain.set_defaults(run=_explain)
 
-    simulate = commands.add_parser("simulate", parents=[account], help="what would go when, day by day")
-    simulate.add_argument("--days", type=_days, default=365, help="how far ahead, 1 to 3650 (%(default)s)")
-    simulate.add_argument("--picture", metavar="FILE.svg", help="draw it, too")
-    simulate.add_argument(
-        "--without-limits", action="store_true", help="as if somebody raised the limits whenever a run stops"
+    simulate = commands.add_parser(
+        "simulate", parents=[account], help="show which replicas would be deleted on which day"
     )
+    simulate.add_argument(
+        "--days", type=_days, default=365, help="days to simulate, 1 to 3650 (default: %(default)s)"
+    )
+    simulate.add_argument("--picture", metavar="FILE.svg", help="also save the output as an SVG picture")
+    simulate.add_argument("--without-limits", action="store_true", help="ignore the limits of the policy")
     simulate.set_defaults(run=_simulate)
 
-    ledger = commands.add_parser("ledger", help="the record of what was deleted").add_subparsers(
+    ledger = commands.add_parser("ledger", help="the record of deletes").add_subparsers(
         title="commands", metavar="COMMAND", required=True
     )
     verify = ledger.add_parser(
-        "verify", parents=[output], help="is any record changed, missing or reordered; one line for each"
+        "verify",
+        parents=[output],
+        help="look for changed, missing or reordered records; print one line for each",
     )
-    verify.add_argument("--report", metavar="FILE", help="JSON report of an apply task, to compare with")
+    verify.add_argument(
+        "--report", metavar="FILE", help="JSON report of an apply task to compare with the ledger"
+    )
     verify.set_defaults(run=_verify)
     return parser
 

@@ -71,7 +71,7 @@ class Duration:
         """
         Return the duration that a text describes.
 
-        :raises ValueError: if it is none
+        :raises ValueError: if it describes no duration
         """
         if isinstance(value, Duration):
             return value
@@ -255,7 +255,7 @@ _SENTENCES: Final[Mapping[str, _Sentence]] = {
     "string_unicode": lambda ctx, value: _not_printable(value),
     "literal_error": lambda ctx, value: f"must be {ctx['expected']}, not {value}",
     "less_than_equal": lambda ctx, value: f"must be <= {ctx['le']}, not {value}",
-    # Whoever writes 0 where at least 1 is asked for wants to turn the guard off.
+    # A user who writes 0 where 1 is the minimum wants to disable the setting.
     "greater_than_equal": lambda ctx, value: (
         f"must be >= {ctx['ge']}, not {value}" + ("; omit it to disable" if ctx["ge"] > 0 else "")
     ),

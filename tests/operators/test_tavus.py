@@ -1207,7 +1207,7 @@ def test_a_stored_plan_is_shown_and_approved_under_its_digest(page, sandbox, sma
 
 @pytest.fixture
 def page(monkeypatch):
-    """What Airflow was told to show."""
+    """What the operator asks Airflow to show."""
     shown: dict[str, object] = {}
     monkeypatch.setattr(
         "airflow.providers.standard.operators.hitl.upsert_hitl_detail", lambda **told: shown.update(told)

@@ -62,14 +62,14 @@ SCOPED = {"include": ["demo_*", "test_*"], "exclude": ["*_keep"]}
             {},
             "not_user",
             "replica_type is not text but of type int",
-            id="type in doubt",
+            id="type unreadable",
         ),
         pytest.param(
-            replica(unreadable={"replica_type": "replica_type is in doubt"}),
+            replica(unreadable={"replica_type": "replica_type is unreadable"}),
             {},
             "not_user",
-            "replica_type is in doubt",
-            id="type given and yet in doubt",
+            "replica_type is unreadable",
+            id="type given and yet unreadable",
         ),
         pytest.param(
             replica(replica_name="prod_1"),
@@ -173,7 +173,7 @@ def test_only_user_replicas_in_every_scope_are_considered(
         pytest.param(
             {"created_at": None, "unreadable": {"created_at": "created_at 'x' has no time zone"}},
             "created_at 'x' has no time zone",
-            id="date in doubt",
+            id="date unreadable",
         ),
         pytest.param(
             {"created_at": NOW + SECOND},
@@ -194,7 +194,7 @@ def test_only_user_replicas_in_every_scope_are_considered(
         pytest.param(
             {"status": None, "unreadable": {"status": "status is not text but of type int"}},
             "status is not text but of type int",
-            id="status in doubt",
+            id="status unreadable",
         ),
         pytest.param(
             {
@@ -202,7 +202,7 @@ def test_only_user_replicas_in_every_scope_are_considered(
                 "unreadable": {"replica_name": "replica_name is not text but of type list"},
             },
             "replica_name is not text but of type list",
-            id="name in doubt",
+            id="name unreadable",
         ),
         pytest.param(
             {
@@ -210,7 +210,7 @@ def test_only_user_replicas_in_every_scope_are_considered(
                 "unreadable": {"updated_at": "updated_at '1706080443' is not an ISO 8601 or RFC 1123 date"},
             },
             "updated_at '1706080443' is not an ISO 8601 or RFC 1123 date",
-            id="failed, update in doubt",
+            id="failed, update unreadable",
         ),
         pytest.param(
             {"status": "error", "updated_at": NOW + SECOND},
@@ -234,7 +234,7 @@ def test_replica_with_unknown_facts_is_undetermined_even_if_protected(
         pytest.param(
             {"unreadable": {"updated_at": "updated_at 'x' is not a readable date"}},
             "200 days old, limit is 90d",
-            id="not failed, update in doubt",
+            id="not failed, update unreadable",
         ),
         pytest.param(
             {"updated_at": NOW + SECOND}, "200 days old, limit is 90d", id="not failed, updated ahead"
@@ -247,7 +247,7 @@ def test_replica_with_unknown_facts_is_undetermined_even_if_protected(
         pytest.param(
             {"unreadable": {"model_name": "model_name is not text but of type int"}},
             "200 days old, limit is 90d",
-            id="model in doubt, none asked for",
+            id="model unreadable, no model in scope",
         ),
     ],
 )
@@ -389,8 +389,8 @@ def test_named_use_does_not_depend_on_the_order_of_the_listing(turn: int) -> Non
         "is in active conversation c1",
     ]
     by_use = policy({"unused_for": "1d"})
-    (doubt,) = evaluate(by_use, Inventory([replica("r2")], [], talks, []), now=NOW).undetermined
-    assert doubt.reason == "last use is unknown: conversation c1 has no readable date"
+    (verdict,) = evaluate(by_use, Inventory([replica("r2")], [], talks, []), now=NOW).undetermined
+    assert verdict.reason == "last use is unknown: conversation c1 has no readable date"
 
 
 @pytest.mark.parametrize("persona_id", [None, "p_unlisted", "p_bare"])

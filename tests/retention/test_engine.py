@@ -27,13 +27,13 @@ def test_decision_is_sorted_and_does_not_depend_on_the_order_of_the_listing() ->
         replica("r_b"),
         replica("r_a"),
         replica("r_old", age=timedelta(days=400)),
-        replica("r_doubt", created_at=None),
+        replica("r_undated", created_at=None),
         replica("r_young", age=timedelta(days=1)),
         replica("r_system", replica_type="system"),
         replica("r_safe"),
     ]
     by = policy(keep={"protected_ids": ["r_safe"]})
-    expected = ["r_old", "r_a", "r_b", "r_doubt", "r_young", "r_system", "r_safe"]
+    expected = ["r_old", "r_a", "r_b", "r_undated", "r_young", "r_system", "r_safe"]
     for _ in range(5):
         random.shuffle(replicas)
         found = decide(*replicas, by=by)

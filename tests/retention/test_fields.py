@@ -1,4 +1,4 @@
-"""Durations, and the messages for what is none."""
+"""Durations, and the messages for text that is not a duration."""
 
 from __future__ import annotations
 

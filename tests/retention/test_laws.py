@@ -172,7 +172,7 @@ def test_every_replica_has_one_verdict_with_a_reason_on_one_line(
 
 @law
 @given(policies, listings, uses)
-def test_nothing_that_is_guarded_or_in_doubt_is_deleted(
+def test_guarded_or_undetermined_replicas_are_not_deleted(
     policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
     read = Policy.parse(policy)
