@@ -330,6 +330,48 @@ def test_replica_that_returns_404_but_is_still_listed_is_unknown(account):
     )
 
 
+# -- wrong account
+
+
+def test_plan_is_rejected_if_most_replicas_are_missing_and_no_task_began(account):
+    tavus = account(seed(old=5))
+    plan = tavus.plan()
+    tavus.sandbox.put("replicas", *({"replica_id": f"old{n:02}", "deleted": "hard"} for n in range(5)))
+    executor = tavus.executor(plan)
+    with pytest.raises(PlanRejectedError, match=r"^5 of 5 planned replicas are no longer listed"):
+        executor.run()
+    assert executor.report()["counts"]["not_attempted"] == 5
+    assert executor.writer is None
+
+
+@pytest.mark.parametrize(
+    ("prior", "reread"),
+    [
+        pytest.param(PriorAttempts(begun=True), None, id="a task began before"),
+        pytest.param(
+            PriorAttempts(),
+            PriorAttempts(recorded=frozenset(f"old{n:02}" for n in range(5))),
+            id="a task deleted them meanwhile",
+        ),
+    ],
+)
+def test_missing_replicas_are_already_gone_if_a_task_began_to_delete_them(account, prior, reread):
+    tavus = account(seed(old=5))
+    plan = tavus.plan()
+    tavus.sandbox.put("replicas", *({"replica_id": f"old{n:02}", "deleted": "hard"} for n in range(5)))
+    items = tavus.apply(plan, prior=prior, reread_prior=None if reread is None else lambda: reread)
+    assert {outcome for outcome, _ in items.values()} == {"already_gone"}
+
+
+def test_attempts_are_not_read_again_if_no_replica_is_missing(account):
+    tavus = account()
+
+    def reread_prior():
+        raise AssertionError
+
+    assert tavus.apply(tavus.plan(), reread_prior=reread_prior)
+
+
 # -- limits
 
 
