@@ -79,8 +79,8 @@ def test_clock_difference_of_more_than_five_minutes_is_rejected(skew):
     with pytest.raises(PlanRejectedError) as caught:
         read_inventory(Client(skew=skew), Policy.parse(POLICY), now=now)
     assert str(caught.value) == (
-        f"the clocks of Tavus and of this worker differ by {abs(skew):.0f} s (at most 300 s allowed), so ages "
-        "cannot be computed: correct the worker's clock. Nothing was deleted"
+        f"the clocks of Tavus and of this worker differ by {abs(skew):.0f} s (at most 300 s allowed), so "
+        "ages cannot be computed: correct the worker's clock. Nothing was deleted"
     )
 
 
