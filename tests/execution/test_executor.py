@@ -818,3 +818,29 @@ def test_dry_run_sends_nothing(account):
     assert report["dry_run"] is True
     assert {(item["outcome"], item["detail"]) for item in report["items"]} == {("skipped", "dry run")}
     assert tavus.requests() == []
+
+
+# -- a rule with the name of a key of the policy has no special meaning
+
+NAMED_LIKE_A_KEY = {**POLICY, "expire": [{"rule": "hard_delete_after", "older_than": "90d"}]}
+
+
+def test_rule_named_hard_delete_after_is_read_once_more_before_its_permanent_delete(account):
+    tavus = account()
+    plan = tavus.plan(hard=True, policy=NAMED_LIKE_A_KEY)
+    assert {(row["rule"], row["source"]) for row in plan["delete"]} == {("hard_delete_after", "rule")}
+    assert {outcome for outcome, _ in tavus.apply(plan).values()} == {"deleted"}
+    for replica_id in ("old00", "old01", "old02"):
+        path = f"/v2/replicas/{replica_id}"
+        requests = [request for request in tavus.requests() if request.endswith(path)]
+        assert requests == [f"GET {path}", f"DELETE {path}"]
+
+
+def test_rule_named_hard_delete_after_is_part_of_the_wrong_account_check(account):
+    tavus = account(seed(old=6, young=10))
+    plan = tavus.plan(hard=True, policy=NAMED_LIKE_A_KEY)
+    for row in plan["delete"]:
+        tavus.sandbox.put("replicas", {"replica_id": row["replica_id"], "deleted": "hard"})
+    with pytest.raises(PlanRejectedError, match="points to another account"):
+        tavus.apply(plan)
+    assert tavus.deletes == []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -19,8 +19,11 @@ from retention.samples import (
 )
 
 from tavus_provider.models import Persona, Replica
+from tavus_provider.retention.conditions import CONDITIONS, Condition, OlderThan, UnusedFor
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.fields import USE_KINDS, Duration
+from tavus_provider.retention.policy import Rule
 
 LATELY = {"rule": "idle", "older_than": "180d", "unused_for": "90d"}
 
@@ -232,3 +235,60 @@ def test_verdict_has_age_and_last_use_only_if_known() -> None:
     assert verdict(replica(), use=Inventory((), [], [conversation(at=None)], [])).last_used_at is None
     # Where videos were not read the last use is not known, whatever the conversations say.
     assert verdict(replica(), by=policy(keep={"in_use": ["conversation"]}), use=used).last_used_at is None
+
+
+# --- what every condition declares -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CONDITIONS)
+def test_condition_is_a_field_of_a_rule_with_its_description(kind: type[Condition]) -> None:
+    field = Rule.model_fields[kind.key]
+    assert field.description == kind.description
+    assert field.default is None
+    assert kind.needs <= set(USE_KINDS)
+
+
+def test_rule_has_its_conditions_in_the_order_of_the_table() -> None:
+    (rule,) = policy({"unused_for": "2w", "older_than": "90d"}).expire
+    assert [(type(one), str(one.limit)) for one in rule.conditions] == [(OlderThan, "90d"), (UnusedFor, "2w")]
+
+
+def limit(text: str) -> Duration:
+    return Duration.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "implied"),
+    [
+        pytest.param(OlderThan(limit("90d")), OlderThan(limit("90d")), True, id="same"),
+        pytest.param(OlderThan(limit("90d")), OlderThan(limit("12w")), True, id="lower limit"),
+        pytest.param(OlderThan(limit("90d")), OlderThan(limit("91d")), False, id="higher limit"),
+        pytest.param(OlderThan(limit("90d")), UnusedFor(limit("1d")), False, id="old but used"),
+        pytest.param(UnusedFor(limit("90d")), OlderThan(limit("90d")), True, id="unused and as old"),
+        pytest.param(UnusedFor(limit("90d")), OlderThan(limit("91d")), False, id="unused but younger"),
+        pytest.param(UnusedFor(limit("90d")), UnusedFor(limit("1h")), True, id="unused for longer"),
+    ],
+)
+def test_condition_implies_another(one: Condition, other: Condition, implied: bool) -> None:
+    assert one.implies(other) is implied
+
+
+def test_turning_points_are_the_times_at_which_the_result_changes() -> None:
+    later = NOW + timedelta(days=2)
+    inventory = Inventory(
+        [replica(age=timedelta(days=5)), replica("r2", created_at=None)],
+        conversations=[conversation(at=ago(days=3)), conversation(at=None)],
+        videos=[video(at=later, status="ready")],
+    )
+    due = ago(days=5) + timedelta(days=7)
+    assert list(OlderThan(limit("7d")).turning_points(inventory)) == [due]
+    assert set(UnusedFor(limit("7d")).turning_points(inventory)) == {
+        due,
+        *(ago(days=3) + span for span in (timedelta(), timedelta(days=7))),
+        *(later + span for span in (timedelta(), timedelta(days=7))),
+    }
+
+
+def test_turning_point_after_the_end_of_the_calendar_is_left_out() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    assert list(OlderThan(limit("1d")).turning_points(Inventory([replica(created_at=last)]))) == []

@@ -350,3 +350,93 @@ def test_policy_needs_the_lists_that_its_rules_and_guards_use(
 def test_limits_can_be_checked_without_a_decision() -> None:
     assert Limits().exceeded(delete=10, listed=40) is None
     assert Limits().exceeded(delete=10, listed=39) is not None
+
+
+GRACE = {"expire": [{"older_than": "90d", "grace": "14d"}]}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [pytest.param(GRACE, id="no name"), pytest.param({**GRACE, "name": None}, id="null")],
+)
+def test_policy_with_grace_needs_a_name_because_schedules_are_stored_by_name(value: dict[str, Any]) -> None:
+    assert rejection(value) == (
+        "policy: name: is missing; with grace it is required: the schedule is stored under it"
+    )
+    assert Policy.parse({**GRACE, "name": "retention"}).name == "retention"
+
+
+def test_null_name_is_the_same_policy_as_no_name() -> None:
+    assert Policy.parse({"name": None, "expire": [STALE]}).digest == policy().digest
+
+
+@pytest.mark.parametrize(
+    ("rules", "covered"),
+    [
+        pytest.param([{"older_than": "30d"}, {"older_than": "90d"}], True, id="looser age"),
+        pytest.param([{"older_than": "90d"}, {"older_than": "30d"}], False, id="stricter age"),
+        pytest.param([{"older_than": "90d"}, {"older_than": "90d"}], True, id="same age"),
+        pytest.param([{"older_than": "30d"}, {"unused_for": "30d"}], True, id="unused implies as old"),
+        pytest.param([{"older_than": "30d"}, {"unused_for": "29d"}], False, id="unused for less"),
+        pytest.param([{"unused_for": "30d"}, {"older_than": "90d"}], False, id="old does not imply unused"),
+        pytest.param(
+            [{"older_than": "60d", "unused_for": "30d"}, {"older_than": "60d", "unused_for": "31d"}],
+            True,
+            id="both looser",
+        ),
+        pytest.param(
+            [{"older_than": "60d", "unused_for": "30d"}, {"older_than": "60d"}],
+            False,
+            id="one more condition",
+        ),
+        pytest.param(
+            [{"older_than": "60d", "unused_for": "30d"}, {"unused_for": "60d"}], True, id="one implies both"
+        ),
+        pytest.param(
+            [{"older_than": "30d", "status": ["error"]}, {"older_than": "90d"}], False, id="fewer statuses"
+        ),
+        pytest.param(
+            [{"older_than": "30d"}, {"older_than": "90d", "status": ["error"]}], True, id="more statuses"
+        ),
+        pytest.param(
+            [{"older_than": "30d", "grace": "9d"}, {"older_than": "90d"}], True, id="grace does not matter"
+        ),
+    ],
+)
+def test_rule_that_an_earlier_rule_covers_is_a_problem(rules: list[dict[str, Any]], covered: bool) -> None:
+    problems = Policy.find_problems({"name": "x", "expire": rules})
+    assert problems == (
+        [
+            "expire.1: rule 'rule 2' has no effect, because rule 'rule 1' before it matches every replica "
+            "that it matches; move it before that rule or remove it"
+        ]
+        if covered
+        else []
+    )
+
+
+@pytest.mark.parametrize(
+    ("scope", "empty"),
+    [
+        pytest.param({"exclude": ["*"]}, True, id="everything excluded"),
+        pytest.param({"include": ["a", "b"], "exclude": ["b", "a", "c"]}, True, id="all that is included"),
+        pytest.param({"include": ["a", "b"], "exclude": ["b"]}, False, id="some that is included"),
+        pytest.param({"exclude": ["a"]}, False, id="one name"),
+    ],
+)
+def test_scope_that_excludes_everything_is_a_problem(scope: dict[str, Any], empty: bool) -> None:
+    problem = "scope: exclude covers everything that include names, so no rule can match"
+    assert Policy.find_problems({"expire": [STALE], "scope": scope}) == ([problem] if empty else [])
+
+
+def test_problems_of_an_invalid_policy_are_its_errors() -> None:
+    assert Policy.find_problems({"expire": [{"older_than": "90"}], "limits": {"max_deletions": -1}}) == [
+        "expire.0.older_than: '90' has no unit; write 90d (units: w, d, h, m)",
+        "limits.max_deletions: must be >= 0, not -1",
+    ]
+
+
+def test_set_is_no_list_because_its_order_would_change_the_digest() -> None:
+    assert rejection({"expire": [STALE], "scope": {"include": {"a", "b"}}}) == (
+        "policy: scope.include: must be a list, not a set"
+    )
