@@ -23,7 +23,7 @@ REFUND_WINDOW: Final = Duration("72h", timedelta(hours=72))
 
 
 def find_not_user(facts: ReplicaFacts, context: Context) -> str | None:
-    """A stock replica, or one whose type is missing or unreadable."""
+    """Return why a replica is not the account's own: a stock replica, or its type is unknown."""
     replica = facts.replica
     if "replica_type" in replica.unreadable:
         return escape_line(replica.unreadable["replica_type"])
@@ -33,17 +33,17 @@ def find_not_user(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_out_of_scope(facts: ReplicaFacts, context: Context) -> str | None:
-    """Not considered by ``scope`` or ``narrow``."""
+    """Return why the scope of the policy or of the form leaves a replica out."""
     return facts.out_of_scope
 
 
 def find_hold(facts: ReplicaFacts, context: Context) -> str | None:
-    """Under legal hold."""
+    """Return that a replica is under legal hold."""
     return "is under legal hold" if facts.replica.replica_id in context.held else None
 
 
 def find_soft_deleted(facts: ReplicaFacts, context: Context) -> str | None:
-    """Soft-deleted by this package, and not yet due for a permanent delete."""
+    """Return when this package soft-deleted a replica, until it is due for a permanent delete."""
     since, limit = context.history.soft_deleted.get(facts.replica.replica_id), context.hard_delete_after
     if since is None or (context.hard and limit is None):
         return None
@@ -55,7 +55,7 @@ def find_soft_deleted(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_hard_delete_due(facts: ReplicaFacts, context: Context) -> str | None:
-    """Soft-deleted by this package at least ``hard_delete_after`` ago, and neither protected nor in use."""
+    """Return when this package soft-deleted a replica, once it is due for a permanent delete."""
     since, limit = context.history.soft_deleted.get(facts.replica.replica_id), context.hard_delete_after
     if since is None or limit is None or context.now - since < limit.delta:
         return None
@@ -72,31 +72,31 @@ def _describe_soft_delete(since: datetime, limit: Duration, context: Context) ->
 
 
 def find_undetermined(facts: ReplicaFacts, context: Context) -> str | None:
-    """A fact is missing or unreadable."""
+    """Return which fact about a replica is missing or unreadable."""
     return facts.undetermined
 
 
 def find_protected(facts: ReplicaFacts, context: Context) -> str | None:
-    """Named in ``keep.protected_ids`` or ``account.expect_present``."""
+    """Return which list of ids protects a replica."""
     if facts.replica.replica_id in context.protected:
         return "is in keep.protected_ids"
     return "is in account.expect_present" if facts.replica.replica_id in context.expected else None
 
 
 def find_use(facts: ReplicaFacts, context: Context) -> str | None:
-    """Default of a persona, in an active conversation, or in an unfinished video."""
+    """Return what uses a replica: a persona, an active conversation or an unfinished video."""
     return context.in_use.get(facts.replica.replica_id)
 
 
 def find_training(facts: ReplicaFacts, context: Context) -> str | None:
-    """In training, and no rule is for replicas in training."""
+    """Return that a replica is in training, unless a rule is for replicas in training."""
     if facts.replica.status != "started" or context.rules_by_status["started"]:
         return None
     return "is still in training, and no rule names status 'started'"
 
 
 def find_recent_failure(facts: ReplicaFacts, context: Context) -> str | None:
-    """Failed so recently that a delete can lose the refund."""
+    """Return that a training failed so recently that a delete can lose the refund."""
     replica = facts.replica
     if replica.status != "error":
         return None
@@ -110,7 +110,7 @@ def find_recent_failure(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_keep_within(facts: ReplicaFacts, context: Context) -> str | None:
-    """Younger than ``keep.keep_within``."""
+    """Return that a replica is younger than ``keep.keep_within``."""
     limit = context.keep.keep_within
     if limit is None or facts.age >= limit.delta:
         return None
@@ -118,12 +118,12 @@ def find_keep_within(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_keep_last(facts: ReplicaFacts, context: Context) -> str | None:
-    """One of the newest of its group."""
+    """Return the place of a replica among the newest of its group."""
     return context.keep_last_reasons.get(facts.replica.replica_id)
 
 
 def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
-    """Younger than ``narrow.older_than``."""
+    """Return that a replica is younger than ``narrow.older_than``."""
     limit = context.min_age
     if limit is None or facts.replica.created_at is None or facts.age >= limit.delta:
         return None
@@ -131,7 +131,7 @@ def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
-    """Matched by a rule whose grace period is not over."""
+    """Return why a rule matches a replica, while the grace period of the rule is not over."""
     rule = facts.rule
     due_at = None if rule is None else context.due_at(facts, rule)
     if rule is None or due_at is None or context.now >= due_at:
@@ -140,7 +140,7 @@ def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_expired(facts: ReplicaFacts, context: Context) -> str | None:
-    """Matched by a rule."""
+    """Return why a rule matches a replica."""
     return None if facts.rule is None else _describe_match(facts, facts.rule)
 
 
@@ -149,7 +149,7 @@ def _describe_match(facts: ReplicaFacts, rule: Rule) -> str:
 
 
 def find_not_expired(facts: ReplicaFacts, context: Context) -> str | None:
-    """Matched by no rule; names the rule that will match first if only time passes."""
+    """Return why no rule matches a replica: what the rule that would match first still asks for."""
     rules = context.rules_by_status.get(facts.replica.status or "")
     if not rules:
         return f"no rule matches status '{facts.replica.status}'"
@@ -215,7 +215,7 @@ class Check(NamedTuple):
     source: Source = Source.RULE
 
 
-# What a hard delete was promised for comes before what is undetermined or preferred, and after legal holds.
+# hard_delete_after comes before what is undetermined or preferred: these deletes are due, not only allowed.
 CHECKS: Final = (
     Check(Status.OUT_OF_SCOPE, "not_user", find_not_user),
     Check(Status.OUT_OF_SCOPE, "out_of_scope", find_out_of_scope),

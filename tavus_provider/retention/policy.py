@@ -84,8 +84,6 @@ def _with_conditions(model: P) -> P:
         )
         for kind in CONDITIONS
     }
-    config = ConfigDict(json_schema_extra={"anyOf": [{"required": [kind.key]} for kind in CONDITIONS]})
-    model.model_config = {**model.model_config, **config}
     combined = create_model(
         model.__name__, __base__=model, __module__=model.__module__, __doc__=model.__doc__, **fields
     )
@@ -95,6 +93,8 @@ def _with_conditions(model: P) -> P:
 @_with_conditions
 class Rule(Part):
     """Expires a replica that has one of these statuses and for which all conditions hold."""
+
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [kind.key]} for kind in CONDITIONS]})
 
     rule: Text = ""
     """Name of the rule in reasons, plans and reports. Default: 'rule 1' and so on."""

@@ -69,7 +69,7 @@ def test_time_zone_of_now_does_not_matter() -> None:
 
 
 class Pendulum(datetime):
-    """Like pendulum's: what its difference is only a library knows."""
+    """A datetime that, like pendulum's, has an arithmetic of its own."""
 
     def __sub__(self, other: object) -> Any:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""What holds for every policy and every listing, looked for by hypothesis."""
+"""Properties of every policy and every inventory, checked by hypothesis."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tavus_provider.retention.policy import Policy
 
 NOW = datetime(2026, 9, 1, 12, tzinfo=UTC)
 IDS = [f"r{n}" for n in range(7)]
-WORDS = {
+REASON_CODES = {
     "out_of_scope": {"not_user", "out_of_scope"},
     "held": {"held"},
     "undetermined": {"undetermined"},
@@ -38,10 +38,10 @@ WORDS = {
 }
 
 law = settings(deadline=None, max_examples=120, derandomize=True, database=None)
-wide_law = settings(law, max_examples=60)  # where whole worlds are drawn
+wide_law = settings(law, max_examples=60)  # each example is large
 
-# Whole replicas, uses and rules are drawn from tables of few names and dates: then they meet, and one draw
-# for each keeps this file fast. Dates lie on a limit, a second off it, or ahead of now.
+# Replicas, uses and rules are drawn whole, from tables with few names and dates, so that they concern each
+# other. Dates are at a limit, one second before or after it, or in the future.
 SPANS = [timedelta(days=d, seconds=s) for d in (200, 90, 30, 3, 1, 0) for s in (0, 1, -1)]
 MOMENTS = [NOW - span for span in SPANS]
 DURATIONS = ["1d", "72h", "30d", "90d"]
@@ -78,7 +78,7 @@ ODD = [
         ),
     )
 ]
-# One in four is odd in some way; the others could go, so that what keeps them is the policy.
+# One in four is unusual in some way; the others are deleted unless the policy keeps them.
 sound, odd = st.sampled_from(SOUND), st.sampled_from(ODD)
 rows_of_facts = st.sampled_from([sound, sound, sound, odd]).flatmap(lambda table: table)
 listings = st.lists(rows_of_facts, max_size=7).map(
@@ -162,7 +162,7 @@ def test_every_replica_has_one_verdict_with_a_reason_on_one_line(
     decision = decide(policy, listing, use)
     assert sorted(v.replica.replica_id for v in decision.verdicts) == sorted(r.replica_id for r in listing)
     for verdict in decision.verdicts:
-        assert verdict.reason_code in WORDS[verdict.status]
+        assert verdict.reason_code in REASON_CODES[verdict.status]
         assert verdict.reason.strip()
         assert verdict.reason.isprintable()
         assert (verdict.rule is not None) == (verdict.status == "expired")
@@ -201,7 +201,7 @@ def test_guarded_or_undetermined_replicas_are_not_deleted(
 
 @law
 @given(policies, listings, uses)
-def test_a_limit_is_passed_exactly_when_the_sum_says_so(
+def test_limit_is_exceeded_if_the_numbers_exceed_it(
     policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
     decision = decide(policy, listing, use)
@@ -213,7 +213,7 @@ def test_a_limit_is_passed_exactly_when_the_sum_says_so(
 
 @law
 @given(policies, listings, uses, st.randoms(use_true_random=False))
-def test_the_order_of_listing_changes_nothing(
+def test_order_of_the_listing_does_not_matter(
     policy: dict[str, Any], listing: list[Replica], use: Inventory, random: Any
 ) -> None:
     def mixed(items: Any) -> list[Any]:
@@ -225,7 +225,7 @@ def test_the_order_of_listing_changes_nothing(
 
 @law
 @given(policies, listings, uses)
-def test_deciding_again_over_the_survivors_deletes_nothing(
+def test_second_decision_about_the_remaining_replicas_deletes_nothing(
     policy: dict[str, Any], listing: list[Replica], use: Inventory
 ) -> None:
     gone = deleted(decide(policy, listing, use))
@@ -236,7 +236,7 @@ def test_deciding_again_over_the_survivors_deletes_nothing(
 @given(
     policies.filter(lambda policy: "keep_last" not in policy["keep"]), listings, uses, st.sampled_from(SPANS)
 )
-def test_what_has_expired_stays_expired_as_time_goes_by(
+def test_expired_replica_stays_expired_as_time_passes(
     policy: dict[str, Any], listing: list[Replica], use: Inventory, span: timedelta
 ) -> None:
     assert deleted(decide(policy, listing, use)) <= deleted(decide(policy, listing, use, NOW + abs(span)))
@@ -244,7 +244,7 @@ def test_what_has_expired_stays_expired_as_time_goes_by(
 
 @law
 @given(policies, listings, uses, st.data())
-def test_a_stricter_policy_never_deletes_more(
+def test_stricter_policy_never_deletes_more(
     policy: dict[str, Any], listing: list[Replica], use: Inventory, data: st.DataObject
 ) -> None:
     keep = policy["keep"]
@@ -275,7 +275,7 @@ def test_a_stricter_policy_never_deletes_more(
 
 @law
 @given(policies)
-def test_every_policy_survives_its_own_json(policy: dict[str, Any]) -> None:
+def test_policy_parsed_from_its_own_json_is_equal(policy: dict[str, Any]) -> None:
     read = Policy.parse(policy)
     assert Policy.parse(read.to_json()) == read
 
@@ -303,7 +303,7 @@ def test_every_policy_survives_its_own_json(policy: dict[str, Any]) -> None:
         max_leaves=8,
     )
 )
-def test_whatever_is_read_is_a_policy_or_one_line_of_refusal(value: Any) -> None:
+def test_any_value_is_a_policy_or_rejected_in_one_line(value: Any) -> None:
     if isinstance(value, dict):
         value = {"expire": [{"older_than": "90d"}], **value}
     refused = None
@@ -314,12 +314,12 @@ def test_whatever_is_read_is_a_policy_or_one_line_of_refusal(value: Any) -> None
     assert refused is None or (refused.startswith("policy: ") and refused.isprintable())
 
 
-# -- grace, holds, sentinels, and what was soft-deleted
+# -- grace, legal holds, expected replicas and soft-deleted replicas
 
 
 @dataclass(frozen=True)
 class World:
-    """A policy and what it is evaluated on."""
+    """A policy and an inventory."""
 
     policy: dict[str, Any]
     inventory: Inventory
@@ -329,7 +329,7 @@ class World:
         return evaluate(Policy.parse(self.policy), self.inventory, now=now, hard=self.hard)
 
     def having(self, **parts: Any) -> World:
-        """The same world with another inventory."""
+        """Return the same policy with another inventory."""
         return replace(self, inventory=replace(self.inventory, **parts))
 
 
@@ -371,17 +371,17 @@ def test_each_replica_stands_on_one_rung_and_explain_says_the_same_as_decide(wor
     }
     policy = Policy.parse(world.policy)
     for replica_id, verdict in by_id.items():
-        assert verdict.reason_code in WORDS[verdict.status]
+        assert verdict.reason_code in REASON_CODES[verdict.status]
         assert verdict.reason.isprintable()
         due = verdict.status in ("expired", "scheduled")
         assert (verdict.rule is not None) == (due and verdict.reason_code != "hard_delete_after")
         assert (verdict.source == "soft_deleted") <= (verdict.reason_code in ("hard_delete_after", "held"))
         assert due <= ((verdict.source == "rule") == (verdict.rule is not None))
-        asked = explain(policy, world.inventory, replica_id, now=NOW, hard=world.hard)
+        results = explain(policy, world.inventory, replica_id, now=NOW, hard=world.hard)
         if not verdict.listed:
-            assert asked == []
+            assert results == []
             continue
-        first = next(answer for answer in asked if answer.reason is not None)
+        first = next(result for result in results if result.reason is not None)
         assert (first.status, first.reason_code, first.reason) == (
             verdict.status,
             verdict.reason_code,
@@ -393,7 +393,7 @@ def test_each_replica_stands_on_one_rung_and_explain_says_the_same_as_decide(wor
 
 @wide_law
 @given(worlds())
-def test_nothing_held_protected_or_in_use_goes_nor_a_sentinel_nor_within_its_grace(world: World) -> None:
+def test_no_held_protected_expected_or_used_replica_is_deleted_nor_one_within_its_grace(world: World) -> None:
     policy = Policy.parse(world.policy)
     history, guards = world.inventory.history, policy.keep.in_use
     used = {p.replica_id for p in world.inventory.personas if "persona" in guards}
@@ -403,10 +403,10 @@ def test_nothing_held_protected_or_in_use_goes_nor_a_sentinel_nor_within_its_gra
         if "conversation" in guards and c.status != "ended"
     }
     rules = {rule.rule: rule for rule in policy.expire}
-    sentinels = policy.account.expect_present if policy.account else ()
+    expected = policy.account.expect_present if policy.account else ()
     for verdict in world.decide().delete:
         replica_id = verdict.replica.replica_id
-        assert replica_id not in {*world.inventory.held, *policy.keep.protected_ids, *sentinels, *used}
+        assert replica_id not in {*world.inventory.held, *policy.keep.protected_ids, *expected, *used}
         if verdict.reason_code == "hard_delete_after":
             assert world.hard
             assert policy.hard_delete_after is not None
@@ -424,7 +424,7 @@ def test_nothing_held_protected_or_in_use_goes_nor_a_sentinel_nor_within_its_gra
 
 @wide_law
 @given(worlds(), st.randoms(use_true_random=False))
-def test_the_order_of_listing_changes_nothing_of_all_this(world: World, random: Any) -> None:
+def test_order_of_the_listing_does_not_matter_for_grace_and_holds(world: World, random: Any) -> None:
     def mixed(items: Any) -> list[Any]:
         return random.sample(list(items), len(items))
 
@@ -435,13 +435,13 @@ def test_the_order_of_listing_changes_nothing_of_all_this(world: World, random: 
 
 @wide_law
 @given(worlds().filter(lambda world: "keep_last" not in world.policy["keep"]), st.sampled_from(SPANS))
-def test_time_alone_only_moves_replicas_towards_deletion(world: World, span: timedelta) -> None:
+def test_time_alone_never_keeps_a_replica(world: World, span: timedelta) -> None:
     assert deleted(world.decide()) <= deleted(world.decide(NOW + abs(span)))
 
 
 @wide_law
 @given(worlds(), st.data())
-def test_more_grace_a_hold_a_sentinel_or_less_of_the_record_never_deletes_more(
+def test_more_grace_holds_or_expected_replicas_or_a_shorter_history_never_delete_more(
     world: World, data: st.DataObject
 ) -> None:
     policy, history, held = world.policy, world.inventory.history, world.inventory.held
@@ -454,7 +454,7 @@ def test_more_grace_a_hold_a_sentinel_or_less_of_the_record_never_deletes_more(
         world.having(history=replace(history, scheduled={})),
         replace(world, policy={**policy, "account": {"expect_present": listed}}),
         replace(world, policy={k: v for k, v in policy.items() if k != "hard_delete_after"})
-        if not history.soft_deleted.keys() & set(listed)  # without it such a one is a replica as any other
+        if not history.soft_deleted.keys() & set(listed)  # without it such a replica is like any other
         else world,
         replace(world, policy={**policy, "narrow": {**policy["narrow"], "older_than": "200d"}}),
         replace(world, policy={**policy, "keep": {**policy["keep"], "protected_ids": IDS}}),
@@ -465,7 +465,7 @@ def test_more_grace_a_hold_a_sentinel_or_less_of_the_record_never_deletes_more(
 
 
 class Memory:
-    """A Tavus in memory, as far as a plan is carried out on it."""
+    """A client for an account in memory, with the methods that an executor uses."""
 
     clock_skew = None
 
@@ -499,7 +499,7 @@ class Memory:
 
 
 class Unwritten:
-    """A record that nobody reads."""
+    """A ledger record that is not kept."""
 
     name = "nowhere"
 
@@ -528,7 +528,7 @@ def carried_out(world: World, tavus: Memory, plan: dict[str, Any], known: Invent
 
 @wide_law
 @given(worlds(), st.data())
-def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
+def test_apply_deletes_a_part_of_the_plan_and_a_second_plan_is_empty(
     world: World, data: st.DataObject
 ) -> None:
     tavus, policy = Memory(world), Policy.parse(world.policy)
@@ -557,7 +557,7 @@ def test_apply_does_a_part_of_the_plan_and_planning_again_finds_nothing(
     there = set(tavus.there)
     expected = set(Policy.parse(world.policy).account.expect_present if policy.account else ())
     if expected - there:
-        return  # the wrong account: what comes of it is told elsewhere
+        return  # the wrong account, which other tests cover
     outcomes = carried_out(world, tavus, plan, known)
     asked = set(tavus.asked)
     assert set(outcomes) == named

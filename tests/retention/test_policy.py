@@ -1,4 +1,4 @@
-"""A policy: what is accepted, and the message for what is not."""
+"""Which policies are valid, and the messages for invalid ones."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from retention.samples import (
 )
 
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.retention.conditions import CONDITIONS
 from tavus_provider.retention.policy import Limits, Policy
 
 FULL = {
@@ -79,6 +80,8 @@ def test_policy_is_frozen() -> None:
 KEYS = "name, expire, scope, narrow, keep, legal_holds, account, hard_delete_after, limits"
 
 
+CONDITION_KEYS = ", ".join(kind.key for kind in CONDITIONS)
+RULE_KEYS = f"rule, status, grace, {CONDITION_KEYS}"
 ID = "must be a replica id such as 'rf4e9d9790f0', not"
 BLANK = "must be text that is not blank, not"
 PRINTABLE = "must be text without invisible characters or spaces at its ends, not"
@@ -105,17 +108,17 @@ def rejection(value: object) -> str:
         pytest.param({"expire": STALE}, "expire: must be a list, not a dict", id="expire not a list"),
         pytest.param(
             {"expire": ["90d"]},
-            "expire.0: must be a mapping with keys of rule, status, grace, older_than, unused_for, not '90d'",
+            "expire.0: must be a mapping with keys of " + RULE_KEYS + ", not '90d'",
             id="rule not a mapping",
         ),
         pytest.param(
             {"expire": [{"rule": "failed", "status": ["error"]}]},
-            "expire.0: must have a condition: older_than, unused_for",
+            f"expire.0: must have a condition: {CONDITION_KEYS}",
             id="status alone",
         ),
         pytest.param(
             {"expire": [{"rule": "all"}]},
-            "expire.0: must have a condition: older_than, unused_for",
+            f"expire.0: must have a condition: {CONDITION_KEYS}",
             id="rule without condition",
         ),
         pytest.param(
@@ -166,7 +169,7 @@ def test_invalid_policy_is_rejected_in_one_line(value: object, problem: str) -> 
         pytest.param(
             "older_then",
             "90d",
-            ": unknown key 'older_then'; known: rule, status, grace, older_than, unused_for",
+            f": unknown key 'older_then'; known: {RULE_KEYS}",
             id="mistyped",
         ),
     ],

@@ -1,4 +1,4 @@
-"""What an editor accepts is what the package reads, as far as JSON Schema can say it."""
+"""The JSON Schema accepts the same policies as the package, as far as JSON Schema can express it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PUBLISHED = Path(__file__).parents[2] / "docs" / "retention-policy.schema.json"
 
 
 def _pattern(validator, pattern, value, schema):
-    """As ECMAScript means it, where ``$`` is the end and not the line break before it."""
+    """Match as ECMAScript does, where ``$`` is the end of the text and not before a line break."""
     if isinstance(value, str) and not re.search(pattern.replace("$", r"\Z"), value):
         yield jsonschema.ValidationError(f"{value!r} does not match")
 
 
 def _integer(checker, value) -> bool:
-    """As YAML means it: 1.0 is no whole number."""
+    """Accept integers as YAML does, where 1.0 is not one."""
     return type(value) is int
 
 
@@ -38,7 +38,7 @@ EDITOR = jsonschema.validators.extend(
 )(SCHEMA)
 
 
-def read(value: Any) -> bool:
+def is_accepted(value: Any) -> bool:
     try:
         Policy.parse(value)
     except TavusValidationError:
@@ -50,14 +50,14 @@ def parts(**given_parts: Any) -> dict[str, Any]:
     return {"expire": [{"older_than": "90d"}], **given_parts}
 
 
-def rule(**words: Any) -> dict[str, Any]:
-    return {"expire": [{"older_than": "90d", **words}]}
+def rule(**keys: Any) -> dict[str, Any]:
+    return {"expire": [{"older_than": "90d", **keys}]}
 
 
 GOOD = {
-    "as short as it gets": {"expire": [{"older_than": "90d"}]},
-    "another condition": {"expire": [{"unused_for": "2w"}]},
-    "all of it": {
+    "minimal": {"expire": [{"older_than": "90d"}]},
+    "other condition": {"expire": [{"unused_for": "2w"}]},
+    "all keys": {
         "name": "stale",
         "expire": [
             {"rule": "a b", "older_than": "090d", "unused_for": "36500d", "status": ["error"], "grace": "1m"},
@@ -77,22 +77,23 @@ GOOD = {
         "hard_delete_after": "30d",
         "limits": {"max_deletions": 0, "max_deletion_percent": 100, "max_undetermined_percent": 0},
     },
-    "nothing in the parts": parts(scope={}, narrow={}, keep={}, account={}, limits={}),
-    "null where it is the default": parts(
+    "empty parts": parts(scope={}, narrow={}, keep={}, account={}, limits={}),
+    "null where it means the default": parts(
         name=None, legal_holds=None, account=None, limits=None, narrow={"older_than": None}
     ),
     "grace and a name": {"name": "x", **rule(grace="14d")},
 }
 BAD = {
-    "nothing": {},
-    "no mapping": [],
+    "empty": {},
+    "list": [],
     "null": None,
     "no rule": {"expire": []},
-    "a rule that asks nothing": {"expire": [{"rule": "a"}]},
+    "rule without a condition": {"expire": [{"rule": "a"}]},
     "an unknown key": parts(keeps={}),
     "an unknown key of a rule": rule(older_then="1d"),
     "an unknown key of a part": parts(limits={"max": 1}),
     "grace without a name": rule(grace="14d"),
+    "grace and a null name": {"name": None, **rule(grace="14d")},
     **{
         f"the duration {text!r}": {"expire": [{"older_than": text}]}
         for text in ("90", "0d", "", "d", "90 d", "90D", "-1d", "1.5d", "36501d", "5215w", "876001h")
@@ -101,16 +102,16 @@ BAD = {
         f"the duration {value!r} of another type": {"expire": [{"older_than": value}]}
         for value in (90, None, True, ["90d"])
     },
-    "minutes for more than 36500d": {"expire": [{"older_than": "52560001m"}]},
-    "a line break behind a duration": {"expire": [{"older_than": "90d\n"}]},
+    "minutes above 36500d": {"expire": [{"older_than": "52560001m"}]},
+    "duration with a line break": {"expire": [{"older_than": "90d\n"}]},
     **{f"the name {text!r}": parts(name=text) for text in ("", " ", "None", " a", "a ", "a\nb", "a\tb", 1)},
     "a blank rule": rule(rule=""),
     "no status": rule(status=[]),
     "an unknown status": rule(status=["ready"]),
     "a status twice": rule(status=["error", "error"]),
-    "a status that is no list": rule(status="error"),
+    "status that is not a list": rule(status="error"),
     "a scope that is null": parts(scope=None),
-    "globs that are no list": parts(scope={"include": "a*"}),
+    "globs that are not a list": parts(scope={"include": "a*"}),
     "a blank glob": parts(scope={"include": [""]}),
     "keep that is null": parts(keep=None),
     **{f"the id {text!r}": parts(keep={"protected_ids": [text]}) for text in ("r", "Null", "a/b", "r" * 65)},
@@ -123,10 +124,10 @@ BAD = {
     "group_by without its group": parts(keep={"keep_last": 1, "group_by": "a"}),
     "an unknown kind of use": parts(keep={"in_use": ["pal"]}),
     "a kind of use twice": parts(keep={"in_use": ["video", "video"]}),
-    "holds without an age": parts(legal_holds={"file": "a"}),
-    "holds without a file": parts(legal_holds={"max_age": "1d"}),
-    "holds of null age": parts(legal_holds={"file": "a", "max_age": None}),
-    "sentinels that are no list": parts(account={"expect_present": "r12"}),
+    "legal_holds without max_age": parts(legal_holds={"file": "a"}),
+    "legal_holds without file": parts(legal_holds={"max_age": "1d"}),
+    "legal_holds with null max_age": parts(legal_holds={"file": "a", "max_age": None}),
+    "expect_present that is not a list": parts(account={"expect_present": "r12"}),
     "hard_delete_after that is null": parts(hard_delete_after=None),
     **{
         f"{key} {value!r}": parts(limits={key: value})
@@ -135,30 +136,30 @@ BAD = {
     },
     "a percentage above 100": parts(limits={"max_deletion_percent": 101}),
 }
-NOT_SAID = {
-    "no regular expression": parts(keep={"keep_last": 1, "group_by": "(?P<group>["}),
-    "two rules of one name": {
+NOT_EXPRESSIBLE = {
+    "invalid regular expression": parts(keep={"keep_last": 1, "group_by": "(?P<group>["}),
+    "two rules with one name": {
         "expire": [{"rule": "a", "older_than": "1d"}, {"rule": "a", "unused_for": "1d"}]
     },
-    "an invisible character": parts(name="a\u200bb"),
+    "invisible character": parts(name="a\u200bb"),
 }
 
 
 @pytest.mark.parametrize("value", GOOD.values(), ids=GOOD)
-def test_what_is_a_policy_is_one_to_the_editor_too(value):
-    assert read(value)
+def test_schema_accepts_valid_policy(value):
+    assert is_accepted(value)
     assert not [error.message for error in EDITOR.iter_errors(value)]
 
 
 @pytest.mark.parametrize("value", BAD.values(), ids=BAD)
-def test_what_is_no_policy_is_marked_by_the_editor(value):
-    assert not read(value)
+def test_schema_rejects_invalid_policy(value):
+    assert not is_accepted(value)
     assert not EDITOR.is_valid(value)
 
 
-@pytest.mark.parametrize("value", NOT_SAID.values(), ids=NOT_SAID)
-def test_what_json_schema_cannot_say_is_left_to_check(value):
-    assert not read(value)
+@pytest.mark.parametrize("value", NOT_EXPRESSIBLE.values(), ids=NOT_EXPRESSIBLE)
+def test_schema_accepts_what_json_schema_cannot_express(value):
+    assert not is_accepted(value)
     assert EDITOR.is_valid(value)
 
 
@@ -175,8 +176,8 @@ def some(names: list[str]) -> st.SearchStrategy:
     return st.one_of(st.lists(st.sampled_from([*names, "other"]), max_size=3), st.none(), texts)
 
 
-def mapping(**words: st.SearchStrategy) -> st.SearchStrategy:
-    full = st.fixed_dictionaries({}, optional={**words})
+def mapping(**keys: st.SearchStrategy) -> st.SearchStrategy:
+    full = st.fixed_dictionaries({}, optional={**keys})
     return st.one_of(full, full, full, st.none(), texts, st.just({"unknown": 1}))
 
 
@@ -213,39 +214,39 @@ policies = st.fixed_dictionaries(
 
 @settings(deadline=None, max_examples=400, derandomize=True, database=None)
 @given(policies)
-def test_editor_and_package_agree_on_whatever_comes(value):
-    assert EDITOR.is_valid(value) == read(value)
+def test_schema_and_package_agree_on_generated_policies(value):
+    assert EDITOR.is_valid(value) == is_accepted(value)
 
 
 @settings(deadline=None, max_examples=300, derandomize=True, database=None)
 @given(st.integers(0, 10**9), st.sampled_from("wdhm"))
-def test_editor_and_package_agree_on_every_duration(number, unit):
+def test_schema_and_package_agree_on_every_duration(number, unit):
     value = {"expire": [{"older_than": f"{number}{unit}"}]}
-    assert EDITOR.is_valid(value) == read(value)
+    assert EDITOR.is_valid(value) == is_accepted(value)
 
 
-def test_it_is_a_schema_of_draft_7():
+def test_schema_is_draft_7():
     jsonschema.Draft7Validator.check_schema(SCHEMA)
 
 
-def test_every_word_is_described_and_known_keys_only_are_allowed():
-    def silent(node: Any, path: str = "") -> list[str]:
+def test_every_key_is_described_and_other_keys_are_not_allowed():
+    def undescribed(node: Any, path: str = "") -> list[str]:
         if isinstance(node, list):
-            return [found for inner in node for found in silent(inner, path)]
+            return [found for inner in node for found in undescribed(inner, path)]
         if not isinstance(node, dict):
             return []
         found = []
-        for name, word in node.get("properties", {}).items() if "type" in node else ():
-            told = [word, *word.get("anyOf", ())]
-            found += [] if any("description" in one for one in told) else [f"{path}.{name}"]
+        for name, key in node.get("properties", {}).items() if "type" in node else ():
+            places = [key, *key.get("anyOf", ())]
+            found += [] if any("description" in one for one in places) else [f"{path}.{name}"]
         if "properties" in node and "type" in node and node.get("additionalProperties") is not False:
             found.append(f"{path} allows other keys")
-        return found + [f for key, inner in node.items() for f in silent(inner, f"{path}.{key}")]
+        return found + [f for key, inner in node.items() for f in undescribed(inner, f"{path}.{key}")]
 
-    assert silent(SCHEMA) == []
+    assert undescribed(SCHEMA) == []
 
 
-def test_every_example_is_accepted_where_it_stands():
+def test_every_example_is_valid():
     def examples(node: Any) -> list[tuple[Any, dict[str, Any]]]:
         if isinstance(node, list):
             return [found for inner in node for found in examples(inner)]
@@ -260,5 +261,5 @@ def test_every_example_is_accepted_where_it_stands():
         assert EDITOR.evolve(schema=node).is_valid(example)
 
 
-def test_the_published_schema_is_the_one_of_this_version():
+def test_published_schema_is_up_to_date():
     assert json.loads(PUBLISHED.read_text(encoding="utf-8")) == SCHEMA
