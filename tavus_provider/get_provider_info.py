@@ -70,16 +70,16 @@ def get_provider_info() -> dict[str, object]:
                 "description": "Settings of the Tavus provider that connections and DAGs cannot override.",
                 "options": {
                     "allowed_origins": {
-                        "description": "Comma-separated base URLs that the API key may be sent to. A connection "
-                        "with any other base URL is rejected.",
+                        "description": "Comma-separated base URLs that the API key may be sent to. A "
+                        "connection with any other base URL is rejected.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "https://tavusapi.com,http://127.0.0.1:8600",
                         "default": "https://tavusapi.com",
                     },
                     "proxy": {
-                        "description": "URL of the proxy for requests to Tavus. Environment variables such as "
-                        "HTTPS_PROXY are ignored.",
+                        "description": "URL of the proxy for requests to Tavus. Environment variables such "
+                        "as HTTPS_PROXY are ignored.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "http://proxy.example:3128",
@@ -102,8 +102,8 @@ def get_provider_info() -> dict[str, object]:
                         "default": "",
                     },
                     "ledger": {
-                        "description": "Folder for the records of deletes and for plans that are too large for "
-                        "an XCom (subfolder _plans). A local path or an object storage path. "
+                        "description": "Folder for the records of deletes and for plans that are too large "
+                        "for an XCom (subfolder _plans). A local path or an object storage path. "
                         "Default: tavus-ledger in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
                         "type": "string",
@@ -111,9 +111,9 @@ def get_provider_info() -> dict[str, object]:
                         "default": "",
                     },
                     "portal": {
-                        "description": "URL of the replica list in the Tavus portal, for the link on each task. "
-                        "Default: https://platform.tavus.io/dev/replicas. The example is the URL in the "
-                        "newer portal.",
+                        "description": "URL of the replica list in the Tavus portal, for the link on each "
+                        "task. Default: https://platform.tavus.io/dev/replicas. The example is the URL in "
+                        "the newer portal.",
                         "version_added": "0.1.0",
                         "type": "string",
                         "example": "https://maker.tavus.io/dev/faces",

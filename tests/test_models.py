@@ -343,8 +343,8 @@ def test_row_that_is_not_an_object_is_rejected(row, quoted, model):
     with pytest.raises(TavusInvalidResponseError) as caught:
         model.from_api(row)
     assert str(caught.value) == (
-        f"Tavus returned a row that cannot be read: the {model.__name__.lower()} is {quoted}; expected a JSON "
-        "object"
+        f"Tavus returned a row that cannot be read: the {model.__name__.lower()} is {quoted}; expected a "
+        "JSON object"
     )
 
 

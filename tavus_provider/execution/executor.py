@@ -135,8 +135,8 @@ class PlanExecutor:
         """
         Read the account again, delete what is still valid, and verify that it is gone.
 
-        :raises PlanRejectedError: if a limit is exceeded by now, or it seems to be another account; nothing was
-            deleted
+        :raises PlanRejectedError: if a limit is exceeded by now, or it seems to be another account; nothing
+            was deleted
         :raises LedgerUnavailableError: if the attempt cannot be recorded; nothing more is deleted
         :raises TavusError: if the account cannot be read completely; nothing was deleted
         """

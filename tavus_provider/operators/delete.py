@@ -167,9 +167,9 @@ class LookUpReplicaOperator(TavusOperator):
     """
     Read one replica and what uses it, and refuse it if it may not be deleted by hand.
 
-    TavusRequestRejectedError are replicas that are not of the type ``user``, those in use as a persona's default, in an
-    active conversation or in a video that is being made, and those which the file ``[tavus] policy`` names
-    as held. The XCom is a plan with this one replica, made for a permanent delete, so that
+    The task fails for replicas that are not of the type ``user``, for replicas in use as a persona's default,
+    in an active conversation or in an unfinished video, and for replicas that the file ``[tavus] policy``
+    names as held. The XCom is a plan with this one replica, made for a permanent delete, so that
     :class:`ApproveRetentionOperator` can show it.
 
     :param replica_id: id of the replica; templated

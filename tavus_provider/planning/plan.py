@@ -266,8 +266,8 @@ def _parse(value: object) -> Plan:
     if not isinstance(value, dict):
         raise _rejected(
             [
-                f"it is of type {type(value).__name__}, not a JSON object (pass the output of the plan task, and "
-                "set render_template_as_native_obj=True on the DAG)"
+                f"it is of type {type(value).__name__}, not a JSON object (pass the output of the plan task, "
+                "and set render_template_as_native_obj=True on the DAG)"
             ]
         )
     if value.get("version", VERSION) != VERSION:

@@ -31,29 +31,29 @@ POST    /_sandbox/reset        restore the rows and switches of the start, clear
 
 **Switches.** The first value is the default:
 
-=================  ===========================================  =============================================
-delete_status      200, 204                                     status of a successful delete of a replica or
-                                                                video, and of a rename
-unknown_id         "400-error", "400-message", "404"            response for an unknown or deleted id
-soft_deleted       "hidden", "listed"                           whether soft-deleted replicas can be read
-soft_then_hard     "failed", "works"                            result of a hard delete after a soft delete
-dates              "iso", "iso-ms", "iso-seconds", "offset",    format of dates that came from an age; "blank"
-                   "rfc1123", "blank", "utc", "naive",          is 2025-01-01 10:00:00+00, "utc" the same with
-                   "epoch", "null"                              UTC; "null" sends null for all dates
-nulls              "null", "empty"                              "empty" sends "" for fields that are null or
-                                                                missing
-json               "plain", "bom", "nan", "huge", "duplicate"   lists begin with a byte order mark, or each row
-                                                                has a field `odd` that is NaN, has 5,000 digits
-                                                                or occurs twice
-odd_rows           {}                                           rows to send at the end of lists exactly as they
-                                                                are, such as {"replicas": [null]}; they count
-vocabulary         "replica", "face", "both"                    field names of responses; /v2/faces and
-                                                                /v2/pals always use face and PAL
-clamp_limit        null, 1 to 100                               maximum page size; null means 100
-total_count        "right", "missing", "high"                   "high" is three more than there are
-latency            0, up to 600                                 seconds before every response
-faults             []                                           errors to send, see below
-=================  ===========================================  =============================================
+==============  ===========================================  =============================================
+delete_status   200, 204                                     status of a successful delete of a replica or
+                                                             video, and of a rename
+unknown_id      "400-error", "400-message", "404"            response for an unknown or deleted id
+soft_deleted    "hidden", "listed"                           whether soft-deleted replicas can be read
+soft_then_hard  "failed", "works"                            result of a hard delete after a soft delete
+dates           "iso", "iso-ms", "iso-seconds", "offset",    format of dates that came from an age; "blank"
+                "rfc1123", "blank", "utc", "naive",          is 2025-01-01 10:00:00+00, "utc" the same with
+                "epoch", "null"                              UTC; "null" sends null for all dates
+nulls           "null", "empty"                              "empty" sends "" for fields that are null or
+                                                             missing
+json            "plain", "bom", "nan", "huge", "duplicate"   lists begin with a byte order mark, or each row
+                                                             has a field `odd` that is NaN, has 5,000 digits
+                                                             or occurs twice
+odd_rows        {}                                           rows to send at the end of lists exactly as they
+                                                             are, such as {"replicas": [null]}; they count
+vocabulary      "replica", "face", "both"                    field names of responses; /v2/faces and
+                                                             /v2/pals always use face and PAL
+clamp_limit     null, 1 to 100                               maximum page size; null means 100
+total_count     "right", "missing", "high"                   "high" is three more than there are
+latency         0, up to 600                                 seconds before every response
+faults          []                                           errors to send, see below
+==============  ===========================================  =============================================
 
 **Faults.** A list; a request gets the first fault that matches it. A fault is removed after `times` requests
 (default 1; null means never).

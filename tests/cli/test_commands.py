@@ -98,8 +98,8 @@ def test_every_finding_is_a_line_with_its_path_and_what_would_be_right(run, tmp_
     [
         pytest.param(
             {"expire": [{"rule": "a", "older_than": "30d"}, {"rule": "b", "older_than": "90d"}]},
-            "expire.1: rule 'b' has no effect, because rule 'a' before it matches every replica that it matches; "
-            "move it before that rule or remove it",
+            "expire.1: rule 'b' has no effect, because rule 'a' before it matches every replica that it "
+            "matches; move it before that rule or remove it",
             id="a rule",
         ),
         pytest.param(
@@ -405,7 +405,8 @@ def process(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_loads_neither_airflow_nor_pydantic_nor_rich():
     code = (
-        "import sys; from tavus_provider.cli.commands import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys; from tavus_provider.cli.commands import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print(sorted({'airflow', 'pydantic', 'rich', 'requests', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)

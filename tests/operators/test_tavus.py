@@ -387,7 +387,8 @@ def test_html_instead_of_json_is_said_to_be_that_and_deletes_nothing(sandbox, pl
         ),
         pytest.param(
             {"expire": [{"older_than": "soon"}]},
-            "policy: expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not 'soon'",
+            "policy: expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), "
+            "not 'soon'",
             id="no-duration",
         ),
         pytest.param(
@@ -414,13 +415,15 @@ def test_html_instead_of_json_is_said_to_be_that_and_deletes_nothing(sandbox, pl
         ),
         pytest.param(
             None,
-            "policy: must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, hard_delete_after, limits, not None",
+            "policy: must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, "
+            "hard_delete_after, limits, not None",
             id="none",
         ),
         pytest.param("{{ params.policy }}", "its location holds a template", id="a-template-for-all"),
         pytest.param(
             [],
-            "policy: must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, hard_delete_after, limits, not a list",
+            "policy: must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, "
+            "hard_delete_after, limits, not a list",
             id="list",
         ),
         # what is not a template is checked even where something else is one

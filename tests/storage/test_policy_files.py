@@ -103,7 +103,8 @@ def test_policy_is_read_from_a_url(file):
         ),
         pytest.param(
             "expire: [{older_than: soon}]",
-            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not 'soon'",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), "
+            "not 'soon'",
             id="soon",
         ),
         pytest.param(
@@ -157,7 +158,8 @@ def test_policy_is_read_from_a_url(file):
         pytest.param(b"#" * (2**20 + 1), "cannot be read (larger than 1,048,576 bytes)", id="large"),
         pytest.param(
             "expire: [{rule: a, older_than: 90d}, {rule: b, older_than: 180d}]",
-            "expire.1: rule 'b' has no effect, because rule 'a' before it matches every replica that it matches",
+            "expire.1: rule 'b' has no effect, because rule 'a' before it matches every replica that it "
+            "matches",
             id="rule-without-effect",
         ),
         pytest.param(
