@@ -85,7 +85,7 @@ class TavusClient:
             config, proxy=proxy, ca_bundle=ca_bundle, rate_limiter=rate_limiter, stop=self._stop
         )
         self._retry = RetryPolicy(self._transport.rate_limiter, stop=self._stop)
-        self._workers = WorkerThreads(config.options.concurrency)
+        self._workers = WorkerThreads(config.options.concurrency, stop=self._stop)
 
     def __repr__(self) -> str:
         return f"TavusClient({self.origin!r})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -175,10 +176,12 @@ class WorkerThreads:
     Threads that read pages. They start when they are needed and end with :meth:`close`.
 
     :param count: maximum number of threads
+    :param stop: is set if a signal or a timeout interrupts the caller, so that the items under way end soon
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, stop: threading.Event | None = None) -> None:
         self._count = count
+        self._stop = stop or threading.Event()
         self._pool: ThreadPoolExecutor | None = None
         self._process = os.getpid()
 
@@ -220,6 +223,11 @@ class WorkerThreads:
                     return
                 future = completed.get()
                 yield running.pop(future), future.result()
+        except (Exception, GeneratorExit):
+            raise
+        except BaseException:
+            self._stop.set()
+            raise
         finally:
             for future in running:
                 future.cancel()

@@ -16,12 +16,17 @@ SPACING: Final = 1.05
 OBSERVED_RATE_SECONDS: Final = 60.0
 """Time for which a rate observed at a 429 response is kept, in seconds."""
 STOP_CHECK_SECONDS: Final = 0.5
-"""Interval at which a thread that waits for its turn looks whether it was stopped."""
+"""Interval at which a thread that waits checks whether it was stopped."""
 
 
 def wait_for_stop(seconds: float, stop: threading.Event) -> bool:
     """Wait ``seconds``, or until ``stop`` is set. Return whether it is set."""
-    return stop.wait(seconds)
+    # Not stop.wait(): a signal handler that sets the event in this thread could wait forever for the lock
+    # that the interrupted wait() holds.
+    end = time.monotonic() + seconds
+    while not stop.is_set() and (left := end - time.monotonic()) > 0:
+        time.sleep(min(left, STOP_CHECK_SECONDS))
+    return stop.is_set()
 
 
 class RateLimiter:

@@ -62,9 +62,10 @@ class DeletionResult(Protocol):
 
 
 class DeletingClient(InventoryClient, Protocol):
-    """The client methods that read the account and delete from it."""
+    """The client methods that read the account, delete from it, and end all waits."""
 
     def delete_replica(self, replica_id: str, *, hard: bool = False) -> DeletionResult: ...
+    def stop(self) -> None: ...
 
 
 class AttemptWriter(Protocol):
@@ -155,9 +156,15 @@ class PlanExecutor:
             self._verify_absence()
 
     def stop(self, why: str) -> None:
-        """Start no further delete; those in progress are waited for. Another attempt may continue."""
+        """
+        Start no further delete, and end all waits of the client. Another attempt may continue.
+
+        Requests in progress are waited for. The list is not read again after the deletes. Can be called in a
+        signal handler.
+        """
         self.may_succeed_later = True
         self._halt.set(why)
+        self._client.stop()
 
     def report(self) -> Report:
         """Return the outcome of every replica; ``not_attempted`` for those that were not reached."""
@@ -246,8 +253,13 @@ class PlanExecutor:
                     unrecorded, recorded_at = {}, time.monotonic()
             if unrecorded:
                 self._write("outcome", outcomes=unrecorded)
+        except BaseException:
+            # execution_timeout, Ctrl+C, or the ledger is unavailable. Deletes that wait to be sent, or to be
+            # sent again, would be sent below.
+            self._halt.set()
+            self._client.stop()
+            raise
         finally:
-            # Also after SIGTERM and execution_timeout: start no delete, wait for those in progress.
             self._halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -335,23 +347,23 @@ _RATE_LIMITED = "were rate limited"
 
 
 class _Halt:
-    """Whether no further delete may start, and why."""
+    """
+    Whether no further delete may start, and why.
+
+    ``set`` takes no lock, because a signal handler may interrupt it and call it again.
+    """
 
     def __init__(self) -> None:
+        self.is_set = False
         self.reason = "the task was stopped"
-        self._event = threading.Event()
         self._lock = threading.Lock()
         self._consecutive = 0
 
-    @property
-    def is_set(self) -> bool:
-        """Whether no further delete may start."""
-        return self._event.is_set()
-
     def set(self, reason: str | None = None) -> None:
-        """Start no further delete. Without a reason, an earlier one remains."""
-        self.reason = reason or self.reason
-        self._event.set()
+        """Start no further delete. The first reason remains."""
+        if reason is not None and not self.is_set:
+            self.reason = reason
+        self.is_set = True
 
     def count(self, trouble: str | None) -> None:
         """Count a finished delete, and stop after too many consecutive ones that had trouble."""

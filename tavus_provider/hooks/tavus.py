@@ -70,6 +70,7 @@ class TavusHook(BaseHook):
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
         self.parallel_tasks = parallel_tasks
+        self._stop_requested = False
 
     def __enter__(self) -> Self:
         return self
@@ -82,6 +83,16 @@ class TavusHook(BaseHook):
         if client := self.__dict__.pop("client", None):
             client.close()
 
+    def stop(self) -> None:
+        """
+        See :meth:`TavusClient.stop`. A client that is created afterwards is stopped too.
+
+        Can be called in a signal handler.
+        """
+        self._stop_requested = True
+        if client := self.__dict__.get("client"):
+            client.stop()
+
     @cached_property
     def client(self) -> TavusClient:
         """The client for this connection, created on first use."""
@@ -92,11 +103,15 @@ class TavusHook(BaseHook):
             options=self._limit(ClientOptions.parse(connection.extra)),
         )
         mask_secret(config.key)  # Airflow masks the password as stored, perhaps with a newline
-        return TavusClient(
+        client = TavusClient(
             config,
             proxy=conf.get("tavus", "proxy", fallback="") or None,
             ca_bundle=conf.get("tavus", "ca_bundle", fallback="") or None,
         )
+        self.__dict__["client"] = client  # before the check, because a signal may call stop() in between
+        if self._stop_requested:
+            client.stop()
+        return client
 
     def get_conn(self) -> TavusClient:
         """Return the client."""

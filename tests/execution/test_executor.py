@@ -593,7 +593,7 @@ def test_each_result_of_a_small_plan_is_logged_with_the_progress(account):
 def test_interruption_starts_no_further_delete_and_leaves_a_correct_report(account, monkeypatch, error):
     tavus = account(seed(old=8))
     plan = tavus.plan()
-    in_progress = threading.Event()
+    in_progress, stopped = threading.Event(), threading.Event()
 
     def log(line):
         assert in_progress.wait(60)
@@ -606,10 +606,11 @@ def test_interruption_starts_no_further_delete_and_leaves_a_correct_report(accou
         # The interruption comes while the first result is logged and the second delete is in progress.
         if replica_id != "old00":
             in_progress.set()
-            assert executor._halt._event.wait(60)
+            assert stopped.wait(60)
         return real(replica_id, hard=hard)
 
     monkeypatch.setattr(tavus.hook, "delete_replica", delete_replica)
+    monkeypatch.setattr(tavus.hook, "stop", stopped.set)
     with pytest.raises(error):
         executor.run()
     report = executor.report()
