@@ -1,15 +1,15 @@
-"""What the operators have in common: the connection, the ledger, the time, and which errors are final."""
+"""What the operators share: the connection, the ledger, the clock, final errors, and the stop of a task."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow.providers.common.compat.sdk import AirflowFailException
-from airflow.sdk import AssetAlias, BaseOperator
+from airflow.sdk import BaseOperator
 
 from tavus_provider.exceptions import (
     PlanRejectedError,
@@ -27,21 +27,27 @@ if TYPE_CHECKING:
     from tavus_provider.planning.plan import Plan
     from tavus_provider.storage.ledger import Ledger
 
-CONN_ID = "tavus_default"
-LINKS = (TavusPageLink(), ReplicaLibraryLink())
+DEFAULT_CONN_ID: Final = "tavus_default"
+LINKS: Final = (TavusPageLink(), ReplicaLibraryLink())
+
+_FINAL_ERRORS: Final = (
+    TavusValidationError,
+    PlanRejectedError,
+    TavusRequestRejectedError,
+    ReplicaNotFoundError,
+)
 
 
 @contextlib.contextmanager
-def final_errors_do_not_retry() -> Iterator[None]:
-    """Turn what a retry cannot heal into a failure without retry; let Airflow retry the rest."""
+def fail_without_retry() -> Iterator[None]:
+    """
+    Fail the task without a retry after an error that a retry cannot fix.
+
+    :raises AirflowFailException: with the message of such an error; other errors are not changed
+    """
     try:
         yield
-    except (
-        TavusValidationError,
-        PlanRejectedError,
-        TavusRequestRejectedError,
-        ReplicaNotFoundError,
-    ) as error:
+    except _FINAL_ERRORS as error:
         message = str(error)
     else:
         return
@@ -49,39 +55,71 @@ def final_errors_do_not_retry() -> Iterator[None]:
 
 
 class TavusOperator(BaseOperator):
-    """What the operators that talk to Tavus have in common: the connection."""
+    """
+    Base class of the operators that send requests to Tavus.
+
+    :param tavus_conn_id: id of the Airflow connection; templated
+    """
 
     operator_extra_links = LINKS
 
-    def __init__(self, *, tavus_conn_id: str = CONN_ID, **kwargs: Any) -> None:
+    def __init__(self, *, tavus_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.tavus_conn_id = tavus_conn_id
+        self._stop_requested = False
 
     @cached_property
     def hook(self) -> TavusHook:
-        """The hook of this task; made on first use, closed at the end of ``execute``."""
+        """The hook of this task, created on first use."""
         from tavus_provider.hooks.tavus import TavusHook
 
         return TavusHook(self.tavus_conn_id)
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger of the account that the connection means."""
+        """The ledger of the account of this connection."""
         from tavus_provider.storage.ledger import Ledger
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
 
-    def good_plan(self, plan: object, *, hard: bool, approved_digest: object) -> Plan:
+    @contextlib.contextmanager
+    def running(self, context: Context, *, label: str) -> Iterator[None]:
         """
-        Return the plan of an XCom if this task may carry it out now.
+        Run the body of ``execute``: final errors fail without a retry, and the hook is closed at the end.
 
-        :raises PlanRejectedError: saying what does not fit
-        :raises LedgerUnavailableError: if it lies in a store that cannot be read
+        :param label: template of the name of a mapped task, such as ``{{ task.tavus_conn_id }}``
+        """
+        context["map_index_template"] = label
+        with fail_without_retry(), contextlib.closing(self.hook):
+            if self._stop_requested:  # before the hook existed
+                self.hook.stop()
+            yield
+
+    def on_kill(self) -> None:
+        """
+        End all waits, and send no further request.
+
+        Airflow calls this on SIGTERM, in a signal handler, and then lets ``execute`` go on. The request that
+        comes next raises a retryable error.
+        """
+        self._stop_requested = True
+        if "hook" in self.__dict__:
+            self.hook.stop()
+
+    def check_plan(self, plan: object, *, hard: bool, approved_digest: object) -> Plan:
+        """
+        Return the plan of an XCom if this task may execute it now.
+
+        :param hard: whether the deletes are permanent
+        :param approved_digest: the digest that a person approved
+        :raises PlanRejectedError: naming what does not match
+        :raises LedgerUnavailableError: if the plan is stored and cannot be read
         """
         from tavus_provider.planning.plan import check_plan
+        from tavus_provider.storage.plan_store import from_xcom
 
         return check_plan(
-            opened(plan),
+            from_xcom(plan),
             now=now(),
             hard=hard,
             tavus_conn_id=self.tavus_conn_id,
@@ -90,66 +128,53 @@ class TavusOperator(BaseOperator):
         )
 
 
-def switch(name: str, value: bool | str) -> bool | str:
+def check_bool_or_template(name: str, value: bool | str) -> bool | str:
     """
-    Return a switch that may be a template: text is left to be checked when the task runs.
+    Return the value of a templated argument that is ``True`` or ``False`` when the task runs.
 
-    :raises TavusValidationError: if it is neither text nor ``True`` or ``False`` itself
+    Text is accepted here; it is checked again after it was rendered.
+
+    :param name: name of the argument, for the message
+    :raises TavusValidationError: if it is neither text nor ``True`` or ``False``
     """
     return value if isinstance(value, str) else check_bool(name, value)
 
 
-def with_outlet(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """
-    Return the arguments of an operator with an outlet more, an alias of the asset ``name``.
-
-    An alias, because an asset would have an event whenever the task succeeds. Not an argument with a
-    default: Airflow would add that, a tuple, to the lists of a mapped task.
-    """
-    return {**kwargs, "outlets": [*kwargs.get("outlets", ()), AssetAlias(name)]}
-
-
 def now() -> datetime:
-    """The wall clock: an age is never counted from the logical date of a run."""
+    """Return the wall clock in UTC. Ages are never computed from the logical date of a run."""
     return datetime.now(UTC)
 
 
 def try_number(context: Context) -> int:
-    """Which try of the task this is, from 1."""
+    """Return the number of this attempt of the task, from 1."""
     return int(getattr(context.get("ti"), "try_number", 1) or 1)
 
 
 def task_identity(context: Context) -> dict[str, Any]:
-    """Which task does it, in which run and try, as the ledger records it."""
+    """Return which task this is, as the ledger records it: dag_id, run_id, task_id, map_index, try_number."""
     ti = context.get("ti")
-    who = {name: str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id")}
-    at = getattr(ti, "map_index", -1)
-    return {**who, "map_index": at if isinstance(at, int) else -1, "try_number": try_number(context)}
+    names = {name: str(getattr(ti, name, "")) for name in ("dag_id", "run_id", "task_id")}
+    map_index = getattr(ti, "map_index", -1)
+    return {
+        **names,
+        "map_index": map_index if isinstance(map_index, int) else -1,
+        "try_number": try_number(context),
+    }
 
 
-def push(context: Context, key: str, value: Any) -> None:
-    """Push an XCom now, so that it is there even if the task fails."""
+def push_xcom(context: Context, key: str, value: Any) -> None:
+    """Push an XCom immediately, so that it exists even if the task fails."""
     context["ti"].xcom_push(key=key, value=value)
 
 
-def opened(plan: object) -> Any:
-    """Return the plan itself, from an XCom that may only say where it lies."""
-    from tavus_provider.storage.plan_store import from_xcom
-
-    return from_xcom(plan)
-
-
-def unchanged(plan: object) -> Plan:
+def verified_plan(value: object) -> Plan:
     """
-    Return a plan whose content matches its digest.
+    Return the plan of an XCom if its content matches its digest.
 
     :raises PlanRejectedError: for anything else
+    :raises LedgerUnavailableError: if the plan is stored and cannot be read
     """
     from tavus_provider.planning.plan import verify_digest
+    from tavus_provider.storage.plan_store import from_xcom
 
-    return verify_digest(plan)
-
-
-def is_template(value: object) -> bool:
-    """Whether Airflow is to render this text."""
-    return isinstance(value, str) and any(mark in value for mark in ("{{", "{%", "{#"))
+    return verify_digest(from_xcom(value))

@@ -5,18 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusError
 from tavus_provider.models import check_bool, check_replica_id
 from tavus_provider.operators import base
-from tavus_provider.operators.base import (
-    TavusOperator,
-    final_errors_do_not_retry,
-    switch,
-    task_identity,
-    try_number,
-)
+from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
 from tavus_provider.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -25,29 +20,43 @@ if TYPE_CHECKING:
     from tavus_provider.planning.plan import Plan
 
 
+@dataclass
+class _Record:
+    """
+    The ledger record of this attempt.
+
+    :param begun_before: whether an earlier attempt of this task may have deleted the replica
+    """
+
+    begun_before: bool
+    outcome: Outcome = Outcome.UNKNOWN
+
+
 class DeleteReplicaOperator(TavusOperator):
     """
-    Delete one Tavus replica. There is no undelete, whether ``hard`` or not.
+    Delete one Tavus replica. This cannot be undone, with or without ``hard``.
 
-    Retries of the task are safe: a replica is deleted once, and what cannot be healed by a retry
-    (a bad id, 400, 401, 403) fails at once, as does what the file ``[tavus] policy`` names as held. Use
-    ``.expand(replica_id=[...])`` for a few replicas, and :class:`PlanRetentionOperator` with
-    :class:`ApplyRetentionOperator` for many.
+    Retries of the task are safe: the replica is deleted at most once. An error that a retry cannot fix (an
+    invalid id, 400, 401, 403, a legal hold in the file ``[tavus] policy``) fails without a retry. Use
+    ``.expand(replica_id=[...])`` for a few replicas, and :class:`.PlanRetentionOperator` with
+    :class:`.ApplyRetentionOperator` for many.
 
-    The XCom is ``{"replica_id", "hard", "outcome", "detail"}`` with the outcome ``deleted``,
-    ``confirmed`` (no clean answer, but a look-up shows it gone) or ``already_gone``.
+    The XCom is ``{"replica_id", "hard", "outcome", "detail"}``. The outcome is ``deleted``, ``confirmed`` (no
+    clear response to the delete, but a later request shows that the replica is gone) or ``already_gone``.
 
     .. seealso:: https://docs.tavus.io/api-reference/phoenix-replica-model/delete-replica
 
     :param replica_id: id of the replica; templated
-    :param hard: delete the training footage too; not templated, so that no trigger form can set it
-    :param ignore_if_missing: succeed as ``already_gone`` where Tavus does not know the id; otherwise the
-        task fails, because a typing error must not look like a success
-    :param plan: the plan of this one replica that a person has approved, from
-        :class:`LookUpReplicaOperator`: it is looked at once more, and not deleted if it is in use by now, is
-        another than the one that was shown, or the time of the plan is up; templated
+    :param hard: also delete the training footage; default: False; not templated, so that no trigger form can
+        set it
+    :param ignore_if_missing: succeed with ``already_gone`` if Tavus does not know the id; default: False,
+        because a mistyped id must not look like a success; templated
+    :param plan: the plan with this one replica that a person approved, from :class:`LookUpReplicaOperator`.
+        The replica is read again, and is not deleted if it is in use, has changed, or the plan has expired;
+        templated
     :param approved_digest: ``approve.output["approved_digest"]``, the digest of that plan; templated
     :param tavus_conn_id: id of the Airflow connection; templated
+    :raises TavusValidationError: if ``hard`` or ``ignore_if_missing`` is invalid
     """
 
     template_fields: Sequence[str] = (
@@ -71,39 +80,39 @@ class DeleteReplicaOperator(TavusOperator):
         super().__init__(**kwargs)
         self.plan = plan
         self.approved_digest = approved_digest
-        # A plan that was to come from another task and did not is not the same as none.
+        # If the plan of another task is missing when this task runs, that is not the same as no plan.
         self._needs_plan = plan is not None
         self.replica_id = replica_id
         self.hard = check_bool("hard", hard)
-        self.ignore_if_missing = switch("ignore_if_missing", ignore_if_missing)
+        self.ignore_if_missing = check_bool_or_template("ignore_if_missing", ignore_if_missing)
 
     def execute(self, context: Context) -> dict[str, Any]:
-        """Delete the replica and say what came of it."""
-        with final_errors_do_not_retry(), contextlib.closing(self.hook):
+        """Delete the replica, and return the outcome."""
+        with self.running(context, label="{{ task.replica_id }}"):
             replica_id = check_replica_id(self.replica_id)
-            context["map_index_template"] = "{{ task.replica_id }}"
-            ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
-            with self._recorded(context, replica_id) as (record, begun_before):
-                self._look_again(replica_id, begun_before)
+            ignore_if_missing = check_bool("ignore_if_missing", self.ignore_if_missing)
+            with self._recorded(context, replica_id) as record:
+                self._check_replica(replica_id, begun_before=record.begun_before)
                 try:
-                    done = self.hook.delete_replica(replica_id, hard=self.hard)
+                    deletion = self.hook.delete_replica(replica_id, hard=self.hard)
                 except ReplicaNotFoundError as error:
-                    detail = f"{error}; the replica does not exist, is gone already, or is another account's"
-                    if begun_before or try_number(context) > 1:
+                    detail = f"{error}; it does not exist, was already deleted, or belongs to another account"
+                    if record.begun_before or try_number(context) > 1:
                         detail = f"{error}; possibly deleted by an earlier attempt of this task"
-                    if not ignore and not begun_before:
+                    if not ignore_if_missing and not record.begun_before:
                         raise ReplicaNotFoundError(
-                            f"{detail}. If that is fine, set ignore_if_missing=True", status=error.status
+                            f"{detail}. To accept a missing replica, set ignore_if_missing=True",
+                            status=error.status,
                         ) from None
-                    outcome = Outcome.ALREADY_GONE
+                    record.outcome = Outcome.ALREADY_GONE
                 else:
-                    outcome, detail = done.outcome, done.detail
-                record[replica_id] = outcome
+                    record.outcome, detail = deletion.outcome, deletion.detail
+            outcome = record.outcome.value
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
-            return {"replica_id": replica_id, "hard": self.hard, "outcome": str(outcome), "detail": detail}
+            return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
 
-    def _look_again(self, replica_id: str, begun_before: bool) -> None:
-        """Refuse what is held, and what is no longer as it was approved."""
+    def _check_replica(self, replica_id: str, *, begun_before: bool) -> None:
+        """Refuse a replica that is held, or that is not as it was approved."""
         try:
             _refuse_if_held(replica_id)
             if self._needs_plan:
@@ -111,16 +120,19 @@ class DeleteReplicaOperator(TavusOperator):
         except PlanRejectedError as error:
             if not begun_before:
                 raise
-            refusal = re.split(r"[.;] nothing was deleted", str(error), flags=re.IGNORECASE)[0]
+            # "Nothing was deleted" may not be true for the earlier attempt.
+            reason = re.split(r"[.;] nothing was deleted", str(error), flags=re.IGNORECASE)[0]
         else:
             return
-        raise PlanRejectedError(f"{refusal}; this try sent nothing, an earlier one may have deleted it")
+        raise PlanRejectedError(
+            f"{reason}; this attempt sent nothing, but an earlier attempt may have deleted it"
+        )
 
     def _refuse_if_changed(self, replica_id: str) -> None:
         from tavus_provider.execution.inventory import evaluate_one
         from tavus_provider.execution.revalidation import difference
 
-        plan = self.good_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
+        plan = self.check_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
         row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
         if row is None:
             raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
@@ -131,50 +143,52 @@ class DeleteReplicaOperator(TavusOperator):
             )
 
     @contextlib.contextmanager
-    def _recorded(self, context: Context, replica_id: str) -> Iterator[tuple[dict[str, str], bool]]:
-        """Record the intent before and the outcome after; tell if an earlier try may have sent its delete."""
+    def _recorded(self, context: Context, replica_id: str) -> Iterator[_Record]:
+        """Write the intent to the ledger before the delete, and the outcome after it."""
         from tavus_provider.storage.ledger import job_name
 
-        ledger, who = self.ledger, task_identity(context)
+        ledger, task = self.ledger, task_identity(context)
         if self.hard:
             ledger.require_shared("a permanent delete")
-        work = job_name("delete", who["dag_id"], who["run_id"], who["task_id"], who["map_index"])
-        tries = ledger.attempts(work)
-        begun_before = any(
-            replica_id in one.intended
-            and one.outcomes.get(replica_id, Outcome.UNKNOWN)
-            not in (Outcome.FAILED, Outcome.ALREADY_GONE, Outcome.NOT_ATTEMPTED)
-            for one in tries
+        job = job_name("delete", task["dag_id"], task["run_id"], task["task_id"], task["map_index"])
+        attempts = ledger.attempts(job)
+        not_deleted = (Outcome.FAILED, Outcome.ALREADY_GONE, Outcome.NOT_ATTEMPTED)
+        record = _Record(
+            begun_before=any(
+                replica_id in attempt.intended
+                and attempt.outcomes.get(replica_id, Outcome.UNKNOWN) not in not_deleted
+                for attempt in attempts
+            )
         )
-        entry = ledger.begin_attempt(
-            work,
-            **who,
+        writer = ledger.begin_attempt(
+            job,
+            **task,
             hard=self.hard,
             intent=[replica_id],
-            prior_attempts={one.name: one.last_digest for one in tries},
+            prior_attempts={attempt.name: attempt.last_digest for attempt in attempts},
         )
-        outcomes: dict[str, str] = {replica_id: Outcome.UNKNOWN}
         try:
-            yield outcomes, begun_before
+            yield record
         except TavusError as error:
-            outcomes[replica_id] = error.outcome
+            record.outcome = error.outcome
             raise
         finally:
-            entry.close(outcomes=outcomes)
+            writer.close(outcomes={replica_id: record.outcome.value})
 
 
 class LookUpReplicaOperator(TavusOperator):
     """
-    Read one replica and what uses it, and refuse it if it may not be deleted by hand.
+    Read one replica and what uses it, and fail if it may not be deleted by hand.
 
-    The task fails for replicas that are not of the type ``user``, for replicas in use as a persona's default,
-    in an active conversation or in an unfinished video, and for replicas that the file ``[tavus] policy``
-    names as held. The XCom is a plan with this one replica, made for a permanent delete, so that
-    :class:`ApproveRetentionOperator` can show it.
+    It may not if its type is not ``user``, if it is the default of a persona, in an active conversation or in
+    an unfinished video, or if the file ``[tavus] policy`` has it under legal hold. The XCom is a plan with
+    this one replica for a permanent delete, which :class:`.ApproveRetentionOperator` can show.
 
     :param replica_id: id of the replica; templated
-    :param ignore_if_missing: go on where Tavus does not know the id (it may be soft-deleted); templated
+    :param ignore_if_missing: succeed if Tavus does not know the id, because the replica may be soft-deleted;
+        default: False; templated
     :param tavus_conn_id: id of the Airflow connection; templated
+    :raises TavusValidationError: if ``ignore_if_missing`` is invalid
     """
 
     template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
@@ -182,19 +196,20 @@ class LookUpReplicaOperator(TavusOperator):
     def __init__(self, *, replica_id: str, ignore_if_missing: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.replica_id = replica_id
-        self.ignore_if_missing = switch("ignore_if_missing", ignore_if_missing)
+        self.ignore_if_missing = check_bool_or_template("ignore_if_missing", ignore_if_missing)
 
     def execute(self, context: Context) -> Plan:
-        """Return the plan of one."""
+        """Return the plan with this one replica."""
         from tavus_provider.execution.inventory import MANUAL_POLICY, evaluate_one
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.retention.engine import Decision
 
-        with final_errors_do_not_retry(), contextlib.closing(self.hook):
-            context["map_index_template"] = "{{ task.replica_id }}"
-            ignore = check_bool("ignore_if_missing", self.ignore_if_missing)
+        with self.running(context, label="{{ task.replica_id }}"):
+            ignore_if_missing = check_bool("ignore_if_missing", self.ignore_if_missing)
             _refuse_if_held(check_replica_id(self.replica_id))
-            verdict = evaluate_one(self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore)
+            verdict = evaluate_one(
+                self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore_if_missing
+            )
             self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
             return make_plan(
                 Decision((verdict,), MANUAL_POLICY.limits),
@@ -207,7 +222,7 @@ class LookUpReplicaOperator(TavusOperator):
 
 
 def _refuse_if_held(replica_id: str) -> None:
-    """Raise PlanRejectedError if the policy of the deployment, should it have one, holds this replica."""
+    """Raise PlanRejectedError if the policy of the deployment has this replica under legal hold."""
     from airflow.configuration import conf
 
     location = conf.get("tavus", "policy", fallback="")

@@ -1,19 +1,16 @@
 """
 The operators: delete one replica, and plan, approve and apply a retention policy.
 
-What is heavy (HTTP, pydantic models) is imported when a task runs or a policy is given, not when a
-DAG file is parsed; what asks a person, when a DAG names it.
+HTTP and pydantic are imported when a task runs or a policy is given, and the code that asks a person when a
+DAG names its operator. Parsing a DAG file loads none of them.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from tavus_provider.operators.apply import (
-    ApplyRetentionOperator,
-    SplitRetentionOperator,
-    SummarizeRetentionOperator,
-)
+from tavus_provider.operators.apply import ApplyRetentionOperator
+from tavus_provider.operators.batch import SplitRetentionOperator, SummarizeRetentionOperator
 from tavus_provider.operators.delete import DeleteReplicaOperator, LookUpReplicaOperator
 from tavus_provider.operators.plan import PlanRetentionOperator
 
@@ -32,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import the operator that asks a person: it brings Airflow's triggers with it."""
+    """Import ``ApproveRetentionOperator`` on first use, because it imports Airflow's triggers."""
     if name == "ApproveRetentionOperator":
         from tavus_provider.operators.approve import ApproveRetentionOperator
 

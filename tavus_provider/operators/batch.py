@@ -1,0 +1,115 @@
+"""Split a plan into batches for mapped tasks, and make one report of their reports."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import BaseOperator
+
+from tavus_provider.operators.assets import PRUNED, with_outlet
+from tavus_provider.operators.base import fail_without_retry, verified_plan
+from tavus_provider.operators.reports import emit_pruned, publish_report
+from tavus_provider.operators.templates import is_template
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from tavus_provider.planning.report import Report
+
+
+class SplitRetentionOperator(BaseOperator):
+    """
+    Split a plan into batches for mapped tasks: ``ApplyRetentionOperator.partial(...).expand_kwargs(split.output)``.
+
+    The XCom is a list of mappings. Each one identifies a batch by its number and the digest of the plan; it
+    has no replica ids, because only the plan says what is deleted. The list is empty if the plan deletes
+    nothing. It has at most as many entries as Airflow maps a task over: if ``batch_size`` would make more,
+    the batches are larger, and the log says so. Each batch reads the whole account again, so fewer and
+    larger batches send fewer requests.
+
+    :param plan: the output of a plan task; templated
+    :param batch_size: maximum number of replicas per batch, 1 to 100,000; default: 1,000; templated
+    :raises TavusValidationError: if ``batch_size`` is not in this range
+    """
+
+    template_fields: Sequence[str] = ("plan", "batch_size")
+
+    def __init__(self, *, plan: Any, batch_size: int | str = 1_000, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+        self.batch_size = batch_size
+        if not is_template(batch_size):
+            from tavus_provider.planning.batches import check_batch_size
+
+            check_batch_size(batch_size)
+
+    def execute(self, context: Context) -> list[dict[str, Any]]:
+        """Return the batches."""
+        from airflow.configuration import conf
+
+        from tavus_provider.planning.batches import MAX_BATCHES, check_batch_size, split
+
+        with fail_without_retry():
+            plan = verified_plan(self.plan)
+            batch_size = check_batch_size(self.batch_size)
+            max_batches = min(MAX_BATCHES, conf.getint("core", "max_map_length", fallback=MAX_BATCHES))
+            batches = split(plan, batch_size=batch_size, max_batches=max_batches)
+            largest = max((len(batch.rows(plan)) for batch in batches), default=0)
+            if largest > batch_size:
+                self.log.warning(
+                    "batch_size %d would make more than %d batches, so batches have up to %d replicas",
+                    batch_size,
+                    max_batches,
+                    largest,
+                )
+            self.log.info("%d replicas in %d batches of up to %d", len(plan["delete"]), len(batches), largest)
+            return [{"batch": batch.to_json()} for batch in batches]
+
+
+class SummarizeRetentionOperator(BaseOperator):
+    """
+    Make one report from the reports of all batches. Fail if a replica of the plan may still exist.
+
+    Use it with ``trigger_rule="all_done_min_one_success"``, so that it runs whatever the result of the
+    batches. If a replica is missing from the reports, because its task was killed or its report was cut, its
+    outcome is taken from the ledger. The XCom is the report of the whole plan. If it is too large for an
+    XCom, ``items`` is cut and ``items_left_out`` is the number of missing items; ``counts`` include them.
+
+    A successful summary emits an event of the asset ``tavus_replicas_pruned``, as
+    :class:`.ApplyRetentionOperator` does for a plan without batches.
+
+    :param plan: the output of the plan task; templated
+    :param reports: the output of the mapped apply task; templated
+    """
+
+    template_fields: Sequence[str] = ("plan", "reports")
+
+    def __init__(self, *, plan: Any, reports: Any, **kwargs: Any) -> None:
+        super().__init__(**with_outlet(PRUNED, kwargs))
+        self.plan = plan
+        self.reports = reports
+
+    def execute(self, context: Context) -> Report:
+        """Return the report of the whole plan."""
+        from tavus_provider.planning.attempts import last_outcomes
+        from tavus_provider.planning.report import summarize, unfinished_message
+        from tavus_provider.storage.ledger import Ledger, job_name
+
+        with fail_without_retry():
+            plan = verified_plan(self.plan)
+            ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
+            job = job_name("plan", plan["digest"])
+            report = summarize(
+                plan,
+                self.reports or (),
+                recorded=last_outcomes(ledger.attempts(job)),
+                ledger=f"{ledger.account_folder}/{job}",
+            )
+            report = publish_report(self, context, report, plan=plan)
+            if message := unfinished_message(report):
+                raise AirflowFailException(message)
+            if not report["dry_run"]:
+                emit_pruned(context, report)
+            return report

@@ -1,0 +1,42 @@
+"""What every operator that makes a report does with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tavus_provider.operators.assets import PRUNED, emit_event
+from tavus_provider.operators.base import push_xcom
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+    from tavus_provider.planning.plan import Plan
+    from tavus_provider.planning.report import Report
+
+
+def publish_report(operator: BaseOperator, context: Context, report: Report, *, plan: Plan) -> Report:
+    """
+    Log a report, and push it and its summary as the XComs ``return_value`` and ``summary``.
+
+    They are pushed here so that they exist even if the task fails afterwards.
+
+    :param plan: the plan of the report; it has the names of the replicas
+    :returns: the report as it was pushed: cut if it is too large for an XCom
+    """
+    from tavus_provider.planning.report import truncate_report
+    from tavus_provider.rendering.tables import report_lines, report_sentence
+
+    for line in report_lines(report, plan):
+        operator.log.info("%s", line)
+    summary = report_sentence(report)
+    operator.log.info("%s", summary)
+    push_xcom(context, "summary", summary)
+    report = truncate_report(report)
+    push_xcom(context, "return_value", report)
+    return report
+
+
+def emit_pruned(context: Context, report: Report) -> None:
+    """Emit the event of the asset ``tavus_replicas_pruned`` for the report of a whole plan."""
+    extra = {"counts": report["counts"], "hard": report["hard"], "plan_digest": report["plan_digest"]}
+    emit_event(context, PRUNED, extra)
