@@ -104,7 +104,7 @@ def test_expired_replica_is_scheduled_and_announced_before_it_is_deleted(world, 
         f"grace of 14d ends on {due:%Y-%m-%d at %H:%M} UTC"
     )
     logged = log()
-    assert "Scheduled now, to be deleted when their grace is over: old1, old2" in logged
+    assert "2 replicas are now scheduled and will be deleted after their grace period: old1, old2" in logged
     assert row["reason"] in logged
     assert ti.events == [
         {
@@ -126,7 +126,7 @@ def test_scheduled_replica_is_deleted_after_grace_and_announced_once(world, log)
     world.days = 13.9
     ti = world.plan()
     assert ti.pushed["return_value"]["delete"] == ti.events == []
-    assert "Scheduled now" not in log()
+    assert "now scheduled" not in log()
     world.days = 14.1
     assert world.plan_and_apply() == {"old1", "old2"}
     assert world.deletes == {("old1", False), ("old2", False)}

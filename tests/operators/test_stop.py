@@ -1,0 +1,213 @@
+"""
+A task that is stopped while its client waits: the wait ends, no request is sent, and the report is pushed.
+
+Every wait here would last a minute or more. The stop comes when the client has begun to wait.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+
+import pytest
+from airflow.sdk.exceptions import AirflowTaskTimeout
+from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
+
+from tavus_provider.client import rate_limiter
+from tavus_provider.exceptions import TavusRetryableError
+from tavus_provider.storage.ledger import Ledger, ledger_root
+from tavus_provider.storage.ledger_verify import compare_report, verify
+
+RATE_LIMITED = {"status": 429, "retry_after": "60", "times": None}
+
+
+def on_kill_in_another_thread(operator):
+    operator.on_kill()
+
+
+def sigterm(operator):
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def execution_timeout(operator):
+    os.kill(os.getpid(), signal.SIGALRM)
+
+
+STOPS = [
+    pytest.param(on_kill_in_another_thread, TavusRetryableError, id="another thread"),
+    pytest.param(sigterm, TavusRetryableError, id="SIGTERM"),
+    pytest.param(execution_timeout, AirflowTaskTimeout, id="execution_timeout"),
+]
+
+
+@pytest.fixture
+def run_stopped(monkeypatch):
+    """
+    Run a task that is stopped when an event is set, as Airflow stops it; return its task instance.
+
+    ``run_stopped(operator, stop, error, when=event)``
+    """
+    threads, before = [], {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
+
+    def timed_out(*_):
+        raise AirflowTaskTimeout
+
+    def run_it(operator, stop, error, *, when):
+        signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+        signal.signal(signal.SIGALRM, timed_out)
+
+        def stop_later():
+            if when.wait(60):
+                stop(operator)
+
+        threads.append(threading.Thread(target=stop_later))
+        threads[-1].start()
+        ti = Ti()
+        with pytest.raises(error):
+            run(operator, ti)
+        assert when.is_set()
+        return ti
+
+    yield run_it
+    for thread in threads:
+        thread.join()
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def outcomes(ti):
+    report = ti.pushed["return_value"]
+    assert sum(report["counts"].values()) == 6
+    assert compare_report(verify(ledger_root())[0], report) == []
+    assert verify(ledger_root())[1] == []
+    return {item["replica_id"]: item["outcome"] for item in report["items"]}
+
+
+def test_waits_notice_a_stop_within_a_second():
+    assert 0 < rate_limiter.STOP_CHECK_SECONDS < 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+def test_apply_stopped_during_retry_after(sandbox, plan, waiting, run_stopped, *, stop, error, concurrency):
+    sandbox.switch(faults=[RATE_LIMITED | {"method": "DELETE"}])
+    ti = run_stopped(apply_task(plan, concurrency=concurrency), stop, error, when=waiting)
+    found = outcomes(ti)
+    sent = requests(sandbox, "DELETE")
+    assert 1 <= len(sent) == len(set(sent)) <= concurrency
+    assert sorted(sent) == sorted(f"DELETE /v2/replicas/{i}" for i, o in found.items() if o == "failed")
+    assert set(found.values()) == {"failed", "not_attempted"}
+    assert requests(sandbox)[-1].startswith("DELETE")  # the list is not read again
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+def test_apply_stopped_while_it_waits_for_the_rate_limiter(
+    sandbox, request, waiting, run_stopped, monkeypatch, *, stop, error, hard
+):
+    plan = request.getfixturevalue("hard_plan" if hard else "plan")
+    real = Ledger.begin_attempt
+
+    def begin_attempt(*args, **fields):
+        (limiter,) = rate_limiter._shared.values()
+        limiter.block_for(3_600)
+        return real(*args, **fields)
+
+    monkeypatch.setattr(Ledger, "begin_attempt", begin_attempt)
+    operator = apply_task(plan, hard=hard, approved_digest=plan["digest"] if hard else None)
+    ti = run_stopped(operator, stop, error, when=waiting)
+    assert set(outcomes(ti).values()) == {"not_attempted"}
+    assert requests(sandbox, "DELETE") == []
+
+
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+def test_apply_stopped_after_an_unknown_outcome_does_not_verify(
+    sandbox, plan, waiting, run_stopped, *, stop, error
+):
+    first = plan["delete"][0]["replica_id"]
+    unknown = {"method": "DELETE", "status": 500, "when": "after"}
+    look_up_fails = {"method": "GET", "status": 400, "path": f"/v2/replicas/{first}"}
+    sandbox.switch(faults=[unknown, look_up_fails, RATE_LIMITED | {"method": "DELETE"}])
+    ti = run_stopped(apply_task(plan, concurrency=1), stop, error, when=waiting)
+    found = outcomes(ti)
+    assert found.pop(first) == "unknown"
+    assert set(found.values()) == {"not_attempted"}
+    assert [row["replica_id"] for row in sandbox.state()["deletes"]] == [first]
+    assert requests(sandbox).count("GET /v2/replicas") == 2  # by plan, and by apply before the deletes
+
+
+def test_delete_in_progress_ends_normally(sandbox, plan, waiting, run_stopped):
+    received = threading.Event()
+    sandbox.switch(faults=[{"method": "DELETE", "delay": 0.3, "times": None}])
+    operator = apply_task(plan, concurrency=1)
+
+    def stop_when_received(operator):
+        while not requests(sandbox, "DELETE"):
+            pass
+        operator.on_kill()
+
+    received.set()
+    ti = run_stopped(operator, stop_when_received, TavusRetryableError, when=received)
+    sandbox.wait_until_idle()
+    found = outcomes(ti)
+    deleted = [row["replica_id"] for row in sandbox.state()["deletes"]]
+    assert deleted == [replica_id for replica_id, outcome in found.items() if outcome == "deleted"]
+    assert deleted
+    assert set(found.values()) == {"deleted", "not_attempted"}
+    (item,) = [item for item in ti.pushed["return_value"]["items"] if item["replica_id"] == deleted[-1]]
+    assert item["detail"].endswith(" returned 200; its absence could not be verified")
+
+
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+@pytest.mark.parametrize(
+    "make", [pytest.param(lambda _: plan_task(), id="plan"), pytest.param(apply_task, id="apply")]
+)
+def test_stopped_while_pages_are_read_in_parallel(serve, waiting, run_stopped, *, make, stop, error):
+    rows = [{"replica_id": f"r{n:03}", "replica_name": "x", "age": "200d"} for n in range(250)]
+    sandbox = serve({"replicas": rows})
+    policy = {
+        "expire": [{"older_than": "90d"}],
+        "limits": {"max_deletions": 250, "max_deletion_percent": 100},
+    }
+    plan = run(plan_task(policy))
+    before = len(requests(sandbox))
+    first_page = {"method": "GET", "path": "/v2/replicas", "delay": 0.001}
+    sandbox.switch(faults=[first_page, RATE_LIMITED | {"method": "GET"}])
+    run_stopped(make(plan), stop, error, when=waiting)
+    assert set(requests(sandbox)[before:]) == {"GET /v2/replicas"}
+    assert len(requests(sandbox)[before:]) <= 3
+
+
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+def test_delete_operator_stopped_during_retry_after(sandbox, waiting, run_stopped, stop, error):
+    sandbox.switch(faults=[RATE_LIMITED | {"method": "DELETE"}])
+    run_stopped(delete(), stop, error, when=waiting)
+    assert len(requests(sandbox, "DELETE")) == 1
+    (attempt,), findings = verify(ledger_root())
+    assert findings == []
+    assert attempt.is_closed
+    # The exception of a timeout does not show whether the delete was sent.
+    assert attempt.outcomes == {OLD: "unknown" if error is AirflowTaskTimeout else "failed"}
+
+
+@pytest.mark.parametrize("make", [delete, look_up, plan_task])
+def test_stop_before_the_task_runs_sends_nothing(sandbox, make):
+    operator = make()
+    operator.on_kill()
+    with pytest.raises(TavusRetryableError, match="the client was stopped"):
+        run(operator)
+    assert requests(sandbox) == []
+
+
+def test_apply_stopped_before_it_runs_pushes_a_report(sandbox, plan):
+    before = requests(sandbox)
+    operator, ti = apply_task(plan), Ti()
+    operator.on_kill()
+    with pytest.raises(TavusRetryableError, match="the client was stopped"):
+        run(operator, ti)
+    report = ti.pushed["return_value"]
+    assert {item["detail"] for item in report["items"]} == {
+        "not attempted: the task received a request to stop"
+    }
+    assert requests(sandbox) == before
