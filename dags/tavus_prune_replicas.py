@@ -7,7 +7,7 @@ use, in training, protected or undetermined are kept. The log of `plan` has the 
 with its reason.
 
 If a run would delete more than 10 replicas, or more than 25 % of the account, it deletes nothing and fails.
-Expect this on the first clean-up of an old account; the README shows what to do then.
+Expect this on the first clean-up of an old account; docs/quickstart.md says what to do then.
 """
 
 from __future__ import annotations
