@@ -9,7 +9,7 @@ The exceptions of this package. There is one class per reaction of the caller.
     ├── LedgerUnavailableError     the ledger cannot be read or written; deleting stops; a retry may help
     ├── ReplicaNotFoundError       Tavus does not know the replica id
     ├── TavusRequestRejectedError  Tavus rejected the request; it was not applied; do not retry
-    │   └── TavusAuthError         401 or 403; no further request with this API key can succeed
+    │   └── TavusAuthError         Tavus rejected the API key; no further request with it can succeed
     ├── TavusRetryableError        unreachable or rate limited; the request was not applied; retry later
     ├── TavusOutcomeUnknownError   the delete may or may not have been applied
     └── TavusInvalidResponseError  the response to a read cannot be used; delete nothing because of it
@@ -37,6 +37,9 @@ class TavusError(Exception):
 
     outcome: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
     """The outcome to report for a replica whose delete raised this exception."""
+
+    key_rejected = False
+    """Whether Tavus rejected the API key, so that no further request can succeed."""
 
     def __init__(
         self,
@@ -78,6 +81,8 @@ class TavusRequestRejectedError(TavusError):
 
 class TavusAuthError(TavusRequestRejectedError):
     """Tavus rejected the API key (401) or does not allow it to do this (403)."""
+
+    key_rejected = True
 
 
 class TavusRetryableError(TavusError):

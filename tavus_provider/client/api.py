@@ -20,7 +20,13 @@ from tavus_provider.client.pagination import (
     read_forward,
 )
 from tavus_provider.client.rate_limiter import RateLimiter
-from tavus_provider.client.responses import error_of, is_not_found, parse_json
+from tavus_provider.client.responses import (
+    error_of,
+    is_key_rejected,
+    is_not_found,
+    is_rejected_on_the_way,
+    parse_json,
+)
 from tavus_provider.client.retry import Retry, RetryPolicy, is_retryable_status
 from tavus_provider.client.transport import (
     NoResponseError,
@@ -134,7 +140,7 @@ class TavusClient:
             response = self._transport.send("GET", REPLICAS, {"limit": 1}, timeout=ACCESS_CHECK_SECONDS)
         except TavusError:
             return AccessCheck.UNREACHABLE
-        if response.status in (401, 403):
+        if is_key_rejected(response):
             return AccessCheck.REJECTED
         if response.status == 429:
             return AccessCheck.RATE_LIMITED
@@ -256,6 +262,7 @@ class _ReadRequest:
         self._query = query
         self._response: Response | None = None
         self._error: TavusError | None = None
+        self._key_rejected = False
 
     def attempt(self, number: int) -> Response | Retry:
         """Send the GET once; see :class:`tavus_provider.client.retry.Retryable`."""
@@ -267,8 +274,13 @@ class _ReadRequest:
             error = caught
         else:
             self._response = replace(response, attempts=number)
-            retryable = response.truncated or (
-                response.body_error is None and is_retryable_status(response.status)
+            if response.status == 401 and is_key_rejected(response) and not self._key_rejected:
+                self._key_rejected = True  # once: a single 401 may be a mistake of the server
+                return Retry(self._response, uses_budget=False)
+            retryable = (
+                response.truncated
+                or is_rejected_on_the_way(response)
+                or (response.body_error is None and is_retryable_status(response.status))
             )
             return Retry(self._response) if retryable else self._response
         self._error = error

@@ -4,6 +4,7 @@ A ``requests`` session that is safe for requests that cannot be undone.
 - No proxy, credentials or certificates from the environment, no cookies, no redirects, no retries.
 - One deadline for the whole request, from connecting to the last byte of the response. ``requests`` only
   limits each read, so a server that sends a byte now and then could stretch it without end.
+- Interim responses (1xx, but not 101) are skipped, up to a number. The connection is not used again.
 - A connection with bytes left after a response is closed. Otherwise they would be read as the response
   to the next request.
 - :data:`current_request` tells the caller what the socket knows: whether the request was sent, and whether
@@ -20,7 +21,7 @@ import ssl
 import threading
 import time
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, Final
 
 import requests
 import urllib3
@@ -28,6 +29,10 @@ from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
 
 from tavus_provider import __version__
+
+
+MAX_INTERIM_RESPONSES: Final = 32
+"""Limit of 1xx responses before the final response to one request."""
 
 
 class UnexpectedRequestError(Exception):
@@ -49,6 +54,7 @@ class RequestState:
         """``None`` until a connection is needed; then whether a byte of the request may have been sent."""
         self.received = False
         self.expired = False
+        self.interim_responses = 0
 
     def seconds_left(self) -> float:
         return self.deadline - time.monotonic()
@@ -108,6 +114,10 @@ class _DeadlineStream(io.RawIOBase):
         self._stream.close()
         super().close()
 
+    def had_interim_response(self) -> bool:
+        """Whether the final response came after a 1xx response, which some servers send instead of it."""
+        return self._state.interim_responses > 0
+
     def has_decrypted_bytes(self) -> bool:
         """Whether TLS holds decrypted bytes, which are not visible on the socket."""
         return isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
@@ -118,13 +128,13 @@ class _DeadlineStream(io.RawIOBase):
 
 
 class _ResponseReader(io.BufferedReader):
-    """Shut down the connection if bytes are left after the response."""
+    """Shut down the connection if bytes are left after the response, or an interim response preceded it."""
 
     def close(self) -> None:
         stream = self.raw
         if not self.closed and isinstance(stream, _DeadlineStream):
             stream.ended = True
-            if self.peek(1) or stream.has_decrypted_bytes():
+            if stream.had_interim_response() or self.peek(1) or stream.has_decrypted_bytes():
                 stream.shut_down()
         super().close()
 
@@ -134,6 +144,18 @@ class _HTTPResponse(http.client.HTTPResponse):
         super().__init__(sock, *args, **kwargs)
         # Wrap http.client's own stream: it keeps the socket open after "Connection: close".
         self.fp = _ResponseReader(_DeadlineStream(sock, self.fp.detach(), current_request.state()))
+
+    def _read_status(self) -> tuple[str, int, str]:
+        # http.client skips only 100, and takes 102 and 103 for the final response.
+        state = current_request.state()
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]  # private, not in the stubs
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            state.interim_responses += 1
+            if state.interim_responses > MAX_INTERIM_RESPONSES:
+                raise http.client.HTTPException("too many interim responses")
+            http.client.parse_headers(self.fp)
 
     def _read_next_chunk_size(self) -> int:
         # http.client reads a chunk of negative size to the end of the stream, past every size limit.

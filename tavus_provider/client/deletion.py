@@ -17,6 +17,7 @@ from tavus_provider.client.transport import (
 )
 from tavus_provider.exceptions import (
     ReplicaNotFoundError,
+    TavusAuthError,
     TavusError,
     TavusOutcomeUnknownError,
     TavusRequestRejectedError,
@@ -69,6 +70,7 @@ class DeleteRequest:
         self._last_error: TavusError = RequestNotSentError(f"{self._what} was not sent")
         self._unknown: TavusOutcomeUnknownError | None = None
         """The last error after which the delete may have been applied."""
+        self._key_rejected = False
 
     def attempt(self, number: int) -> Deletion | Retry:
         """Send the DELETE once; see :class:`tavus_provider.client.retry.Retryable`."""
@@ -84,6 +86,10 @@ class DeleteRequest:
                 return Deletion(self.replica_id, Outcome.DELETED, detail, number)
             error = error_of(self._what, response, redact=self._transport.redact)
         error.attempts = number
+        if isinstance(error, TavusAuthError) and error.status == 401 and not self._key_rejected:
+            self._key_rejected = True  # once: a single 401 may be a mistake of the server
+            self._last_error = error
+            return Retry(response, uses_budget=False)
         if isinstance(error, ReplicaNotFoundError | TavusRequestRejectedError) and self._unknown is None:
             raise error
         if isinstance(error, ReplicaNotFoundError):
@@ -91,7 +97,7 @@ class DeleteRequest:
             return Deletion(self.replica_id, Outcome.CONFIRMED, detail, number)
         if isinstance(error, TavusRequestRejectedError):
             # A rejection of this attempt does not prove that an earlier one was not applied.
-            self._raise_final(error, number)
+            self._raise_final(error, number, key_rejected=error.key_rejected)
         if isinstance(error, TavusOutcomeUnknownError):
             self._unknown = error
             if self._is_gone():
@@ -108,15 +114,17 @@ class DeleteRequest:
             error = TavusRetryableError(f"{self._what}: {error}", status=error.status)
         self._raise_final(error or self._last_error, attempts)
 
-    def _raise_final(self, last: TavusError, attempts: int) -> NoReturn:
+    def _raise_final(self, last: TavusError, attempts: int, *, key_rejected: bool = False) -> NoReturn:
         kind = TavusOutcomeUnknownError if self._unknown else TavusRetryableError
         shown = self._unknown or last
-        raise kind(
+        final = kind(
             f"{shown}; {_count_attempts(attempts)}" + ("; it may have been applied" if self._unknown else ""),
             status=last.status,
             attempts=attempts,
             request_id=shown.request_id,
         )
+        final.key_rejected = key_rejected
+        raise final
 
     def _is_gone(self) -> bool:
         """Read the replica. Only a clear "not found" counts; an error settles nothing."""

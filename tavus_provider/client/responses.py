@@ -36,6 +36,29 @@ def is_not_found(response: Response) -> bool:
     )
 
 
+def is_key_rejected(response: Response) -> bool:
+    """
+    Whether Tavus itself rejected the API key, which means that it did not apply the request.
+
+    Tavus sends JSON with a ``message``. Other 401 and 403 responses come from a proxy or a firewall on the
+    way, perhaps after Tavus applied the request. They say nothing about the key.
+
+    Source: https://docs.tavus.io/api-reference/phoenix-replica-model/delete-replica (401).
+    """
+    if response.status not in (401, 403):
+        return False
+    try:
+        body = response.json()
+    except ValueError:
+        return False
+    return isinstance(body, dict) and isinstance(body.get("message"), str)
+
+
+def is_rejected_on_the_way(response: Response) -> bool:
+    """Whether the response is a 401 or 403 that Tavus did not send."""
+    return response.status in (401, 403) and not is_key_rejected(response)
+
+
 def parse_json(what: str, response: Response, *, redact: Callable[[str], str]) -> Any:
     """
     Return the JSON of a 200 response to a read.
@@ -43,7 +66,7 @@ def parse_json(what: str, response: Response, *, redact: Callable[[str], str]) -
     :param what: the request, for messages
     :param redact: makes text of the server safe to print
     :raises TavusInvalidResponseError: if the response has another status or is not JSON
-    :raises TavusAuthError: for 401 and 403
+    :raises TavusAuthError: if Tavus rejected the API key
     :raises TavusRetryableError: for 429
     """
     if response.status == 200:
@@ -79,8 +102,14 @@ def _classify(response: Response, redact: Callable[[str], str]) -> tuple[type[Ta
     if is_not_found(response):
         return ReplicaNotFoundError, ""
     match response.status:
-        case 401 | 403:
+        case 401 | 403 if is_key_rejected(response):
             return TavusAuthError, ": check the API key of the Airflow connection"
+        case 401 | 403:
+            content_type = redact(response.headers.get("content-type", "no content type"))
+            return (
+                TavusOutcomeUnknownError,
+                f" ({content_type}), but not as Tavus does: a proxy or firewall may have sent it",
+            )
         case 429:
             return TavusRetryableError, ": rate limited"
         case 301 | 302 | 303 | 307 | 308:

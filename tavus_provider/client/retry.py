@@ -28,6 +28,11 @@ MIN_RETRY_BUDGET: Final = 10
 """Retries that a client may always make. Above that it may make one retry for ten requests."""
 _SECONDS_PER_DAY = 86_400
 _STOPPED = "the client was stopped"
+_DATE = re.compile(
+    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT"  # IMF-fixdate
+    r"|[A-Z][a-z]{5,8}, [0-9]{2}-[A-Z][a-z]{2}-[0-9]{2} [0-9:]{8} GMT"  # RFC 850
+    r"|[A-Z][a-z]{2} [A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8} [0-9]{4}"  # asctime
+)
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -39,9 +44,11 @@ class Retry:
     Returned by an attempt that may be repeated.
 
     :param response: the response that was not usable, if there was one
+    :param uses_budget: whether the repetition uses the retry budget; false at most once per request
     """
 
     response: Response | None = None
+    uses_budget: bool = True
 
 
 class Retryable(Protocol[T_co]):
@@ -104,7 +111,7 @@ class RetryPolicy:
                 return result
             if number < MAX_ATTEMPTS:
                 try:
-                    waited += self.wait(number, waited, result.response)
+                    waited += self.wait(number, waited, result.response, uses_budget=result.uses_budget)
                 except TavusRetryableError as refused:
                     error = refused
         return request.give_up(number, error)
@@ -114,7 +121,14 @@ class RetryPolicy:
         with self._lock:
             self._requests += 1
 
-    def wait(self, attempts: int, waited: float = 0.0, response: Response | None = None) -> float:
+    def wait(
+        self,
+        attempts: int,
+        waited: float = 0.0,
+        response: Response | None = None,
+        *,
+        uses_budget: bool = True,
+    ) -> float:
         """
         Wait before the next attempt of a request.
 
@@ -125,6 +139,7 @@ class RetryPolicy:
         :param attempts: number of attempts made so far
         :param waited: seconds that this request has waited so far
         :param response: the response of the last attempt, if there was one
+        :param uses_budget: whether the next attempt uses the retry budget
         :returns: the seconds of this wait
         :raises TavusRetryableError: if the wait exceeds ``MAX_WAIT_SECONDS``, the retry budget is used up,
             or the client was stopped
@@ -143,7 +158,7 @@ class RetryPolicy:
             )
         if status == 429:
             self._rate_limiter.block_for(seconds)
-        elif not self._take_retry():
+        elif uses_budget and not self._take_retry():
             raise TavusRetryableError(
                 "too many requests of this task needed a retry: Tavus seems to be down", status=status
             )
@@ -168,18 +183,22 @@ def parse_retry_after(
     header: str | None, *, now: Callable[[], datetime] = lambda: datetime.now(UTC)
 ) -> float | None:
     """
-    Parse a ``Retry-After`` header: whole seconds or an HTTP date.
+    Parse a ``Retry-After`` header: seconds, or a date in one of the three formats of RFC 9110.
 
-    :returns: seconds to wait: 0 for a past date, infinity for more than a day; ``None`` for any other text
+    :returns: whole seconds to wait, fractions rounded up; 0 for a past date, infinity for more than a day;
+        ``None`` for any other text
     """
     if header is None:
         return None
     text = header.strip()
-    if re.fullmatch(r"[0-9]+", text):
-        return float(text) if len(text) < 6 else math.inf
-    if re.fullmatch(r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9:]{8} GMT", text):
+    if match := re.fullmatch(r"([0-9]+)(?:\.([0-9]{1,9}))?", text):
+        rounded_up = bool(match[2] and match[2].strip("0"))
+        return float(int(match[1]) + rounded_up) if len(match[1]) < 6 else math.inf
+    if _DATE.fullmatch(text):
         try:
-            seconds = (parsedate_to_datetime(text) - now()).total_seconds()
+            then = parsedate_to_datetime(text)
+            # asctime has no zone; all three formats mean UTC.
+            seconds = (then.replace(tzinfo=UTC) - now()).total_seconds()
         except (ValueError, OverflowError):
             return None
         return max(0.0, seconds) if seconds < _SECONDS_PER_DAY else math.inf

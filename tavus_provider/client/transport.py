@@ -18,12 +18,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 from urllib.parse import quote, urlencode
 
 import requests
 import urllib3
 
+from tavus_provider.client.body import innermost_type, read_body
 from tavus_provider.client.config import ClientConfig
 from tavus_provider.client.connection import Session, UnexpectedRequestError, current_request
 from tavus_provider.client.rate_limiter import RateLimiter, shared_rate_limiter
@@ -38,7 +39,7 @@ from tavus_provider.outcomes import Outcome
 from tavus_provider.sanitize import escape_line
 
 MAX_BODY_BYTES: Final = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
-"""Limit of bytes of a response body, by method."""
+"""Limit of bytes of a decompressed response body, by method."""
 
 _UNEXPECTED = "the prepared request is not the {} that was asked for; it was not sent"
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
@@ -229,7 +230,7 @@ class Transport:
                 self.clock_skew = skew
             return response
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
-            failure = _innermost_type(error)
+            failure = innermost_type(error)
             not_sent = state.sent is False or (
                 state.sent is None and isinstance(error, requests.ConnectTimeout)
             )
@@ -237,7 +238,7 @@ class Transport:
         except UnexpectedRequestError:
             unexpected = True
         except (OSError, ValueError) as error:
-            failure = _innermost_type(error)
+            failure = innermost_type(error)
             not_sent = state.sent is False
         finally:
             current_request.end()
@@ -286,23 +287,6 @@ def _clock_skew(header: str | None) -> float | None:
         return None
 
 
-def _innermost_type(error: BaseException) -> str:
-    """Return the type of the error at the start of the chain. No text is used: it may contain the key."""
-    names = [type(error).__name__]
-    inner: Any = error
-    while (inner := getattr(inner, "reason", None) or inner.__cause__ or inner.__context__) is not None:
-        if not isinstance(inner, BaseException) or len(names) > 4:
-            break
-        names.append(type(inner).__name__)
-    return names[-1]
-
-
-class _Body(NamedTuple):
-    content: bytes
-    error: str | None = None
-    truncated: bool = False
-
-
 def _read_response(response: requests.Response, limit: int, clean: Callable[[str], str]) -> Response:
     """Read the body up to ``limit`` bytes. Keep the connection only after a complete, final response."""
     raw = response.raw
@@ -311,30 +295,8 @@ def _read_response(response: requests.Response, limit: int, clean: Callable[[str
         raw.close()
         raw.release_conn()  # otherwise the pool loses one connection for the life of the session
         raise http.client.BadStatusLine("not a final status")
-    encoding = headers.get("content-encoding", "identity").strip().lower()
-    body = _read_body(raw, limit, encoding)
+    body = read_body(raw, limit, headers.get("content-encoding", ""))
     if body.error:
         raw.close()
     raw.release_conn()
     return Response(response.status_code, headers, body.content, body.error, body.truncated)
-
-
-def _read_body(raw: Any, limit: int, encoding: str) -> _Body:
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        while size <= limit and (chunk := raw.read(min(65_536, limit + 1 - size), decode_content=False)):
-            chunks.append(chunk)
-            size += len(chunk)
-    except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
-        expired = current_request.state().expired
-        reason = "the body did not end in time" if expired else f"the body was cut ({_innermost_type(error)})"
-        return _Body(b"".join(chunks), reason, truncated=not expired)
-    content = b"".join(chunks)
-    if size > limit:
-        return _Body(content, f"the body is larger than {limit // 1024} KiB")
-    if encoding not in ("", "identity"):
-        return _Body(
-            content, f"the body is compressed ({escape_line(encoding, 20)}), which was not requested"
-        )
-    return _Body(content)

@@ -127,6 +127,7 @@ class PlanExecutor:
         self._is_batch = len(self._rows) < len(plan["delete"])
         self._results: dict[str, Result] = {}
         self._unlisted: frozenset[str] = frozenset()
+        self._deleted_ids: set[str] = set()
         self._halt = _Halt()
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
@@ -289,10 +290,11 @@ class PlanExecutor:
             trouble = None  # even if the outcome is unknown: the service itself works
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
-            self._results[replica_id] = Result(outcome, str(error))
+            self._results[replica_id] = Result(outcome, self._describe(error))
             trouble = self._trouble(error, outcome)
         else:
             self._results[replica_id] = result = self._deleted(replica_id, deletion)
+            self._deleted_ids.add(replica_id)
             trouble = _UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
         self._halt.count(trouble)
 
@@ -314,11 +316,17 @@ class PlanExecutor:
         detail = describe_absence(row["replica_id"], str(error), prior=self._prior)
         return Result(Outcome.ALREADY_GONE, detail)
 
+    def _describe(self, error: TavusError) -> str:
+        """Return the message of an error; if Tavus rejected the API key, also how often it had accepted it."""
+        if not error.key_rejected:
+            return str(error)
+        return f"{error}; {len(self._deleted_ids)} deletes with this key had worked before"
+
     def _trouble(self, error: TavusError, outcome: Outcome) -> str | None:
         if not isinstance(error, TavusRequestRejectedError):
             self.may_succeed_later = True
-        if error.status in (401, 403):
-            self._halt.set(f"Tavus rejected the API key earlier ({error})")
+        if error.key_rejected:
+            self._halt.set(f"Tavus rejected the API key earlier ({self._describe(error)})")
         if outcome is Outcome.UNKNOWN:
             return _UNKNOWN_OUTCOME
         return _RATE_LIMITED if error.status == 429 else None

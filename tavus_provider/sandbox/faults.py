@@ -102,7 +102,11 @@ class Fault:
         if self.html:
             page = f"<html><body><h1>{status} {phrase}</h1></body></html>" if self.body is None else self.body
             return Response(page, status, headers, media_type="text/html")
-        body = json.dumps({"error": phrase}) if self.body is None else self.body
+        body = (
+            json.dumps({"message" if status in {401, 403} else "error": phrase})
+            if self.body is None
+            else self.body
+        )
         return Response(body.encode("utf-8", "replace"), status, headers, media_type="application/json")
 
 

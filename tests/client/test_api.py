@@ -301,12 +301,20 @@ def test_read_is_sent_three_times_at_most(make_client, raw_server, status):
     assert (caught.value.status, len(server.heads)) == (status, 3)
 
 
-@pytest.mark.parametrize("status", [200, 202, 206, 302, 400, 401, 403, 404, 409, 410, 422])
+@pytest.mark.parametrize("status", [200, 202, 206, 302, 400, 404, 409, 410, 422])
 def test_final_response_to_a_read_is_not_repeated(make_client, raw_server, status):
     server = raw_server(lambda *_: raw_response(status, "{}"))
     with pytest.raises(TavusError):
         make_client(server.url).get_replica("r1a")
     assert len(server.heads) == 1
+
+
+def test_rejected_key_is_not_sent_a_third_time(make_client, raw_server):
+    for status, attempts in ((401, 2), (403, 1)):
+        server = raw_server(lambda *_, status=status: raw_response(status, '{"message": "no"}'))
+        with pytest.raises(TavusAuthError):
+            make_client(server.url).get_replica("r1a")
+        assert len(server.heads) == attempts
 
 
 def test_truncated_body_is_read_again(make_client, raw_server):
@@ -316,9 +324,19 @@ def test_truncated_body_is_read_again(make_client, raw_server):
     assert len(server.heads) == 2
 
 
+def test_damaged_compressed_body_is_read_again(make_client, raw_server):
+    damaged = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
+    server = raw_server(lambda _, number: damaged if number == 1 else raw_response(200))
+    assert make_client(server.url).get_replica("r1a").replica_id == "r1a"
+    server = raw_server(lambda *_: damaged)
+    with pytest.raises(TavusInvalidResponseError, match="returned 200, but the body is not valid gzip"):
+        make_client(server.url).get_replica("r1a")
+    assert len(server.heads) == 3
+
+
 def test_unusable_complete_body_is_not_read_again(make_client, raw_server):
-    server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 1\r\n\r\nx")
-    with pytest.raises(TavusInvalidResponseError, match="the body is compressed"):
+    server = raw_server(lambda *_: b"HTTP/1.1 200 OK\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx")
+    with pytest.raises(TavusInvalidResponseError, match="the body has the encoding br"):
         make_client(server.url).get_replica("r1a")
     assert len(server.heads) == 1
 

@@ -2,11 +2,15 @@ from __future__ import annotations
 
 import datetime as dt
 import email.utils
+import gzip
 import pickle
 import threading
+import zlib
 
 import pytest
+import requests_mock as mock
 from client.conftest import API, GONE, KEY, REPLICA
+from faults.server import http_response
 
 from tavus_provider.client.api import TavusClient
 from tavus_provider.client.config import ClientConfig
@@ -99,7 +103,6 @@ def test_410_is_not_found(client, sandbox):
     ("status", "kind", "text"),
     [
         (400, TavusRequestRejectedError, "returned 400: Bad Request"),
-        (401, TavusAuthError, "returned 401: Unauthorized: check the API key of the Airflow connection"),
         (402, TavusRequestRejectedError, "returned 402: Payment Required"),
         (403, TavusAuthError, "returned 403: Forbidden: check the API key of the Airflow connection"),
         (405, TavusRequestRejectedError, "returned 405: Method Not Allowed"),
@@ -115,6 +118,126 @@ def test_rejection_is_final(client, sandbox, status, kind, text):
     assert str(caught.value).startswith(f"DELETE /v2/replicas/{REPLICA} {text}")
     assert (caught.value.outcome, caught.value.status, caught.value.attempts) == ("failed", status, 1)
     assert len(sandbox.state()["requests"]) == 1
+
+
+# --- 401 and 403
+
+ACCESS_DENIED = "DELETE /v2/replicas/r1a0c5e8f3b2 returned 401: Unauthorized: check the API key"
+
+
+@pytest.mark.parametrize("when", ["DELETE", "GET"])
+def test_single_401_of_tavus_is_sent_again(client, sandbox, clock, when):
+    sandbox.switch(faults=[{"method": when, "status": 401}])
+    call = client.delete_replica if when == "DELETE" else client.get_replica
+    call(REPLICA)
+    assert [one["status"] for one in sandbox.state()["requests"]] == [401, 200]
+    assert len(clock.waits) == 1
+    assert clock.waits[0] <= 1
+
+
+def test_second_401_of_tavus_is_final_and_about_the_key(client, sandbox):
+    sandbox.switch(faults=[delete_fault(status=401, times=None)])
+    with pytest.raises(TavusAuthError, match=f"^{ACCESS_DENIED}") as caught:
+        client.delete_replica(REPLICA)
+    assert (caught.value.outcome, caught.value.attempts, caught.value.key_rejected) == ("failed", 2, True)
+    assert [one["method"] for one in sandbox.state()["requests"]] == ["DELETE", "DELETE"]
+
+
+def test_401_as_the_last_attempt_does_not_prove_that_the_key_is_rejected(client, sandbox):
+    sandbox.switch(faults=[delete_fault(status=429, times=2), delete_fault(status=401)])
+    with pytest.raises(TavusRetryableError, match=f"^{ACCESS_DENIED}") as caught:
+        client.delete_replica(REPLICA)
+    assert (caught.value.outcome, caught.value.key_rejected) == ("failed", False)
+
+
+def test_401_after_an_unknown_outcome_stays_unknown_and_is_about_the_key(client, sandbox):
+    sandbox.switch(
+        faults=[
+            delete_fault(status=500),
+            delete_fault(status=401, times=None),
+            {"method": "GET", "status": 401, "times": None},
+        ]
+    )
+    with pytest.raises(
+        TavusOutcomeUnknownError, match="returned 500: .*; it may have been applied"
+    ) as caught:
+        client.delete_replica(REPLICA)
+    assert (caught.value.status, caught.value.key_rejected, caught.value.attempts) == (401, True, 3)
+
+
+def test_401_does_not_use_the_retry_budget(make_client, requests_mock):
+    requests_mock.delete(mock.ANY, status_code=401, json={"message": "Invalid access token"})
+    client = make_client()
+    for _ in range(30):
+        with pytest.raises(TavusAuthError):
+            client.delete_replica("r1a")
+    assert requests_mock.call_count == 60
+
+
+NOT_OF_TAVUS = [
+    pytest.param({"status": 403, "html": True}, "text/html; charset=utf-8", id="403 HTML"),
+    pytest.param({"status": 401, "html": True}, "text/html; charset=utf-8", id="401 HTML"),
+    pytest.param({"status": 401, "body": '{"error": "no"}'}, "application/json", id="401 other JSON"),
+    pytest.param({"status": 403, "body": '{"message": 1}'}, "application/json", id="403 no text"),
+    pytest.param({"status": 401, "body": '{"message": "In'}, "application/json", id="401 cut JSON"),
+    pytest.param({"status": 401, "body": "[]"}, "application/json", id="401 list"),
+    pytest.param({"status": 403, "body": ""}, "application/json", id="403 empty"),
+]
+
+
+@pytest.mark.parametrize(("fault", "content_type"), NOT_OF_TAVUS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_401_or_403_of_a_proxy_may_follow_the_effect(client, sandbox, fault, content_type, when):
+    sandbox.switch(faults=[delete_fault(**fault, when=when)])
+    result = client.delete_replica(REPLICA)
+    assert result.outcome == ("deleted" if when == "before" else "confirmed")
+    assert len(sandbox.state()["deletes"]) == 1
+    assert "API key" not in result.detail
+    assert [one["method"] for one in sandbox.state()["requests"]][:2] == ["DELETE", "GET"]
+
+
+@pytest.mark.parametrize(("fault", "content_type"), NOT_OF_TAVUS)
+def test_repeated_401_or_403_of_a_proxy_is_unknown_and_not_about_the_key(
+    client, sandbox, fault, content_type
+):
+    sandbox.switch(faults=[delete_fault(**fault, times=None)])
+    with pytest.raises(TavusOutcomeUnknownError) as caught:
+        client.delete_replica(REPLICA)
+    assert (caught.value.outcome, caught.value.attempts, caught.value.key_rejected) == ("unknown", 3, False)
+    assert str(caught.value).endswith(
+        f" ({content_type}), but not as Tavus does: a proxy or firewall may have sent it; 3 attempts; "
+        "it may have been applied"
+    )
+    assert "key" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("fault", "content_type"), NOT_OF_TAVUS)
+def test_read_with_a_401_or_403_of_a_proxy_is_retried(client, sandbox, fault, content_type):
+    sandbox.switch(faults=[{**fault, "times": 2}])
+    assert client.get_replica(REPLICA).replica_id == REPLICA
+    sandbox.switch(faults=[{**fault, "times": None}])
+    with pytest.raises(TavusInvalidResponseError, match="a proxy or firewall may have sent it") as caught:
+        client.get_replica(REPLICA)
+    assert "key" not in str(caught.value)
+    assert len(sandbox.state()["requests"]) == 6
+
+
+def test_compressed_400_means_not_found(client, raw_server, make_client):
+    for compress, encoding in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
+        body = compress(b'{"error": "Invalid replica_id"}')
+        sent = http_response(400, body, f"Content-Encoding: {encoding}\r\n")
+        one = make_client(raw_server(lambda *_, sent=sent: sent).url)
+        for call in (one.delete_replica, one.get_replica):
+            with pytest.raises(ReplicaNotFoundError):
+                call("r1a")
+
+
+@pytest.mark.parametrize("body", [b"{}", gzip.compress(b"{}")[:-1], gzip.compress(b" " * 2**24)])
+def test_delete_does_not_depend_on_a_compressed_body(raw_server, make_client, body):
+    sent = http_response(200, body, "Content-Encoding: gzip\r\n")
+    server = raw_server(lambda *_: sent)
+    assert make_client(server.url).delete_replica("r1a").outcome == "deleted"
+    assert len(server.heads) == 1
 
 
 @pytest.mark.parametrize(
@@ -186,7 +309,7 @@ class TestUnknownOutcome:
 def test_not_found_after_an_unknown_outcome_is_confirmed(client, sandbox):
     # The look-up after the first attempt fails, so only the second DELETE shows that the first was applied.
     sandbox.switch(
-        faults=[delete_fault(status=503, when="after"), {"method": "GET", "status": 401}],
+        faults=[delete_fault(status=503, when="after"), {"method": "GET", "status": 403}],
         unknown_id="404",
     )
     deletion = client.delete_replica(REPLICA)
@@ -229,7 +352,7 @@ def test_unclear_look_up_leaves_the_outcome_unknown(client, sandbox, look_up):
     assert REPLICA in sandbox.replica_ids()
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 409])
+@pytest.mark.parametrize("status", [400, 403, 409])
 def test_rejection_after_an_unknown_outcome_stays_unknown(client, sandbox, status):
     sandbox.switch(faults=[delete_fault(status=503), delete_fault(status=status, times=None)])
     with pytest.raises(TavusOutcomeUnknownError) as caught:
@@ -283,7 +406,7 @@ HTTP_DATE = object()
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0, 1),
         ("soon", 0.5, 1.5),
         ("-5", 0.5, 1.5),
-        ("1.5", 0.5, 1.5),
+        ("1.5", 2, 3),
         ("3, 4", 0.5, 1.5),
         ("", 0.5, 1.5),
     ],

@@ -66,7 +66,22 @@ class Request:
         ("", None),
         ("soon", None),
         ("-5", None),
-        ("1.5", None),
+        ("12.0", 12),
+        ("1.5", 2),
+        ("0.000000001", 1),
+        ("99999.5", 100_000),
+        ("100000.5", float("inf")),
+        ("Sunday, 01-Nov-26 12:00:30 GMT", 30),
+        ("Sun Nov  1 12:00:30 2026", 30),
+        ("Sun Nov 01 11:59:00 2026", 0),
+        ("-1.5", None),
+        (".5", None),
+        ("1.", None),
+        ("1.5.5", None),
+        ("1,5", None),
+        ("1.0000000001", None),
+        ("Sunday, 99-Nov-26 12:00:30 GMT", None),
+        ("Sun Nov  1 12:00:30 2026 +0200", None),
         ("3, 4", None),
         ("1e3", None),
         ("\u0667", None),
@@ -75,7 +90,7 @@ class Request:
         ("Sun, 01 Xyz 2026 12:00:30 GMT", None),
     ],
 )
-def test_retry_after_is_whole_seconds_or_a_date(header, seconds):
+def test_retry_after_is_seconds_or_a_date(header, seconds):
     assert parse_retry_after(header, now=lambda: NOW) == seconds
 
 

@@ -475,8 +475,8 @@ def skewed(tavus, seconds):
 # -- faults during the deletes
 
 
-@pytest.mark.parametrize("status", [401, 403])
-def test_rejected_key_stops_the_deletes(account, status):
+@pytest.mark.parametrize(("status", "sent"), [(401, 2), (403, 1)])
+def test_rejected_key_stops_the_deletes(account, status, sent):
     tavus = account(seed(old=6))
     plan = tavus.plan()
     tavus.sandbox.switch(
@@ -485,10 +485,29 @@ def test_rejected_key_stops_the_deletes(account, status):
     items = tavus.apply(plan)
     assert [outcome for outcome, _ in items.values()] == ["deleted"] * 2 + ["failed"] + ["not_attempted"] * 3
     assert items["old02"][1].startswith(f"DELETE /v2/replicas/old02 returned {status}")
-    assert items["old05"][1].startswith(
-        "not attempted: Tavus rejected the API key earlier (DELETE /v2/replicas/old02"
-    )
-    assert len(tavus.requests("DELETE")) == 3
+    assert items["old02"][1].endswith("; 2 deletes with this key had worked before")
+    assert items["old05"][1] == f"not attempted: Tavus rejected the API key earlier ({items['old02'][1]})"
+    assert tavus.requests("DELETE")[2:] == ["DELETE /v2/replicas/old02"] * sent
+
+
+def test_single_401_does_not_stop_the_deletes(account):
+    tavus = account(seed(old=6))
+    plan = tavus.plan()
+    tavus.sandbox.switch(faults=[{"method": "DELETE", "path": "/v2/replicas/old02", "status": 401}])
+    assert {outcome for outcome, _ in tavus.apply(plan).values()} == {"deleted"}
+
+
+def test_403_of_a_firewall_concerns_one_replica_and_not_the_key(account):
+    tavus = account(seed(old=6))
+    plan = tavus.plan()
+    firewall = {"method": "DELETE", "path": "/v2/replicas/old02", "status": 403, "html": True, **ALWAYS}
+    tavus.sandbox.switch(faults=[firewall])
+    executor = tavus.executor(plan)
+    executor.run()
+    items = executor.report()["items"]
+    assert [item["outcome"] for item in items] == ["deleted"] * 2 + ["unknown"] + ["deleted"] * 3
+    assert "key" not in items[2]["detail"]
+    assert executor.may_succeed_later
 
 
 def test_rejected_key_on_the_read_before_a_permanent_delete_stops_the_deletes(account):

@@ -51,6 +51,11 @@ class FaultKind:
     timed: bool = False
 
     @property
+    def understood(self) -> bool:
+        """Whether the response is correct, in an unusual form."""
+        return self.listing == "right right"
+
+    @property
     def ambiguous(self) -> bool:
         """Whether the client cannot know if a delete that meets this fault was applied."""
         return "unknown" in (self.not_applied or "")
@@ -106,6 +111,31 @@ def gzip_bomb(times: int) -> bytes:
     return gzip.compress(packed) if times == 2 else packed
 
 
+def recoded(encode: Callable[[bytes], bytes], headers: str = "") -> Any:
+    """Send the correct response with its body encoded in another way."""
+
+    def respond(correct: bytes, tavus: FakeTavus) -> bytes:
+        head, _, body = correct.partition(b"\r\n\r\n")
+        status = head.split(b" ", 2)[1].decode()
+        return http_response(status, encode(body), headers)
+
+    return respond
+
+
+def encoded(encode: Callable[[bytes], bytes], encoding: str) -> Any:
+    return recoded(encode, f"Content-Encoding: {encoding}\r\n")
+
+
+def raw_deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return packer.compress(data) + packer.flush()
+
+
+def after(interim: str) -> Any:
+    """Send the correct response after interim ones."""
+    return lambda correct, tavus: interim.encode() + correct
+
+
 def compressed(times: int) -> Any:
     encoding = ", ".join(["gzip"] * times)
     return lambda correct, tavus: http_response(200, gzip_bomb(times), f"Content-Encoding: {encoding}\r\n")
@@ -122,6 +152,7 @@ RETRIED = {"listing": "right error", **AMBIGUOUS_DELETE}
 RATE_LIMITED = {"listing": "right error", "not_applied": "deleted failed"}
 REJECTED = {"listing": "error error", "not_applied": "failed failed", "no_retry": True}
 WAIT_TOO_LONG = REJECTED
+UNDERSTOOD = {"listing": "right right", "applied": "deleted deleted"}
 BAD_BODY = {"listing": "error error", "applied": "deleted deleted", "no_retry": True}
 INCOMPLETE_BODY = {"listing": "right error", "applied": "deleted deleted"}
 
@@ -142,7 +173,16 @@ KINDS = [
             **RATE_LIMITED,
             min_wait=0.5,
         )
-        for value in ("soon", "-5", "1.5", "3, 4", "", "2026-11-01T12:00:30Z")
+        for value in ("soon", "-5", "-1.5", "3, 4", "", "2026-11-01T12:00:30Z")
+    ),
+    *(
+        FaultKind(
+            f"F10 429 Retry-After '{value}'",
+            error(429, f"Retry-After: {value}\r\n"),
+            **RATE_LIMITED,
+            min_wait=wait,
+        )
+        for value, wait in (("1.5", 2), ("3.0", 3))
     ),
     FaultKind(
         "F10 429 two Retry-After",
@@ -168,7 +208,13 @@ KINDS = [
     *(FaultKind(f"F19 F22 {status}", error(status), **REJECTED) for status in (400, 402, 405, 409, 422)),
     FaultKind("F19 400 HTML", response(400, "Invalid replica_id", content_type="text/html"), **REJECTED),
     FaultKind("F19 400 similar message", response(400, {"error": "Invalid replica_id."}), **REJECTED),
-    *(FaultKind(f"F20 {status}", error(status), **REJECTED) for status in (401, 403)),
+    FaultKind("F20 401", response(401, {"message": f"no, {KEY}"}), **RATE_LIMITED),
+    FaultKind("F20 403", response(403, {"message": f"no, {KEY}"}), **REJECTED),
+    *(
+        FaultKind(f"F20 {status} HTML", response(status, HTML, content_type="text/html"), **RETRIED)
+        for status in (401, 403)
+    ),
+    FaultKind("F20 403 JSON of a proxy", error(403), **RETRIED),
     # F23 to F27: redirects
     *(
         FaultKind(f"F23 {status} {name}", redirect(status, location), **REJECTED)
@@ -212,12 +258,20 @@ KINDS = [
     FaultKind("F34 gzip bomb", compressed(1), **BAD_BODY),
     FaultKind("F34 nested gzip bomb", compressed(2), **BAD_BODY),
     FaultKind("F34 endless chunks", endless_chunks, **BAD_BODY),
-    FaultKind("F35 not gzip", response(200, "{}", "Content-Encoding: gzip\r\n"), **BAD_BODY),
+    FaultKind("F35 gzip", encoded(gzip.compress, "gzip"), **UNDERSTOOD),
+    FaultKind("F35 deflate", encoded(zlib.compress, "deflate"), **UNDERSTOOD),
+    FaultKind("F35 deflate without header", encoded(raw_deflate, "deflate"), **UNDERSTOOD),
+    FaultKind("F35 says br", response(200, "{}", "Content-Encoding: br\r\n"), **BAD_BODY),
+    FaultKind("F35 not gzip", response(200, "{}", "Content-Encoding: gzip\r\n"), **INCOMPLETE_BODY),
+    FaultKind(
+        "F35 gzip without its end", encoded(lambda b: gzip.compress(b)[:-1], "gzip"), **INCOMPLETE_BODY
+    ),
     FaultKind(
         "F35 not deflate",
         response(200, zlib.compress(b"{}")[:-3], "Content-Encoding: deflate\r\n"),
-        **BAD_BODY,
+        **INCOMPLETE_BODY,
     ),
+    FaultKind("F33 byte order mark", recoded(lambda body: b"\xef\xbb\xbf" + body), **UNDERSTOOD),
     # F30, F36, F39, F41: no usable head
     FaultKind("F30 TLS bytes", raw("\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", CLOSE), **RETRIED),
     FaultKind("F30 garbage", raw("gone fishing\r\n\r\n", CLOSE), **RETRIED),
@@ -225,26 +279,38 @@ KINDS = [
     FaultKind(
         "F36 200 headers", raw(JSON_200 + "X-Many: 1\r\n" * 200 + "Content-Length: 2\r\n\r\n{}"), **RETRIED
     ),
+    FaultKind("F39 101 only", raw("HTTP/1.1 101 x\r\n\r\n"), **RETRIED),
     *(
-        FaultKind(f"F39 {status} only", raw(f"HTTP/1.1 {status} x\r\n\r\n"), **RETRIED)
-        for status in (101, 102, 103)
+        FaultKind(
+            f"F39 {status} only",
+            lambda correct, tavus, status=status: [
+                f"HTTP/1.1 {status} x\r\n\r\n".encode(),
+                *tavus.silence(),
+            ],
+            listing="error error",
+            **AMBIGUOUS_DELETE,
+            timed=True,
+        )
+        for status in (102, 103)
     ),
+    *(
+        FaultKind(
+            f"F39 {status} repeated",
+            lambda correct, tavus, status=status: tavus.drip(b"", f"HTTP/1.1 {status} x\r\n\r\n".encode()),
+            listing="error error",
+            **AMBIGUOUS_DELETE,
+            timed=True,
+        )
+        for status in (100, 102)
+    ),
+    FaultKind("F39 103 before the response", after("HTTP/1.1 103 x\r\nLink: </x>\r\n\r\n"), **UNDERSTOOD),
     FaultKind(
-        "F39 102 repeated",
-        lambda correct, tavus: tavus.drip(b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
-        **RETRIED,
-        timed=True,
+        "F39 102 and 100 before the response",
+        after("HTTP/1.1 102 x\r\n\r\nHTTP/1.1 100 x\r\n\r\n"),
+        **UNDERSTOOD,
     ),
-    FaultKind(
-        "F39 100 repeated",
-        lambda correct, tavus: tavus.drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
-        listing="error error",
-        **AMBIGUOUS_DELETE,
-        timed=True,
-    ),
-    FaultKind(
-        "F39 102 then 200", one_write("HTTP/1.1 102 Processing\r\n\r\n", http_response(200, {})), **RETRIED
-    ),
+    FaultKind("F39 too many 103", after("HTTP/1.1 103 x\r\n\r\n" * 40), **RETRIED),
+    FaultKind("F39 103 then 101", after("HTTP/1.1 103 x\r\n\r\nHTTP/1.1 101 x\r\n\r\n"), **RETRIED),
     # F37 and F38: slow responses
     FaultKind(
         "F37 slow header",
