@@ -30,7 +30,6 @@ from requests.structures import CaseInsensitiveDict
 
 from tavus_provider import __version__
 
-
 MAX_INTERIM_RESPONSES: Final = 32
 """Limit of 1xx responses before the final response to one request."""
 

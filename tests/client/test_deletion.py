@@ -159,7 +159,7 @@ def test_401_after_an_unknown_outcome_stays_unknown_and_is_about_the_key(client,
         ]
     )
     with pytest.raises(
-        TavusOutcomeUnknownError, match="returned 500: .*; it may have been applied"
+        TavusOutcomeUnknownError, match=r"returned 500: .*; it may have been applied"
     ) as caught:
         client.delete_replica(REPLICA)
     assert (caught.value.status, caught.value.key_rejected, caught.value.attempts) == (401, True, 3)
