@@ -317,7 +317,7 @@ class PlanExecutor:
         return Result(Outcome.ALREADY_GONE, detail)
 
     def _describe(self, error: TavusError) -> str:
-        """Return the message of an error; if Tavus rejected the API key, also how often it had accepted it."""
+        """Return the message of an error; if the key was rejected, also for how many deletes it worked."""
         if not error.key_rejected:
             return str(error)
         return f"{error}; {len(self._deleted_ids)} deletes with this key had worked before"
