@@ -27,6 +27,9 @@ _BASE_URL = re.compile(
 )
 _IPV4 = re.compile(r"(?:(?:0|[1-9][0-9]{0,2})\.){3}(?:0|[1-9][0-9]{0,2})")
 _KEY = re.compile(r"[\x21-\x7e]{1,512}")
+_NAME = re.compile(r"[A-Za-z][A-Za-z_-]{0,29}")
+"""Names of extras that messages repeat. Keys have digits, or are longer."""
+_NUMBER = re.compile(r"[+-]?[0-9]{1,6}(\.[0-9]{1,6})?")
 _PORT = re.compile(r"[0-9]{1,5}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -47,24 +50,20 @@ class ClientOptions:
     requests_per_second: float | None = None
 
     @classmethod
-    def parse(cls, text: object) -> ClientOptions:
-        """
-        Parse the JSON text of a connection's ``extra``. Null counts as absent, because forms save nulls.
+    def parse(cls, text: object, *, key: str = "") -> ClientOptions:
+        """Return the options that the JSON text of a connection's ``extra`` sets; see :func:`parse_extras`."""
+        return cls(**parse_extras(text, key=key))
 
-        :raises TavusValidationError: for unknown extras, by name, and for a value outside its bounds
-        """
-        values = _parse_json_object(text)
-        known = {known.name for known in fields(cls)}
-        if unknown := sorted(set(values) - known):
-            names = ", ".join(ascii(name)[:40] for name in unknown[:5])
-            raise TavusValidationError(
-                f"the connection has unknown extras {names}: expected only {', '.join(sorted(known))}; "
-                "the API key belongs in the password, everything else in section [tavus] of the configuration"
-            )
-        given = {name: value for name, value in values.items() if value is not None}
-        for name, value in given.items():
-            check_option(name, value)
-        return cls(**given)
+
+class InvalidOptionError(TavusValidationError):
+    """
+    An option is not a number, or is outside its bounds.
+
+    ``option`` is its name, and ``expected`` says which values are valid. Neither contains its value.
+    """
+
+    option = ""
+    expected = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +101,68 @@ _BOUNDS: Final = {
 }
 
 
+def parse_extras(text: object, *, key: str = "") -> dict[str, Any]:
+    """
+    Return the options that a connection sets.
+
+    Null counts as absent, because forms save nulls. Numbers may be text, because those of a URI are.
+
+    :param text: the JSON text of the connection's ``extra``
+    :param key: the API key, which messages do not repeat if it was entered as the name of an extra
+    :raises TavusValidationError: for unknown extras, by name
+    :raises InvalidOptionError: for a value outside its bounds
+    """
+    values = _parse_json_object(text)
+    known = {known.name for known in fields(ClientOptions)}
+    if unknown := sorted(set(values) - known):
+        raise TavusValidationError(
+            f"the connection has unknown extras {_show_names(unknown, key)}: "
+            f"expected only {', '.join(sorted(known))}; "
+            "the API key belongs in the password, everything else in section [tavus] of the configuration"
+        )
+    given = {name: _parse_number(value) for name, value in values.items() if value is not None}
+    for name, value in given.items():
+        check_option(name, value)
+    return given
+
+
+def _parse_number(value: object) -> object:
+    text = value.strip() if isinstance(value, str) else ""
+    if not _NUMBER.fullmatch(text):
+        return value
+    return float(text) if "." in text else int(text)
+
+
+def _show_names(names: list[str], key: str) -> str:
+    """List the names of extras, except those that may be a key that was entered in the wrong field."""
+    key = key.lower()
+    shown = [
+        name
+        for name in names
+        if _NAME.fullmatch(name) and not (key and (name.lower() in key or key in name.lower()))
+    ]
+    listed = ", ".join(map(repr, shown[:5]))
+    if len(shown) == len(names):
+        return listed
+    hidden = f"{len(names) - len(shown)} that are not shown because one may be a key"
+    return f"{listed} and {hidden}" if listed else f"({hidden})"
+
+
 def check_option(name: str, value: object) -> None:
     """
     Check an option of a connection or an operator.
 
     :param name: ``timeout``, ``concurrency``, ``requests_per_second`` or ``parallel_tasks``
-    :raises TavusValidationError: if ``value`` is not a number, or is outside the bounds of the option
+    :raises InvalidOptionError: if ``value`` is not a number, or is outside the bounds of the option
     """
     number = value if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
     bounds = _BOUNDS[name]
     if not bounds.admit(number):
         # Text is not repeated: it may be a key that was entered in the wrong field.
         shown = f"of type {type(value).__name__}" if math.isnan(number) else ascii(value)[:40]
-        raise TavusValidationError(f"{name} is {shown}: expected {bounds.expected}")
+        error = InvalidOptionError(f"{name} is {shown}: expected {bounds.expected}")
+        error.option, error.expected = name, bounds.expected
+        raise error
 
 
 def parse_origin(
@@ -124,11 +172,12 @@ def parse_origin(
     Return the origin, such as ``https://tavusapi.com``, of a connection's host, port and schema.
 
     The origin is assembled from the checked parts. The text of the connection is never passed on.
+    Whitespace around the host and the schema is ignored.
 
     :param allowed: origins that the deployment allows
     :raises TavusValidationError: if the fields are not one valid origin, or the origin is not allowed
     """
-    origin = _normalize_origin(host or DEFAULT_ORIGIN, port, schema)
+    origin = _normalize_origin(_strip(host) or DEFAULT_ORIGIN, port, _strip(schema))
     allowed_origins = {_normalize_origin(text.strip()) for text in allowed if text.strip()}
     if origin is None or None in allowed_origins:
         what = "the connection's base URL" if origin is None else "[tavus] allowed_origins"
@@ -167,6 +216,10 @@ def parse_key(password: object, *, login: object = None) -> str:
             "the connection's API key is invalid: expected up to 512 visible ASCII characters, no whitespace"
         )
     return key
+
+
+def _strip(value: object) -> object:
+    return value.strip() if isinstance(value, str) else value
 
 
 def _normalize_origin(text: object, port: object = None, schema: object = None) -> str | None:

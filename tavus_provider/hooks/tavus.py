@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -16,7 +15,9 @@ from tavus_provider.client.config import (
     DEFAULT_ORIGIN,
     ClientConfig,
     ClientOptions,
+    InvalidOptionError,
     check_option,
+    parse_extras,
     parse_key,
     parse_origin,
 )
@@ -28,7 +29,8 @@ ACCESS_MESSAGES: Final = {
     AccessCheck.ACCEPTED: "Tavus accepted the API key.",
     AccessCheck.REJECTED: "Tavus rejected the API key.",
     AccessCheck.RATE_LIMITED: "Tavus is rate limiting this account: try again later.",
-    AccessCheck.UNREACHABLE: "Tavus could not be reached.",
+    AccessCheck.UNREACHABLE: "Tavus could not be reached. Proxy variables such as HTTPS_PROXY are not read: "
+    "an administrator of the deployment can set proxy in section [tavus] of the configuration.",
     AccessCheck.INVALID_RESPONSE: "The response is not from the Tavus API: check the base URL.",
 }
 
@@ -46,8 +48,8 @@ class TavusHook(BaseHook):
     Use the hook as a context manager, or call :meth:`close`, to close its connections.
 
     :param tavus_conn_id: id of the Airflow connection
-    :param concurrency: maximum number of requests at the same time, at most that of the connection
-    :param requests_per_second: maximum request rate, at most that of the connection
+    :param concurrency: maximum number of requests at the same time; a smaller one of the connection wins
+    :param requests_per_second: maximum request rate; a smaller one of the connection wins
     :param parallel_tasks: number of tasks that share this rate; each uses an equal part
     """
 
@@ -97,11 +99,9 @@ class TavusHook(BaseHook):
     def client(self) -> TavusClient:
         """The client for this connection, created on first use."""
         connection = self._read_connection()
-        config = ClientConfig(
-            origin=_allowed_origin(connection),
-            key=parse_key(connection.password, login=connection.login),
-            options=self._limit(ClientOptions.parse(connection.extra)),
-        )
+        origin = _allowed_origin(connection)
+        key = parse_key(connection.password, login=connection.login)
+        config = ClientConfig(origin, key, self._options(parse_extras(connection.extra, key=key)))
         mask_secret(config.key)  # Airflow masks the password as stored, perhaps with a newline
         client = TavusClient(
             config,
@@ -172,19 +172,21 @@ class TavusHook(BaseHook):
                 "The API key is missing or invalid: enter it in the password field.",
             ),
             (
-                lambda: ClientOptions.parse(connection.extra),
+                lambda: parse_extras(connection.extra),
                 "The extras are invalid: expected only timeout, concurrency and requests_per_second.",
             ),
         ]
         for check, message in checks:
             try:
                 check()
+            except InvalidOptionError as error:
+                return False, f"The extra {error.option} is invalid: expected {error.expected}."
             except TavusValidationError:
                 return False, message
         try:
             result = self.client.check_access()
-        except TavusValidationError:  # [tavus] proxy or ca_bundle
-            result = AccessCheck.UNREACHABLE
+        except TavusValidationError:
+            return False, "The proxy or ca_bundle in section [tavus] of the configuration is invalid."
         finally:
             self.close()
         return result == AccessCheck.ACCEPTED, ACCESS_MESSAGES[result]
@@ -221,18 +223,25 @@ class TavusHook(BaseHook):
             f"AIRFLOW_CONN_{str(self.tavus_conn_id).upper()[:80]}"
         )
 
-    def _limit(self, options: ClientOptions) -> ClientOptions:
-        """Return the options of the connection, reduced to the arguments of this hook."""
-        concurrency, rate = options.concurrency, options.requests_per_second
-        if self.concurrency is not None:
-            check_option("concurrency", self.concurrency)
-            concurrency = min(concurrency, self.concurrency)
-        if self.requests_per_second is not None:
-            check_option("requests_per_second", self.requests_per_second)
-            rate = min(rate or self.requests_per_second, self.requests_per_second)
+    def _options(self, extras: Mapping[str, Any]) -> ClientOptions:
+        """Return the options of this hook: the smaller of its argument and of the connection's extra."""
+        options = dict(extras)
+        arguments = {"concurrency": self.concurrency, "requests_per_second": self.requests_per_second}
+        for name, value in arguments.items():
+            if value is None:
+                continue
+            check_option(name, value)
+            if name in extras and extras[name] < value:
+                self.log.warning(
+                    "%s is %s, as the extra of the connection %s says, and not %s as the task asks",
+                    name, extras[name], ascii(self.tavus_conn_id)[:80], value,
+                )  # fmt: skip
+            else:
+                options[name] = value
         check_option("parallel_tasks", self.parallel_tasks)
-        rate = rate and rate / self.parallel_tasks
-        return replace(options, concurrency=concurrency, requests_per_second=rate)
+        if rate := options.get("requests_per_second"):
+            options["requests_per_second"] = rate / self.parallel_tasks
+        return ClientOptions(**options)
 
 
 def _allowed_origin(connection: Any) -> str:

@@ -50,10 +50,10 @@ class ApplyRetentionOperator(TavusOperator):
     :param approved_digest: ``approve.output["approved_digest"]``; required if ``hard``; templated
     :param hard: also delete the training footage; must be as in the plan; default: False; not templated
     :param dry_run: report every replica as ``skipped`` and send no delete; default: False; templated
-    :param concurrency: maximum number of deletes at the same time, at most that of the connection;
-        default: that of the connection
-    :param requests_per_second: maximum request rate, at most that of the connection; default: that of the
-        connection
+    :param concurrency: maximum number of deletes at the same time; default: that of the connection. If the
+        connection sets a smaller one, that is used
+    :param requests_per_second: maximum request rate; default: that of the connection. If the connection sets
+        a smaller one, that is used
     :param batch: execute only a part of the plan: one of the mappings of :class:`.SplitRetentionOperator`;
         limits, approval and digest are still those of the whole plan
     :param parallel_tasks: number of tasks like this one that may run at the same time; each one uses an equal

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 
@@ -8,6 +9,7 @@ from tavus_provider.client.config import (
     DEFAULT_ORIGIN,
     ClientConfig,
     ClientOptions,
+    InvalidOptionError,
     check_option,
     parse_key,
     parse_origin,
@@ -35,6 +37,9 @@ KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
         "https://tavusapi.com/v2/",
         "tavusapi.com/v2",
         "tavusapi.com:443",
+        "tavusapi.com\n",
+        " https://tavusapi.com/v2\r\n",
+        "\t",
     ],
 )
 def test_spellings_of_the_default_origin(host):
@@ -70,9 +75,10 @@ def test_spellings_of_the_default_origin(host):
         "//tavusapi.com",
         "https:///evil.test",
         "https:tavusapi.com",
-        "tavusapi.com\n",
         "tavus\tapi.com",
-        " tavusapi.com",
+        "tavusapi.com\nevil.test",
+        "https:// tavusapi.com",
+        "tavusapi.com \x00",
         "https://tavusapi.com/v2\r\nX-Evil: 1",
         "https://[::1]",
         "https://127.1",
@@ -85,7 +91,6 @@ def test_spellings_of_the_default_origin(host):
         "file:///etc/passwd",
         "ftp://tavusapi.com",
         "javascript:alert(1)",
-        " ",
         "-tavusapi.com",
         pytest.param("a" * 100_000, id="100,000 letters"),
         b"tavusapi.com",
@@ -108,6 +113,7 @@ def test_other_base_urls_are_rejected(host):
         (0, ""),
         ("", "v2"),
         (443, "/v2"),
+        (443, "v2\n"),
     ],
 )
 def test_port_and_schema_may_repeat_the_host(port, schema):
@@ -323,10 +329,34 @@ def test_extra_must_be_a_json_object(text):
     [
         *(
             ("timeout", value)
-            for value in (0, -1, "5", True, 1e12, 600.1, float("nan"), float("inf"), [5], {})
+            for value in (
+                0,
+                -1,
+                "0",
+                "-1",
+                "600.1",
+                "5 s",
+                "",
+                " ",
+                "1e2",
+                "0x5",
+                True,
+                1e12,
+                600.1,
+                float("nan"),
+                float("inf"),
+                [5],
+                {},
+            )
         ),
-        *(("concurrency", value) for value in (0, 65, -1, 1.0, 8.5, "8", True, False, float("nan"), [1])),
-        *(("requests_per_second", value) for value in (0, -1, "2", True, 1000.5, float("inf"), float("nan"))),
+        *(
+            ("concurrency", value)
+            for value in (0, 65, -1, 1.0, 8.5, "65", "8.0", True, False, float("nan"), [1])
+        ),
+        *(
+            ("requests_per_second", value)
+            for value in (0, -1, "0.0", "1000.5", True, 1000.5, float("inf"), float("nan"))
+        ),
     ],
 )
 def test_value_outside_its_bounds_is_rejected_by_name(name, value):
@@ -334,6 +364,66 @@ def test_value_outside_its_bounds_is_rejected_by_name(name, value):
         ClientOptions.parse(json.dumps({name: value}))
     with pytest.raises(TavusValidationError, match=f"^{name} is .*: expected "):
         check_option(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "number"),
+    [
+        ("timeout", "60", 60),
+        ("timeout", " 0.5\n", 0.5),
+        ("timeout", "+600", 600),
+        ("concurrency", "16", 16),
+        ("requests_per_second", "2.5", 2.5),
+    ],
+)
+def test_number_may_be_text_in_a_connection_and_not_in_an_operator(name, text, number):
+    given = getattr(ClientOptions.parse(json.dumps({name: text})), name)
+    assert (given, type(given)) == (number, type(number))
+    with pytest.raises(InvalidOptionError, match=f"^{name} is of type str: expected "):
+        check_option(name, text)
+
+
+@pytest.mark.parametrize("text", ["700", "-1", "0"])
+def test_number_as_text_outside_its_bounds_is_shown(text):
+    with pytest.raises(InvalidOptionError, match=f"^timeout is {text}: expected ") as caught:
+        ClientOptions.parse(json.dumps({"timeout": text}))
+    assert (caught.value.option, caught.value.expected) == (
+        "timeout",
+        "a number of seconds greater than 0, at most 600",
+    )
+
+
+def test_error_about_an_option_can_be_pickled():
+    with pytest.raises(InvalidOptionError) as caught:
+        check_option("concurrency", 0)
+    copied = pickle.loads(pickle.dumps(caught.value))
+    assert (str(copied), copied.option) == (str(caught.value), "concurrency")
+
+
+@pytest.mark.parametrize(
+    ("names", "key", "shown"),
+    [
+        ([KEY], KEY, []),
+        ([KEY.upper()], KEY, []),
+        ([f"x{KEY}"], KEY, []),
+        ([KEY[:20]], KEY, []),
+        (["abcdefghijklmnop"], "abcdefghijklmnop", []),
+        (["verify", "abcdefghijklmnop"], "abcdefghijklmnop", ["verify"]),
+        (["a1b2c3d4e5f6a7b8c9d0e1f2"], "another key", []),
+        (["a" * 31], "another key", []),
+        (["proxy", "verify"], "another key", ["proxy", "verify"]),
+        (["sk live"], "another key", []),
+        (["\u202ekey"], "another key", []),
+    ],
+)
+def test_unknown_extra_whose_name_may_be_a_key_is_not_repeated(names, key, shown):
+    with pytest.raises(TavusValidationError) as caught:
+        ClientOptions.parse(json.dumps(dict.fromkeys(names, 1)), key=key)
+    text = str(caught.value)
+    assert text.startswith("the connection has unknown extras ")
+    assert [name for name in names if name in text] == shown
+    if len(shown) < len(names):
+        assert f"{len(names) - len(shown)} that are not shown because one may be a key" in text
 
 
 def test_message_says_what_is_expected():

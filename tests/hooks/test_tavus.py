@@ -67,6 +67,11 @@ def test_connection_as_json(monkeypatch, requests_mock):
             API,
             {"timeout": 5},
         ),
+        (
+            "tavus://:{key}@tavusapi.com?timeout=60&concurrency=4&requests_per_second=0.5",
+            API,
+            {"timeout": 60, "concurrency": 4, "requests_per_second": 0.5},
+        ),
     ],
 )
 def test_connection_as_a_uri(monkeypatch, uri, origin, options):
@@ -155,14 +160,29 @@ def test_connection_cannot_allow_its_own_origin(connect, monkeypatch, sandbox):
         ({"requests_per_second": 10}, {"parallel_tasks": 4}, (8, 2.5)),
         ({"requests_per_second": 10}, {"parallel_tasks": 4, "requests_per_second": 2}, (8, 0.5)),
         ({}, {"parallel_tasks": 4}, (8, None)),
-        ({}, {"concurrency": 64, "requests_per_second": 9}, (8, 9)),
+        ({}, {"concurrency": 64, "requests_per_second": 9}, (64, 9)),
+        ({}, {"concurrency": 16}, (16, None)),
+        ({"concurrency": None}, {"concurrency": 16}, (16, None)),
+        ({"concurrency": "4"}, {"concurrency": 16}, (4, None)),
+        ({"timeout": 5}, {"concurrency": 16}, (16, None)),
     ],
     ids=str,
 )
-def test_arguments_can_only_reduce_the_options_of_the_connection(connect, extra, arguments, used):
+def test_arguments_are_used_unless_the_connection_sets_a_smaller_value(connect, extra, arguments, used):
     connect(API, extra=extra)
     options = TavusHook(**arguments).client.options
     assert (options.concurrency, options.requests_per_second) == used
+
+
+def test_smaller_value_of_the_connection_is_logged_once(connect, capfd):
+    connect(API, extra={"concurrency": 4, "requests_per_second": 9})
+    hook = TavusHook(concurrency=16, requests_per_second=2)
+    assert hook.client.options.concurrency == hook.client.options.concurrency == 4
+    logged = "".join(capfd.readouterr())
+    line = (
+        "concurrency is 4, as the extra of the connection 'tavus_default' says, and not 16 as the task asks"
+    )
+    assert logged.count(line) == logged.count(" is ") == 1
 
 
 @pytest.mark.parametrize(
@@ -252,7 +272,17 @@ MESSAGES = {
         False,
         "The extras are invalid: expected only timeout, concurrency and requests_per_second.",
     ),
-    "unreachable": (False, "Tavus could not be reached."),
+    "timeout": (
+        False,
+        "The extra timeout is invalid: expected a number of seconds greater than 0, at most 600.",
+    ),
+    "concurrency": (False, "The extra concurrency is invalid: expected a whole number from 1 to 64."),
+    "settings": (False, "The proxy or ca_bundle in section [tavus] of the configuration is invalid."),
+    "unreachable": (
+        False,
+        "Tavus could not be reached. Proxy variables such as HTTPS_PROXY are not read: an administrator of "
+        "the deployment can set proxy in section [tavus] of the configuration.",
+    ),
     "rejected": (False, "Tavus rejected the API key."),
     "rate limited": (False, "Tavus is rate limiting this account: try again later."),
     "not Tavus": (False, "The response is not from the Tavus API: check the base URL."),
@@ -273,6 +303,10 @@ def test_working_connection_is_tested_by_one_small_request(sandbox):
         ({"password": None}, "key"),
         ({"password": f"{KEY}\x00"}, "key"),
         ({"extra": {"api_key": KEY}}, "extras"),
+        ({"extra": {KEY: 1}}, "extras"),
+        ({"extra": {"timeout": 700}}, "timeout"),
+        ({"extra": {"timeout": KEY}}, "timeout"),
+        ({"extra": {"concurrency": "0"}}, "concurrency"),
     ],
 )
 def test_connection_test_names_the_invalid_field(connect, monkeypatch, requests_mock, fields, message):
@@ -291,6 +325,8 @@ def test_connection_test_of_a_missing_connection():
     [
         ({"status": 401}, "rejected"),
         ({"status": 403}, "rejected"),
+        ({"status": 401, "html": True}, "not Tavus"),
+        ({"status": 403, "body": "{}"}, "not Tavus"),
         ({"status": 429, "retry_after": "9999"}, "rate limited"),
         ({"status": 200, "html": True}, "not Tavus"),
         ({"status": 200, "body": "{}"}, "not Tavus"),
@@ -316,7 +352,7 @@ def test_connection_test_of_a_server_that_is_down(sandbox):
 @pytest.mark.parametrize("option", ["PROXY", "CA_BUNDLE"])
 def test_connection_test_with_an_invalid_setting_of_the_deployment(sandbox, monkeypatch, option):
     monkeypatch.setenv(f"AIRFLOW__TAVUS__{option}", "/nowhere")
-    assert TavusHook().test_connection() == MESSAGES["unreachable"]
+    assert TavusHook().test_connection() == MESSAGES["settings"]
     assert sandbox.state()["requests"] == []
 
 
