@@ -51,7 +51,7 @@ class ClientOptions:
 
     @classmethod
     def parse(cls, text: object, *, key: str = "") -> ClientOptions:
-        """Return the options that the JSON text of a connection's ``extra`` sets; see :func:`parse_extras`."""
+        """Return the options that a connection's ``extra`` sets; see :func:`parse_extras`."""
         return cls(**parse_extras(text, key=key))
 
 
