@@ -93,8 +93,9 @@ def slow_server(raw_server, monkeypatch):
     [
         pytest.param(b"HTTP/1.1 200 OK\r\n", b"X-Drip: 1\r\n", id="headers"),
         pytest.param(b"HTTP/1.1 200 OK\r\nX-Long: ", b"x", id="one header"),
-        pytest.param(b"", b"HTTP/1.1 100 Continue\r\n\r\n", id="100 Continue"),
-        pytest.param(b"", b"HTTP/1.1 103 Early Hints\r\n\r\n", id="103 Early Hints"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\nX: ", b"x", id="header of 100"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nX: ", b"x", id="header of 103"),
+        pytest.param(b"HTTP/1.1 102 x\r\n\r\nHTTP/1.1 103 x\r\nX: ", b"x", id="header of 103 after 102"),
     ],
 )
 def test_slow_head_does_not_extend_the_deadline(slow_server, transport, first, part):

@@ -295,8 +295,8 @@ KINDS = [
     ),
     *(
         FaultKind(
-            f"F39 {status} repeated",
-            lambda correct, tavus, status=status: tavus.drip(b"", f"HTTP/1.1 {status} x\r\n\r\n".encode()),
+            f"F39 slow header of {status}",
+            lambda correct, tavus, status=status: tavus.drip(f"HTTP/1.1 {status} x\r\nX: ".encode(), b"x"),
             listing="error error",
             **AMBIGUOUS_DELETE,
             timed=True,
