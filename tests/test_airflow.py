@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 import urllib.parse
+from importlib.util import find_spec
 from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
@@ -305,20 +306,25 @@ def test_masked_password_from_the_form_does_not_replace_the_key(airflow):
     assert len(airflow.state()["requests"]) == before
 
 
-# -- in a browser; skipped if none is installed (`make browser` installs one)
+# -- in a browser
 
 ARGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) \u202egpj.exe"
 
 
+CHROMIUM = shutil.which("chromium")
+in_browser = pytest.mark.skipif(
+    not CHROMIUM or find_spec("playwright") is None,
+    reason="chromium or playwright is not installed: make browser",
+)
+
+
 @pytest.fixture(scope="module")
 def chromium():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
-    path = shutil.which("chromium")
-    if not path:
-        pytest.skip("chromium is not installed: make browser")
-    with sync_api.sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=path, args=ARGS)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
 
 
 @pytest.fixture
@@ -364,6 +370,7 @@ def tavus_page(page, airflow):
     return frame
 
 
+@in_browser
 def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
     page = sign_in()
     page.goto(f"{airflow.url}/connections")
@@ -385,6 +392,7 @@ def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
     assert airflow.api("/connections/created_in_the_form")["port"] is None
 
 
+@in_browser
 def test_browser_deletes_one_replica_from_the_form_and_rejects_an_invalid_id(airflow, sign_in):
     airflow.session.post(
         f"{airflow.sandbox}/_sandbox/replicas",
@@ -418,6 +426,7 @@ def test_browser_deletes_one_replica_from_the_form_and_rejects_an_invalid_id(air
     assert {"replica_id": "rbrowser0001", "hard": False} in airflow.state()["deletes"]
 
 
+@in_browser
 @pytest.mark.parametrize(("answer", "deleted"), [("Reject", False), ("Approve", True)])
 def test_browser_answers_an_approval_that_shows_names_as_plain_text(airflow, sign_in, answer, deleted):
     replica_id = f"rhostile{answer.lower()}"
@@ -444,6 +453,7 @@ def test_browser_answers_an_approval_that_shows_names_as_plain_text(airflow, sig
     assert ({"replica_id": replica_id, "hard": True} in airflow.state()["deletes"]) == deleted
 
 
+@in_browser
 def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
     run = airflow.trigger("tavus_prune_replicas", dry_run=True)
     assert airflow.finished(run)[0] == "success"
@@ -491,6 +501,7 @@ def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
     page.wait_for_url("**/dags/tavus_prune_replicas/runs/**")
 
 
+@in_browser
 def test_browser_task_link_opens_the_plan_of_its_run(airflow, sign_in):
     run = airflow.trigger("tavus_prune_replicas", dry_run=True, older_than="250d")
     assert airflow.finished(run)[0] == "success"
@@ -505,6 +516,7 @@ def test_browser_task_link_opens_the_plan_of_its_run(airflow, sign_in):
     assert airflow.xcom(run, "plan")["digest"][:16] in frame.locator("#about").inner_text()
 
 
+@in_browser
 def test_browser_page_tells_users_without_permission_and_shows_no_data(airflow, sign_in):
     page = sign_in(None)
     page.goto(f"{airflow.url}/tavus/")
@@ -521,6 +533,7 @@ def test_browser_page_tells_users_without_permission_and_shows_no_data(airflow, 
     save_screenshot(page, "page-empty")
 
 
+@in_browser
 def test_browser_page_shows_5000_replicas_in_pages_and_a_plan_without_verdicts(airflow, sign_in):
     rows = [
         {
