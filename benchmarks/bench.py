@@ -36,7 +36,7 @@ CONCURRENCY = 16
 LATENCY = 0.05
 RATE = 10
 CALLERS = 32
-STALE = {  # the policy of the README, with limits that never apply
+STALE = {  # the policy of docs/policies.md, with limits that never apply
     "name": "stale",
     "expire": [
         {"rule": "failed-training", "status": ["error"], "older_than": "14d"},
