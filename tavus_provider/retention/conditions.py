@@ -146,7 +146,7 @@ class UnusedFor(_AtLeast):
         return facts.idle
 
     def describe(self, facts: ReplicaFacts) -> str:
-        """Return the time since the last use in words, and what is known of that use."""
+        """Return the time since the last use in words: if it was used, and if that is certain."""
         idle = self.limit.format(facts.idle)
         if facts.possible_use is not None:
             return f"possibly used {idle} ago ({facts.possible_use})"

@@ -1,5 +1,5 @@
 """
-Evaluates a policy: which replicas may be deleted, which are kept, and for each one sentence that says why.
+Evaluate a policy: which replicas may be deleted, which are kept, and one sentence with the reason for each.
 
 Pure: no I/O and no clock. A replica is kept if anything about it is unknown.
 """

@@ -1,5 +1,5 @@
 """
-Simulates a policy over some days into the future, with one run on each day.
+Simulate a policy over some days into the future, with one run on each day.
 
 The inventory stays as it is, except that replicas are deleted. Every day is decided by :func:`.evaluate`.
 """

@@ -18,8 +18,9 @@ from retention.samples import (
 )
 
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.retention.context import Inventory
-from tavus_provider.retention.engine import evaluate
+from tavus_provider.models import Replica
+from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import Decision, evaluate
 
 
 def test_decision_is_sorted_and_does_not_depend_on_the_order_of_the_listing() -> None:
@@ -133,3 +134,58 @@ def test_exceeded_limit_is_reported_for_the_whole_decision(
     assert len(found.delete) == expired
     tail = ": narrow the policy or raise the limit in the DAG file; nothing was deleted"
     assert found.limit_exceeded == (None if breach is None else breach + tail)
+
+
+# --- replicas that this package soft-deleted -------------------------------------------------------------
+
+
+SOFT_DELETED = "soft-deleted by this package 30 days ago, hard_delete_after is 30d"
+
+
+def hard_decision(*replicas: Replica, held: frozenset[str] = frozenset(), **parts: Any) -> Decision:
+    """Decide about permanent deletes; r1, r2 and gone1 were soft-deleted 30 days ago, r3 an hour later."""
+    at = ago(days=30)
+    soft_deleted = {"r1": at, "r2": at, "gone1": at, "r3": at + timedelta(hours=1)}
+    inventory = Inventory(replicas, held=held, history=History(soft_deleted=soft_deleted))
+    by = policy({"older_than": "900d"}, hard_delete_after="30d", **parts)
+    return evaluate(by, inventory, now=NOW, hard=True)
+
+
+def test_soft_deleted_replica_is_due_from_its_source_and_without_a_rule() -> None:
+    found = hard_decision(replica("r1"), replica("r3"))
+    assert [(v.replica.replica_id, v.listed, v.rule, v.source, v.reason) for v in found.delete] == [
+        ("gone1", False, None, "soft_deleted", f"{SOFT_DELETED}; no longer listed"),
+        ("r2", False, None, "soft_deleted", f"{SOFT_DELETED}; no longer listed"),
+        ("r1", True, None, "soft_deleted", SOFT_DELETED),
+    ]
+    (kept,) = (v for v in found.verdicts if v.replica.replica_id == "r3")
+    assert (kept.status, kept.reason_code) == ("kept", "soft_deleted")
+    assert found.listed == 2
+
+
+def test_soft_deleted_replica_that_is_held_protected_or_used_is_not_due() -> None:
+    found = hard_decision(replica("r1"), held=frozenset({"r1", "gone1"}), keep={"protected_ids": ["r2"]})
+    assert found.delete == ()
+    assert [(v.replica.replica_id, v.status, v.next_reason) for v in found.verdicts] == [
+        ("gone1", "held", f"hard_delete_after: {SOFT_DELETED}"),
+        ("r1", "held", f"hard_delete_after: {SOFT_DELETED}"),
+    ]
+
+
+@pytest.mark.parametrize("narrow", [{"include": ["*"]}, {"exclude": ["vip_*"]}, {"older_than": "1d"}])
+def test_form_leaves_out_replicas_that_are_no_longer_listed(narrow: dict[str, Any]) -> None:
+    found = hard_decision(replica("r1"), narrow=narrow)
+    assert [v.replica.replica_id for v in found.delete] == ["r1"]
+
+
+def test_form_that_asks_for_an_age_leaves_out_a_younger_soft_deleted_replica() -> None:
+    assert not hard_decision(replica("r1", age=timedelta(days=80)), narrow={"older_than": "90d"}).delete
+    assert not hard_decision(replica("r1", created_at=None), narrow={"older_than": "90d"}).delete
+
+
+def test_row_of_a_plan_names_the_source() -> None:
+    (_, _, soft_deleted) = hard_decision(replica("r1")).delete
+    (by_rule,) = decide(replica("r1")).delete
+    assert (by_rule.to_row()["rule"], by_rule.to_row()["source"]) == ("stale", "rule")
+    assert (soft_deleted.to_row()["rule"], soft_deleted.to_row()["source"]) == (None, "soft_deleted")
+    assert all(type(value) is str for value in (by_rule.to_row()["source"], by_rule.to_json()["status"]))
