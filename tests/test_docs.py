@@ -22,6 +22,7 @@ from tavus_provider.retention.policy import Limits, Policy, Rule
 from tavus_provider.retention.schema import policy_schema
 
 POLICIES = "docs/policies.md"
+CI = ".github/workflows/ci.yml"
 POLICY = read("docs/retention.yaml")
 A_DATE = re.compile(r"'?\d{4}-\d\d-\d\d(T[\d:.]+Z?)?'?( at \d\d:\d\d UTC)?")
 EXAMPLE_TABLE = "| replica | id | today | reason_code | reason |"
@@ -54,6 +55,13 @@ def test_index_lists_every_page():
     linked = set(re.findall(r"\]\(([\w./-]+\.md)\)", read("docs/index.md")))
     pages = {page.name for page in (ROOT / "docs").glob("*.md")} - {"index.md"}
     assert pages <= linked
+
+
+def test_compatibility_table_has_the_tested_versions():
+    rows = table("docs/index.md", "| Airflow | Python | tested by |")
+    for row, constraints in zip(rows, ("constraints.txt", "constraints-lowest.txt"), strict=True):
+        assert f"\napache-airflow=={row[0].split(',')[0]}\n" in read(constraints)
+        assert row[1] == ", ".join(re.findall(r"3\.\d+", re.search(r"python: \[(.*)\]", read(CI))[1]))
 
 
 @each_page
