@@ -10,15 +10,7 @@ from typing import Any, Final, Self, TypeVar
 
 from tavus_provider.client.config import ClientConfig, ClientOptions
 from tavus_provider.client.deletion import REPLICAS, DeleteRequest, Deletion
-from tavus_provider.client.pagination import (
-    PAGE_LIMIT,
-    Page,
-    WorkerThreads,
-    keep_all,
-    parse_page,
-    read_backward,
-    read_forward,
-)
+from tavus_provider.client.pagination import Page, PageTooLargeError, keep_all, read_list
 from tavus_provider.client.rate_limiter import RateLimiter
 from tavus_provider.client.responses import (
     error_of,
@@ -26,6 +18,7 @@ from tavus_provider.client.responses import (
     is_not_found,
     is_rejected_on_the_way,
     parse_json,
+    parse_page,
 )
 from tavus_provider.client.retry import Retry, RetryPolicy, is_retryable_status
 from tavus_provider.client.transport import (
@@ -35,6 +28,7 @@ from tavus_provider.client.transport import (
     Response,
     Transport,
 )
+from tavus_provider.client.workers import WorkerThreads
 from tavus_provider.exceptions import (
     TavusError,
     TavusInvalidResponseError,
@@ -161,16 +155,13 @@ class TavusClient:
         :raises TavusAuthError: if the API key is rejected
         """
         query = {"verbose": "true", "replica_type": "user"}
-        read_page = self._page_reader(REPLICAS, query, Replica.from_api, lambda row: row.replica_id)
-        if while_deleting:
-            return read_backward(f"GET {REPLICAS}", read_page)
-        return read_forward(f"GET {REPLICAS}", read_page, workers=self._workers)
+        return self._list(
+            REPLICAS, query, Replica.from_api, lambda row: row.replica_id, parallel=not while_deleting
+        )
 
     def list_personas(self) -> list[Persona]:
         """Return all personas (PALs) of any type. Raises the errors of :meth:`list_replicas`."""
-        path = "/v2/personas"
-        read_page = self._page_reader(path, {}, Persona.from_api, lambda row: row.persona_id)
-        return read_forward(f"GET {path}", read_page, workers=self._workers)
+        return self._list("/v2/personas", {}, Persona.from_api, lambda row: row.persona_id)
 
     def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]:
         """
@@ -232,25 +223,46 @@ class TavusClient:
         return self._retry.run(_ReadRequest(self._transport, path, query))
 
     def _list_activities(self, kind: type[A], *, latest_only: bool, first_page: int = 1) -> list[A]:
-        path = f"/v2/{kind.kind}s"
-        return read_forward(
-            f"GET {path}",
-            self._page_reader(path, {}, kind.from_api, lambda row: row.activity_id),
-            workers=self._workers,
+        return self._list(
+            f"/v2/{kind.kind}s",
+            {},
+            kind.from_api,
+            lambda row: row.activity_id,
             first_page=first_page,
             collect=_keep_latest if latest_only else keep_all,
         )
 
-    def _page_reader(
-        self, path: str, query: Query, parse: Callable[[object], T], identify: Callable[[T], str]
-    ) -> Callable[[int], Page[T]]:
-        def read_page(number: int) -> Page[T]:
+    def _list(
+        self,
+        path: str,
+        query: Query,
+        parse: Callable[[object], T],
+        identify: Callable[[T], str],
+        *,
+        first_page: int = 1,
+        parallel: bool = True,
+        collect: Callable[[dict[Any, T], Mapping[str, T]], None] = keep_all,
+    ) -> list[T]:
+        def fetch(number: int, limit: int) -> Page[T]:
             what = f"GET {path} page {number}"
-            response = self._get(path, {**query, "limit": PAGE_LIMIT, "page": number})
-            rows, total = parse_page(what, parse_json(what, response, redact=self._transport.redact))
-            return Page({identify(row): row for row in map(parse, rows)}, len(rows), total)
+            response = self._get(path, {**query, "limit": limit, "page": number})
+            if response.too_large and response.status == 200:
+                raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
+            rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
+            return Page([parse(row) for row in rows], total_count)
 
-        return read_page
+        concurrency = self.options.concurrency if parallel else 1
+        return read_list(
+            f"GET {path}",
+            fetch,
+            identify=identify,
+            collect=collect,
+            first_page=first_page,
+            # Twice as many as there are threads, so that less time is lost on the slowest page of a batch.
+            batch_size=1 if concurrency == 1 else 2 * concurrency,
+            run=self._workers.map,
+            wait=lambda seconds: self._transport.rate_limiter.sleep(seconds, self._stop),
+        )
 
 
 class _ReadRequest:
@@ -302,7 +314,7 @@ class _ReadRequest:
         raise TavusRetryableError(f"{what}: {error}", status=error.status, attempts=attempts)
 
 
-def _keep_latest(rows: dict[Any, A], new: dict[str, A]) -> None:
+def _keep_latest(rows: dict[Any, A], new: Mapping[str, A]) -> None:
     """Keep only the latest of the rows that mean the same use of a replica."""
     for row in new.values():
         other = rows.get(row.usage_key)

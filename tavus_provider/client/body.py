@@ -35,11 +35,13 @@ class Body(NamedTuple):
     :param content: the decompressed bytes; empty or incomplete if there is an ``error``
     :param error: why the body cannot be used; ``None`` if it is complete
     :param truncated: whether it was damaged on the way, so that another response may be complete
+    :param too_large: whether it has more bytes than allowed, so that a page with fewer rows may be usable
     """
 
     content: bytes
     error: str | None = None
     truncated: bool = False
+    too_large: bool = False
 
 
 class _DamagedError(ValueError):
@@ -48,6 +50,10 @@ class _DamagedError(ValueError):
 
 class _TooLargeError(ValueError):
     """The data has more bytes than allowed."""
+
+
+class _RatioError(ValueError):
+    """The data has more bytes than its compressed size allows."""
 
 
 def read_body(raw: urllib3.BaseHTTPResponse, limit: int, encoding: str) -> Body:
@@ -65,10 +71,12 @@ def read_body(raw: urllib3.BaseHTTPResponse, limit: int, encoding: str) -> Body:
             parts.append(part)
             size += len(part)
             if size > limit:
-                return Body(b"", f"the body is larger than {limit // 1024} KiB")
+                return _too_large(limit)
     except _DamagedError:
         return Body(b"", f"the body is not valid {encoding}", truncated=True)
-    except _TooLargeError as error:
+    except _TooLargeError:
+        return _too_large(limit)
+    except _RatioError as error:
         return Body(b"", str(error))
     except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError) as error:
         expired = current_request.state().expired
@@ -80,6 +88,10 @@ def read_body(raw: urllib3.BaseHTTPResponse, limit: int, encoding: str) -> Body:
             content, f"the body has the encoding {escape_line(encoding, 20)}, which was not requested"
         )
     return Body(content)
+
+
+def _too_large(limit: int) -> Body:
+    return Body(b"", f"the body is larger than {limit // 1024} KiB", too_large=True)
 
 
 def innermost_type(error: BaseException) -> str:
@@ -105,11 +117,11 @@ def _read_parts(raw: urllib3.BaseHTTPResponse, limit: int, encoding: str) -> Ite
             yield chunk
             continue
         if received > most:
-            raise _TooLargeError(f"the body is larger than {limit // 1024} KiB")
+            raise _TooLargeError
         for part in decompressor.feed(chunk):
             decompressed += len(part)
             if decompressed > max(RATIO_FREE_BYTES, MAX_RATIO * received):
-                raise _TooLargeError(f"the body grows more than {MAX_RATIO} times when it is decompressed")
+                raise _RatioError(f"the body grows more than {MAX_RATIO} times when it is decompressed")
             yield part
     if decompressor is not None and received:
         decompressor.finish()

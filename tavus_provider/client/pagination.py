@@ -1,34 +1,65 @@
 """
-Complete listings: all pages of a list, or an error.
+Complete listings: all pages of a list, or an error. No HTTP: a function fetches the pages.
 
-A listing counts as complete if as many distinct ids were read as ``total_count`` says, and if that count
-was the same on every page. Nothing may be deleted based on an incomplete listing.
+A listing is complete if every row that existed during the whole read was seen. Rows that are added
+meanwhile do not matter; rows that are deleted meanwhile may be in it or not.
+
+A page is a window on the list at the moment when it was read. Rows that are added or deleted move the
+others, so the positions of two windows prove nothing. Their rows do:
+
+1.  Each window shares a row with an earlier one (it is *linked*), or begins at the start of the list.
+2.  One window reaches the end of the list: it is shorter than its limit.
+
+Follow the links from that last window back to the start. Let ``x`` be a row that existed during the whole
+read. Every shared row existed at the times of both of its windows, so ``x`` was before it, or after it, at
+both times. If ``x`` is before the first shared row, it is in the first window; if it is after the last one,
+it is in the last window; otherwise there are two successive shared rows with ``x`` between them, and the
+window that has both has ``x``. Nothing is assumed about when the windows were read, so they may be read in
+parallel, nor about where rows are added and deleted. It is assumed that two rows never change places, that
+an id is not used again, and that page ``first_page`` begins at the start of the list.
+
+So windows overlap by at least one row. The API can only address multiples of ``limit``: of all limits, the
+one is chosen whose window reaches farthest and still overlaps. That is optimal, and a list of ``n`` rows
+takes about ``n / 87`` requests instead of ``n / 100``. If an added row moved the list between parallel
+reads, the next window is read again. If deleted rows moved it, a window farther back is read, with a
+distance that grows until the windows are linked, at the latest at the start of the list.
+
+``total_count`` is not needed for this proof, and it may be wrong. It is a second witness: the listing is
+not complete either if fewer rows were seen than the lowest ``total_count``. It also shows how many windows
+can be read in parallel, and that a short window is not the end, because the server returns fewer rows than
+asked for. A list of several windows ends with a look at its start, for rows that changed their place.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
-import threading
-from collections.abc import Callable, Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from queue import SimpleQueue
 from typing import Any, Final, Generic, TypeVar
 
+from tavus_provider.client.id_table import IdTable
 from tavus_provider.exceptions import TavusInvalidResponseError
 
 PAGE_LIMIT: Final = 100
-"""Rows asked for per page. A server may return fewer."""
+"""Most rows to ask for per page. A server may return fewer."""
 MAX_PAGES: Final = 20_000
+"""Most pages to read for one listing: enough for 1.7 million rows."""
+MIN_PAGES: Final = 32
+"""A read may take so many pages, and eight times as many as its rows would fill."""
 MAX_READS: Final = 3
-"""How often a listing is read from the start, because its count changed while it was read."""
+"""How often a listing is read from the start, because it changed in a way that the proof excludes."""
+MAX_LOOKS: Final = 3
+"""How often start and end of the list are looked at, because fewer rows were seen than ``total_count``."""
+
+_NOT_LINKED: Final = 2**32 - 1
+"""Instead of the number of a window: for rows that were only seen by a look at the start."""
 
 T = TypeVar("T")
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_Collect = Callable[[dict[Any, T], Mapping[str, T]], None]
+_Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[tuple[Any, Any]]]
+
+
+class PageTooLargeError(TavusInvalidResponseError):
+    """A page has more bytes than the client reads; fewer rows per page may help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,199 +67,358 @@ class Page(Generic[T]):
     """
     One page of a list.
 
-    :param rows: the rows by id
-    :param size: number of rows on the page, repeated ids included
-    :param total: ``total_count`` of the page
+    :param rows: the rows in the order of the list
+    :param total_count: what the server says about the length of the list
     """
 
-    rows: dict[str, T]
-    size: int
-    total: int
+    rows: Sequence[T]
+    total_count: int
 
 
-def parse_page(what: str, body: object) -> tuple[Sequence[object], int]:
+@dataclass(frozen=True, slots=True)
+class _Window:
     """
-    Return the rows and the ``total_count`` of the JSON of one page.
+    A page to read.
 
-    :param what: the request, for messages
-    :raises TavusInvalidResponseError: if one of them is missing or invalid
+    :param number: number of the page
+    :param start: position of its first row, if the list does not change
     """
-    rows = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(rows, list):
-        raise TavusInvalidResponseError(f"{what} returned no list of rows in 'data'")
-    total = body.get("total_count") if isinstance(body, dict) else None
-    if type(total) is not int or total < 0:
-        raise TavusInvalidResponseError(
-            f"{what} returned total_count {json.dumps(total)[:20]}: expected a whole number, without which "
-            "the listing cannot be shown to be complete"
-        )
-    return rows, total
+
+    number: int
+    limit: int
+    start: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.limit
 
 
-def keep_all(rows: dict[Any, T], new: dict[str, T]) -> None:
+class _UnstableError(Exception):
+    """This read cannot be shown to be complete; another one may."""
+
+
+def keep_all(rows: dict[Any, T], new: Mapping[str, T]) -> None:
     """Add all rows of a page to the listing."""
     rows |= new
 
 
-def read_forward(
+def read_one_by_one(
+    function: Callable[[_Window], Any], windows: Iterable[_Window]
+) -> Generator[tuple[_Window, Any], None, None]:
+    """Read pages one after the other; the default of :func:`read_list`."""
+    for window in windows:
+        yield window, function(window)
+
+
+def read_list(
     what: str,
-    read_page: Callable[[int], Page[T]],
+    fetch: Callable[[int, int], Page[T]],
     *,
-    workers: WorkerThreads,
+    identify: Callable[[T], str],
+    collect: _Collect[T] = keep_all,
     first_page: int = 1,
-    collect: Callable[[dict[Any, T], dict[str, T]], None] = keep_all,
+    limit: int = PAGE_LIMIT,
+    batch_size: int = 1,
+    run: _Run = read_one_by_one,
+    wait: Callable[[float], object] = lambda seconds: None,
 ) -> list[T]:
     """
-    Read all pages, several at the same time. Read again from the start if the count changes meanwhile.
+    Read all pages of a list.
 
     :param what: the request, for messages, such as ``GET /v2/replicas``
+    :param fetch: returns a page for its number and its limit; raises :class:`PageTooLargeError` for a page
+        with too many bytes, which is then read in smaller parts
+    :param identify: returns the id of a row
+    :param collect: adds the rows of a page, by id, to the rows to return
     :param first_page: number of the first page
-    :param collect: adds the rows of a page to the rows to return
+    :param limit: most rows to ask for per page
+    :param batch_size: most pages to hand to ``run`` at once. With 1 each page is read after the one before
+        it, which is better while many rows are being deleted.
+    :param run: calls a function for several items in parallel, yields items and results in any order
+    :param wait: waits for some seconds, because the server may still be about to show a change
+    :returns: the collected rows
     :raises TavusInvalidResponseError: if the listing cannot be shown to be complete
     """
-    for _ in range(MAX_READS):
-        seen: set[str] = set()
-        rows: dict[Any, T] = {}
-        totals: set[int] = set()
-        with contextlib.closing(_read_pages(read_page, first_page, workers)) as pages:
-            for number, page in pages:
-                totals.add(page.total)
-                # Videos are counted from page 0. A server that counts from 1 answers 0 with its first page.
-                if page.size and page.rows.keys() <= seen and not (number == 1 and first_page == 0):
-                    raise TavusInvalidResponseError(
-                        f"{what} page {number} repeats rows of earlier pages: the listing is incomplete"
-                    )
-                seen.update(page.rows)
-                collect(rows, page.rows)
-                if not page.size or len(seen) >= page.total:
-                    break
-        if len(totals) == 1 and len(seen) == page.total:
-            return list(rows.values())
-        if len(totals) == 1:
-            break
-    raise TavusInvalidResponseError(
-        f"{what} returned {len(seen)} rows and total_count {page.total}: "
-        "the listing is incomplete, so nothing may be deleted based on it"
-    )
-
-
-def _read_pages(
-    read_page: Callable[[int], Page[T]], first_page: int, workers: WorkerThreads
-) -> Generator[tuple[int, Page[T]], None, None]:
-    """Yield the pages in order. As many as the first page announces are read in parallel."""
-    first = read_page(first_page)
-    yield first_page, first
-    number = first_page + 1
-    # A server may return fewer rows than asked for, so the first page shows the page size.
-    announced = min(-(-first.total // first.size), MAX_PAGES) if first.size else 0
-    early: dict[int, Page[T]] = {}
-    with contextlib.closing(workers.map(read_page, range(number, first_page + announced))) as results:
-        for read_number, page in results:
-            early[read_number] = page
-            while number in early:
-                yield number, early.pop(number)
-                number += 1
-    while number < first_page + MAX_PAGES:
-        yield number, read_page(number)
-        number += 1
-
-
-def read_backward(what: str, read_page: Callable[[int], Page[T]]) -> list[T]:
-    """
-    Read all pages while rows are being deleted, from the last page to the first.
-
-    A deleted row moves later rows towards the front, into pages that are not read yet. So no row that
-    stays is missed, as long as none is added. If the count grows, the listing is read again.
-
-    :param what: the request, for messages
-    :returns: all rows that were listed at the end, and some that were deleted meanwhile
-    :raises TavusInvalidResponseError: if the listing cannot be shown to be complete
-    """
-    for _ in range(MAX_READS):
-        rows: dict[str, T] = {}
-        number, size, lowest_total = 1, 0, None
-        while number > 0:
-            page = read_page(number)
-            rows |= page.rows
-            if lowest_total is None:
-                # A server may return fewer rows than asked for, so the first page shows the page size.
-                lowest_total, size = page.total, page.size
-                if len(rows) == page.total:
-                    return list(rows.values())
-                number = min(-(-page.total // size), MAX_PAGES) if size else 0
-                rows = {}
-            elif page.total > lowest_total or page.size != max(
-                0, min(size, page.total - (number - 1) * size)
-            ):
-                break
-            else:
-                lowest_total, number = page.total, number - 1
-        if number == 0 and len(rows) >= page.total:
-            return list(rows.values())
-    raise TavusInvalidResponseError(
-        f"{what} returned {len(rows)} rows and total_count {page.total}, or rows were added "
-        "meanwhile: the listing is incomplete, so nothing may be deleted based on it"
-    )
-
-
-class WorkerThreads:
-    """
-    Threads that read pages. They start when they are needed and end with :meth:`close`.
-
-    :param count: maximum number of threads
-    :param stop: is set if a signal or a timeout interrupts the caller, so that the items under way end soon
-    """
-
-    def __init__(self, count: int, *, stop: threading.Event | None = None) -> None:
-        self._count = count
-        self._stop = stop or threading.Event()
-        self._pool: ThreadPoolExecutor | None = None
-        self._process = os.getpid()
-
-    def close(self) -> None:
-        """End the threads. The object can be used again."""
-        if self._pool is not None and self._process == os.getpid():
-            self._pool.shutdown()
-        self._pool = None
-
-    def _started(self) -> ThreadPoolExecutor:
-        if self._pool is None or self._process != os.getpid():  # threads do not survive a fork
-            self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="tavus-read")
-            self._process = os.getpid()
-        return self._pool
-
-    def map(
-        self, function: Callable[[Item], Result], items: Iterable[Item]
-    ) -> Generator[tuple[Item, Result], None, None]:
-        """
-        Call ``function`` for each item in parallel. Yield item and result as they complete.
-
-        Items are taken shortly before they are needed. If the generator ends early (an error, a signal, a
-        caller that closes it), no further item is begun, and the items under way are waited for.
-
-        :raises Exception: what ``function`` raised for the first item that failed
-        """
-        remaining = iter(items)
-        running: dict[Future[Result], Item] = {}
-        completed: SimpleQueue[Future[Result]] = SimpleQueue()
-        pool = self._started()
+    listing = _Listing(what, fetch, identify, collect, first_page, limit, batch_size, run, wait)
+    for attempt in range(1, MAX_READS + 1):
         try:
-            while True:
-                # Twice as many as threads, so that no thread waits for this one to submit the next item.
-                for item in islice(remaining, 2 * self._count - len(running)):
-                    future = pool.submit(function, item)
-                    running[future] = item
-                    future.add_done_callback(completed.put)
-                if not running:
+            # After a failure one page is read after the other: then fewer changes look like a moved row.
+            return _Read(listing, batch_size=batch_size if attempt == 1 else 1).run()
+        except _UnstableError as error:
+            reason = str(error)
+        if attempt < MAX_READS:
+            wait(float(attempt))
+    raise _incomplete(what, reason)
+
+
+def _incomplete(what: str, reason: str) -> TavusInvalidResponseError:
+    return TavusInvalidResponseError(
+        f"{what} {reason}: the listing cannot be shown to be complete, so nothing may be deleted based on it"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing(Generic[T]):
+    """The arguments of :func:`read_list`."""
+
+    what: str
+    fetch: Callable[[int, int], Page[T]]
+    identify: Callable[[T], str]
+    collect: _Collect[T]
+    first_page: int
+    limit: int
+    batch_size: int
+    run: _Run
+    wait: Callable[[float], object]
+
+
+class _Read(Generic[T]):
+    """One read of a list from its start to its end."""
+
+    def __init__(self, listing: _Listing[T], *, batch_size: int) -> None:
+        self._listing = listing
+        self._batch_size = batch_size
+        # Whether a server counts the pages of videos from 0 or 1 is known after the second page.
+        self._width = 1 if listing.first_page == 0 else batch_size
+        """Number of pages to read at the same time."""
+        self._pages_from_one = False
+        """Whether the server counts pages from 1 although ``first_page`` is 0, its first page too."""
+        self._limit = listing.limit
+        """Most rows per page that the server returns, as far as known."""
+        self._largest = 0
+        """Most rows on a page so far."""
+        self._overlap = 1
+        self._rows: dict[Any, T] = {}
+        self._seen = IdTable()
+        """The rows of all linked windows, with the number of the last window of each."""
+        self._linked = 0
+        """Number of linked windows."""
+        self._last: dict[str, int] = {}
+        """Positions in the list of the rows of the last linked window."""
+        self._first_id: str | None = None
+        """The row at the start of the list."""
+        self._end = 0
+        """Where the last linked window ended."""
+        self._at_front = False
+        """Whether no row behind the last linked window was seen."""
+        self._total = 0
+        self._lowest_total: int | None = None
+        self._pages = 0
+        """Number of pages read."""
+        self._useful = 0
+        """Number of linked windows with new rows."""
+
+    def run(self) -> list[T]:
+        """
+        Return the collected rows.
+
+        :raises _UnstableError: if the listing cannot be shown to be complete
+        """
+        self._read_to_end()
+        count = len(self._seen)
+        if self._useful > 1:
+            self._look_at_start()
+        if count >= (self._lowest_total or 0):
+            return list(self._rows.values())
+        # Rows may have been added before rows that were deleted unseen, or total_count is late or wrong.
+        for look in range(MAX_LOOKS if self._useful > 1 else 0):
+            if look:
+                self._listing.wait(float(look))
+                self._read_to_end()
+                self._look_at_start()
+            if len(self._seen) >= self._total:
+                return list(self._rows.values())
+        raise _UnstableError(f"returned {len(self._seen)} rows and total_count {self._total}")
+
+    def _read_to_end(self) -> None:
+        distance = self._overlap
+        while True:
+            windows = self._plan(distance)
+            for index, (window, page) in enumerate(self._read(windows)):
+                if page is None:
+                    self._limit = window.limit // 2
+                    break
+                rows = {self._listing.identify(row): row for row in page.rows}
+                if self._finds_pages_from_one(window, rows):
+                    break
+                if not self._is_linked(window, rows):
+                    self._overlap = max(1, min(2 * self._overlap, self._limit // 2))
+                    self._width = max(1, self._width // 2)
+                    # A window that was read after the last linked one: rows were deleted. Otherwise the
+                    # windows were read in another order, and to read this one again is enough.
+                    distance = 4 * max(distance, self._overlap) if index == 0 else self._overlap
+                    break
+                distance = self._overlap
+                if self._is_end(window, len(page.rows), self._link(window, page, rows)):
                     return
-                future = completed.get()
-                yield running.pop(future), future.result()
-        except (Exception, GeneratorExit):
-            raise
-        except BaseException:
-            self._stop.set()
-            raise
-        finally:
-            for future in running:
-                future.cancel()
-            wait(running)
+            else:
+                self._width = min(self._batch_size, 2 * self._width)
+
+    def _plan(self, distance: int) -> list[_Window]:
+        """Return the next window, ``distance`` before the end of the last one, and some that follow."""
+        if not self._linked:
+            return [self._window(0, self._limit)]
+        repairing = distance > self._overlap
+        windows = [self._next(self._end, distance, repairing=repairing)]
+        while len(windows) < self._width and not repairing and windows[-1].end < self._total:
+            window = self._next(windows[-1].end, self._overlap)
+            # The last window is read after all others: rows may move there meanwhile.
+            if window.end >= self._total or window.end <= windows[-1].end:
+                break
+            windows.append(window)
+        if not repairing and windows[0].end <= self._end:
+            raise _UnstableError(
+                f"returned {len(self._seen)} rows and total_count {self._total}, on pages of {self._limit} "
+                "rows, which are too few to compare successive pages"
+            )
+        return windows
+
+    def _next(self, end: int, distance: int, *, repairing: bool = False) -> _Window:
+        """Return the window that reaches farthest and begins at least ``distance`` before ``end``."""
+        while True:
+            start = max(0, end - distance)
+            limit = max(range(1, self._limit + 1), key=lambda limit: (start // limit + 1) * limit)
+            window = self._window(start // limit, limit)
+            if window.end > end or repairing or distance == 1:
+                return window
+            distance -= 1
+
+    def _window(self, index: int, limit: int) -> _Window:
+        # Page 0 of a server that counts from 1 is its first page: the start is always asked for in this way.
+        number = self._listing.first_page + index + (1 if index and self._pages_from_one else 0)
+        return _Window(number, limit, index * limit)
+
+    def _read(self, windows: Sequence[_Window]) -> list[tuple[_Window, Page[T] | None]]:
+        """Read windows at the same time; ``None`` for a page that is too large."""
+
+        def read(window: _Window) -> Page[T] | None:
+            try:
+                return self._listing.fetch(window.number, window.limit)
+            except PageTooLargeError:
+                if window.limit == 1:
+                    raise
+                return None
+
+        self._pages += len(windows)
+        if self._pages > MAX_PAGES:
+            raise _incomplete(self._listing.what, f"has more than {MAX_PAGES} pages")
+        pages = dict((read_one_by_one if len(windows) == 1 else self._listing.run)(read, windows))
+        for window, page in pages.items():
+            if page is None:
+                continue
+            self._total = page.total_count
+            if self._lowest_total is None or self._total < self._lowest_total:
+                self._lowest_total = self._total
+            if len(page.rows) > window.limit:
+                raise _incomplete(
+                    self._listing.what,
+                    f"returned {len(page.rows)} rows for limit={window.limit}, so it ignores the limit",
+                )
+        if self._pages > MIN_PAGES + self._batch_size + 8 * len(self._seen) // self._limit:
+            raise _UnstableError(f"returned only {len(self._seen)} different rows on {self._pages} pages")
+        return [(window, pages[window]) for window in windows]
+
+    def _finds_pages_from_one(self, window: _Window, rows: Mapping[str, T]) -> bool:
+        found = (
+            self._listing.first_page == 0
+            and not self._pages_from_one
+            and window.start > 0
+            and next(iter(rows), None) == self._first_id is not None
+        )
+        self._pages_from_one |= found
+        return found
+
+    def _is_linked(self, window: _Window, rows: Mapping[str, T]) -> bool:
+        """
+        Whether a window begins at the start of the list, or shares a row with a linked window.
+
+        :raises _UnstableError: if rows changed their place
+        """
+        if window.start == 0:
+            return True
+        last, position, shared = self._last, -1, False
+        for row_id in rows:
+            if row_id in last:
+                if last[row_id] < position:
+                    raise _UnstableError("returned rows in an order that changed meanwhile")
+                position, shared = last[row_id], True
+            elif shared and self._at_front and row_id in self._seen:
+                raise _UnstableError("returned a row again that it had returned before, at another place")
+        # A row of an older window counts only as the first row: elsewhere it is rather one that was moved.
+        return shared or (bool(rows) and self._linked_window(next(iter(rows))) is not None)
+
+    def _linked_window(self, row_id: str) -> int | None:
+        """Return the number of the last linked window with a row."""
+        number = self._seen.get(row_id)
+        return None if number == _NOT_LINKED else number
+
+    def _link(self, window: _Window, page: Page[T], rows: dict[str, T]) -> int:
+        """Add a linked window. Return the number of new rows."""
+        self._adapt_overlap(window, page)
+        self._linked += 1
+        new = [row_id for row_id in rows if self._seen.set(row_id, self._linked)]
+        self._at_front = bool(new) and new[-1] == next(reversed(rows))
+        if new:
+            self._useful += 1
+        if window.start == 0:
+            self._first_id = next(iter(rows), None)
+        self._last = {}
+        for position, row in enumerate(page.rows, window.start):
+            self._last.setdefault(self._listing.identify(row), position)
+        self._end = window.start + len(page.rows)
+        self._listing.collect(self._rows, rows)
+        return len(new)
+
+    def _adapt_overlap(self, window: _Window, page: Page[T]) -> None:
+        """Overlap by twice the rows by which the list moved between the last two windows, at least by one."""
+        for position, row in enumerate(page.rows, window.start):
+            before = self._last.get(self._listing.identify(row))
+            if before is not None:
+                wanted = max(2 * (before - position), self._overlap * 7 // 8)
+                self._overlap = max(1, min(wanted, self._limit // 2))
+                return
+
+    def _is_end(self, window: _Window, size: int, new: int) -> bool:
+        """Whether a linked window reaches the end of the list."""
+        largest = self._largest
+        self._largest = max(largest, size)
+        if size == window.limit:
+            return False
+        enough = len(self._seen) >= (self._lowest_total or 0)
+        if window.limit <= largest or size < largest or not size:
+            # The server can return more rows than these. Still, if total_count is higher, read on.
+            return enough or not new
+        # This may also be all that the server returns per page, whatever the limit.
+        self._limit = size
+        return enough and self._total == len(self._seen) and not _is_usual_limit(size)
+
+    def _look_at_start(self) -> None:
+        """
+        Read the start of the list again, up to the first known row.
+
+        :raises _UnstableError: if rows changed their place
+        """
+        index = 0
+        while index < max(2, self._useful):
+            window = self._window(index, self._limit)
+            page = self._read([window])[0][1]
+            if page is None:
+                self._limit = window.limit // 2
+                index = 0
+                continue
+            rows = {self._listing.identify(row): row for row in page.rows}
+            numbers = [number for row_id in rows if (number := self._linked_window(row_id))]
+            if numbers != sorted(numbers):
+                raise _UnstableError("returned rows in an order that changed meanwhile")
+            for row_id in rows:
+                if row_id not in self._seen:
+                    self._seen.set(row_id, _NOT_LINKED)
+            self._listing.collect(self._rows, rows)
+            if numbers or len(page.rows) < window.limit:
+                return
+            index += 1
+
+
+def _is_usual_limit(size: int) -> bool:
+    """Whether servers often return this number of rows per page: 10, 12, 16, 20, 24, 25 and the like."""
+    return size >= 10 and (size % 5 == 0 or size % 12 == 0 or size & (size - 1) == 0)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from tavus_provider.client.transport import Response
@@ -83,6 +85,27 @@ def parse_json(what: str, response: Response, *, redact: Callable[[str], str]) -
     if isinstance(error, TavusAuthError | TavusRetryableError):
         raise error
     raise TavusInvalidResponseError(str(error), status=response.status, request_id=response.request_id)
+
+
+def parse_page(what: str, body: object) -> tuple[Sequence[object], int]:
+    """
+    Return the rows and the ``total_count`` of the JSON of one page. The count may be a number as text.
+
+    :param what: the request, for messages
+    :raises TavusInvalidResponseError: if one of them is missing or invalid
+    """
+    rows = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(rows, list):
+        raise TavusInvalidResponseError(f"{what} returned no list of rows in 'data'")
+    total = body.get("total_count") if isinstance(body, dict) else None
+    if isinstance(total, str) and re.fullmatch(r"[0-9]{1,12}", total):
+        total = int(total)
+    if type(total) is not int or total < 0:
+        raise TavusInvalidResponseError(
+            f"{what} returned total_count {json.dumps(total)[:20]}: expected a whole number, without which "
+            "the listing cannot be shown to be complete"
+        )
+    return rows, total
 
 
 def error_of(what: str, response: Response, *, redact: Callable[[str], str]) -> TavusError:

@@ -77,6 +77,7 @@ class Response:
     :param body: not part of the ``repr``, because a server may repeat the key in it
     :param body_error: why the body cannot be used; ``None`` if it arrived in full
     :param truncated: whether the connection was cut within the body, which a retry may fix
+    :param too_large: whether the body has more bytes than allowed
     :param attempts: number of attempts made for this response
     """
 
@@ -85,6 +86,7 @@ class Response:
     body: bytes = field(repr=False)
     body_error: str | None = None
     truncated: bool = False
+    too_large: bool = False
     attempts: int = 1
 
     @property
@@ -299,4 +301,4 @@ def _read_response(response: requests.Response, limit: int, clean: Callable[[str
     if body.error:
         raw.close()
     raw.release_conn()
-    return Response(response.status_code, headers, body.content, body.error, body.truncated)
+    return Response(response.status_code, headers, *body)

@@ -69,3 +69,13 @@ def client(make_client, sandbox):
 def mocked_client(make_client):
     """A client of https://tavusapi.com, for ``requests_mock``."""
     return make_client()
+
+
+def serve_pages(rows: list[dict[str, object]], *, clamp: int = 100):
+    """Return a response function for ``requests_mock`` that serves a list page by page."""
+
+    def respond(request, _):
+        number, limit = int(request.qs["page"][0]), min(int(request.qs["limit"][0]), clamp)
+        return {"data": rows[(number - 1) * limit : number * limit], "total_count": len(rows)}
+
+    return respond

@@ -12,7 +12,7 @@ import sys
 from urllib.parse import quote
 
 import pytest
-from client.conftest import API, GONE, KEY, REPLICA
+from client.conftest import API, GONE, KEY, REPLICA, serve_pages
 
 from tavus_provider.client.api import AccessCheck
 from tavus_provider.client.transport import NoResponseError
@@ -216,19 +216,17 @@ def test_latest_only_keeps_the_latest_of_equal_use(mocked_client, requests_mock)
         conversation(9, day=2, replica=None),
     ]
 
-    def respond(request, _):
-        page = int(request.qs["page"][0])
-        return {"data": rows[(page - 1) * 2 : page * 2], "total_count": len(rows)}
-
-    requests_mock.get(f"{API}/v2/conversations", json=respond)
+    requests_mock.get(f"{API}/v2/conversations", json=serve_pages(rows, clamp=5))
     assert len(mocked_client.list_conversations()) == 9
     latest = {one.activity_id for one in mocked_client.list_conversations(latest_only=True)}
     assert latest == {"c2", "c4", "c5", "c6", "c8", "c9"}
 
 
 def test_latest_only_listing_must_be_complete(mocked_client, requests_mock):
-    first = {"data": [conversation(1), conversation(2)], "total_count": 3}
-    requests_mock.get(f"{API}/v2/conversations", [{"json": first}, {"json": {"data": [], "total_count": 3}}])
+    def respond(request, context):
+        return {**serve_pages([conversation(1), conversation(2)])(request, context), "total_count": 3}
+
+    requests_mock.get(f"{API}/v2/conversations", json=respond)
     with pytest.raises(TavusInvalidResponseError, match="returned 2 rows and total_count 3"):
         mocked_client.list_conversations(latest_only=True)
 
@@ -250,7 +248,7 @@ def test_latest_only_leads_to_the_same_decision(mocked_client, requests_mock, se
             row["status"] = "active"
         if rng.random() < 0.5 and row["updated_at"] is None:
             row["updated_at"] = "2027-01-01T00:00:00Z"  # in the future
-    requests_mock.get(f"{API}/v2/conversations", json={"data": rows, "total_count": len(rows)})
+    requests_mock.get(f"{API}/v2/conversations", json=serve_pages(rows))
     now = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
     replicas = [
         Replica(f"r{at:04}", f"n{at}", "completed", "user", None, dt.datetime(2025, 12, 1, tzinfo=dt.UTC))

@@ -420,7 +420,9 @@ def test_limit_of_zero_allows_no_delete(account, limit):
         pytest.param({"status": 401, **ALWAYS}, TavusAuthError, id="401"),
         pytest.param({"status": 200, "html": True, **ALWAYS}, TavusError, id="html"),
         pytest.param({"status": 200, "body": '{"data": null, "total_count": 0}'}, TavusError, id="no list"),
-        pytest.param({"status": 200, "body": '{"data": [], "total_count": 9}'}, TavusError, id="incomplete"),
+        pytest.param(
+            {"status": 200, "body": '{"data": [], "total_count": 9}', **ALWAYS}, TavusError, id="incomplete"
+        ),
         pytest.param({"close": True, **ALWAYS}, TavusRetryableError, id="connection closed"),
     ],
 )

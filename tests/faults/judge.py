@@ -10,8 +10,8 @@ from collections.abc import Iterable
 
 from faults.server import FakeTavus
 
-IDS = [f"r{number}0" for number in range(1, 8)]
-"""The replicas of a cell: four pages."""
+IDS = [f"r{number}0" for number in range(1, 17)]
+"""The replicas of a cell: four pages at least."""
 TARGET = "r30"
 """The replica to look up or to delete."""
 

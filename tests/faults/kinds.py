@@ -37,6 +37,7 @@ class FaultKind:
     :param lookup: result of a look-up, if it differs from that of a listing
     :param min_wait: minimum total of seconds that the client waits before it sends again
     :param no_retry: the client must not send the request again
+    :param too_large: a listing goes on with fewer rows per page
     :param timed: the fault uses up the timeout of the client, so only one request at a time is possible
     """
 
@@ -48,6 +49,7 @@ class FaultKind:
     lookup: str | None = None
     min_wait: float = 0.0
     no_retry: bool = False
+    too_large: bool = False
     timed: bool = False
 
     @property
@@ -257,7 +259,7 @@ KINDS = [
     FaultKind("F33 number of 5,000 digits", response(200, '{"total_count": ' + "9" * 5000 + "}"), **BAD_BODY),
     FaultKind("F34 gzip bomb", compressed(1), **BAD_BODY),
     FaultKind("F34 nested gzip bomb", compressed(2), **BAD_BODY),
-    FaultKind("F34 endless chunks", endless_chunks, **BAD_BODY),
+    FaultKind("F34 endless chunks", endless_chunks, **BAD_BODY, too_large=True),
     FaultKind("F35 gzip", encoded(gzip.compress, "gzip"), **UNDERSTOOD),
     FaultKind("F35 deflate", encoded(zlib.compress, "deflate"), **UNDERSTOOD),
     FaultKind("F35 deflate without header", encoded(raw_deflate, "deflate"), **UNDERSTOOD),

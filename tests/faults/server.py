@@ -144,13 +144,13 @@ class FakeTavus:
     """
     The replicas, the log and the faults. ``respond`` is for a :class:`RawServer`.
 
-    :param ids: the replicas that exist; a page holds two, so seven replicas make four pages
+    :param ids: the replicas that exist; a page holds at most five
     :param other_origin: URL of another server, for redirects
     :param timeout: seconds that the client waits, measured by ``clock`` if a test replaces its clock
     :param drip_interval: real seconds between two parts of a slow response
     """
 
-    page_size = 2
+    page_size = 5
     drips = 5_000
     dripping = False
 
@@ -236,8 +236,9 @@ class FakeTavus:
 
     def _correct_response(self, request: str, resource: str, replica_id: str, query: str) -> bytes:
         if request == "LIST":
-            page = int(query.rpartition("page=")[2]) - 1
-            ids = self.existing[page * self.page_size : (page + 1) * self.page_size]
+            asked = dict(part.split("=") for part in query.split("&"))
+            page, limit = int(asked["page"]) - 1, min(int(asked["limit"]), self.page_size)
+            ids = self.existing[page * limit : (page + 1) * limit]
             rows = [replica_row(one) for one in ids]
             return http_response(200, {"data": rows, "total_count": len(self.existing)})
         if resource != "replicas":
