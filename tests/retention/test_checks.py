@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -22,7 +22,7 @@ from retention.samples import (
 
 from tavus_provider.exceptions import TavusInvalidResponseError
 from tavus_provider.models import Persona, Replica
-from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import Decision, evaluate
 
 SCOPED = {"include": ["demo_*", "test_*"], "exclude": ["*_keep"]}
@@ -607,3 +607,40 @@ def test_names_from_tavus_and_policies_cannot_break_the_line() -> None:
     ).verdicts:
         assert found.reason.isprintable()
         assert "::" not in found.reason
+
+
+# --- grace -----------------------------------------------------------------------------------------------
+
+GRACE = {"rule": "stale", "older_than": "90d", "grace": "14d"}
+
+
+@pytest.mark.parametrize(
+    ("since", "status", "due_at"),
+    [
+        pytest.param(None, "scheduled", NOW + timedelta(days=14), id="not yet announced"),
+        pytest.param(ago(days=3), "scheduled", NOW + timedelta(days=11), id="within grace"),
+        pytest.param(ago(days=14) + SECOND, "scheduled", NOW + SECOND, id="a second before its end"),
+        pytest.param(ago(days=14), "expired", NOW, id="at its end"),
+        pytest.param(ago(days=20), "expired", ago(days=6), id="after its end"),
+        pytest.param(
+            NOW + timedelta(days=9), "scheduled", NOW + timedelta(days=14), id="announced by a clock ahead"
+        ),
+    ],
+)
+def test_replica_is_deleted_when_its_grace_period_is_over(
+    since: datetime | None, status: str, due_at: datetime
+) -> None:
+    history = History(scheduled={} if since is None else {"r1": since})
+    found = verdict(replica(), by=policy(GRACE, name="x"), use=Inventory((), history=history))
+    assert (found.status, found.due_at, found.rule) == (status, due_at, "stale")
+    if status == "scheduled":
+        ends = f"grace of 14d ends on {due_at:%Y-%m-%d at %H:%M} UTC"
+        assert found.reason == f"200 days old, limit is 90d; {ends}"
+
+
+def test_first_rule_that_matches_decides_about_grace() -> None:
+    by = policy(GRACE, {"rule": "later", "older_than": "180d"}, name="x")
+    assert verdict(replica(), by=by).status == "scheduled"
+    by = policy({"rule": "old", "older_than": "180d"}, GRACE, name="x")
+    found = verdict(replica(), by=by)
+    assert (found.status, found.due_at) == ("expired", None)
