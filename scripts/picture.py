@@ -77,7 +77,7 @@ def draw_plan() -> str:
 
 def draw_simulation() -> str:
     """Return what `simulate` prints for docs/retention.yaml and the next year as SVG."""
-    from tavus_provider.cli.commands import main
+    from tavus_provider.cli.main import main
 
     with sandbox_connection(), tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "picture.svg")

@@ -215,7 +215,7 @@ def report_file(sandbox, run_task, tmp_path):
 
 @pytest.mark.parametrize("command", shell(r"python -m tavus_provider"))
 def test_command_of_the_package_runs(command, sandbox, report_file, monkeypatch, capsys):
-    from tavus_provider.cli.commands import main
+    from tavus_provider.cli.main import main
 
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     monkeypatch.chdir(report_file.parent)
@@ -231,7 +231,7 @@ def test_command_of_the_package_runs(command, sandbox, report_file, monkeypatch,
 
 
 def test_every_command_of_the_package_is_shown():
-    from tavus_provider.cli.commands import main
+    from tavus_provider.cli.main import main
 
     shown = {command.values[0].split()[3] for command in shell(r"python -m tavus_provider")}
     assert shown == {"schema", "check", "plan", "explain", "simulate", "ledger"}

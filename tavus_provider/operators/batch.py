@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 class SplitRetentionOperator(BaseOperator):
     """
-    Split a plan into batches for mapped tasks: ``ApplyRetentionOperator.partial(...).expand_kwargs(split.output)``.
+    Split a plan into batches for mapped tasks.
 
+    Use it with ``ApplyRetentionOperator.partial(...).expand_kwargs(split.output)``.
     The XCom is a list of mappings. Each one identifies a batch by its number and the digest of the plan; it
     has no replica ids, because only the plan says what is deleted. The list is empty if the plan deletes
     nothing. It has at most as many entries as Airflow maps a task over: if ``batch_size`` would make more,

@@ -1,0 +1,74 @@
+"""What the commands print, write and return."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.sanitize import escape_line
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+SUCCESS: Final = 0
+PROBLEMS: Final = 1
+"""Exit code if the command worked and found a problem, such as an invalid policy or a changed record."""
+FAILED: Final = 2
+"""Exit code if the command could not do its work."""
+
+MAX_LINE: Final = 1_000
+"""Maximum length of a line of text from outside, in characters."""
+
+
+def write_line(line: str) -> None:
+    """Write a line to stdout, as it is. A reader that has closed the pipe is not an error."""
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(f"{line}\n")
+
+
+def write_error(message: str) -> None:
+    """Write a message to stderr, as one line."""
+    sys.stderr.write(f"{escape_line(message, MAX_LINE)}\n")
+
+
+def print_rich(*parts: RenderableType) -> None:
+    """Print tables and text to stdout, as wide as the terminal."""
+    console = _console()
+    for part in parts:
+        console.print(part)
+
+
+def print_data(data: Any, *, output: str) -> None:
+    """
+    Print plain data to stdout.
+
+    :param output: ``json`` or ``yaml``
+    """
+    console = _console()
+    if output == "json":
+        console.print_as_json(data)
+    else:
+        console.print_as_yaml(data)
+
+
+def write_file(file: str, text: str) -> None:
+    """
+    Write a text file.
+
+    :raises TavusValidationError: if it cannot be written
+    """
+    try:
+        Path(file).write_text(text, encoding="utf-8")
+        return
+    except OSError as error:
+        fault = error.strerror or type(error).__name__
+    raise TavusValidationError(f"{file}: cannot be written ({fault})")
+
+
+def _console() -> Any:
+    from airflow.cli.simple_table import AirflowConsole
+
+    return AirflowConsole(highlight=False)

@@ -1,0 +1,157 @@
+"""The commands for a policy: check, schema, plan, explain, simulate."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from tavus_provider.cli.output import (
+    PROBLEMS,
+    SUCCESS,
+    print_data,
+    print_rich,
+    write_error,
+    write_file,
+    write_line,
+)
+from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from tavus_provider.retention.context import Inventory
+    from tavus_provider.retention.policy import Policy
+    from tavus_provider.retention.verdict import Verdict
+
+
+def check(arguments: argparse.Namespace) -> int:
+    """Validate a policy file: print one line for each part that is invalid or has no effect."""
+    from tavus_provider.storage.policy_files import find_policy_problems
+
+    problems = find_policy_problems(arguments.policy, base=os.getcwd())
+    for problem in problems or ["valid"]:
+        write_line(f"{arguments.policy}: {problem}")
+    return PROBLEMS if problems else SUCCESS
+
+
+def schema(arguments: argparse.Namespace) -> int:
+    """Print the JSON Schema of policy files."""
+    from tavus_provider.retention.schema import policy_schema
+
+    write_line(json.dumps(policy_schema(), indent=2))
+    return SUCCESS
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Show the verdict on every replica, and whether a run would stop at a limit."""
+    from rich.text import Text
+
+    from tavus_provider.rendering.tables import decision_sentence, decision_table
+    from tavus_provider.retention.engine import evaluate
+
+    policy, inventory = _read(arguments)
+    decision = evaluate(policy, inventory, now=inventory.read_at, hard=arguments.hard)
+    if arguments.output == "table":
+        print_rich(decision_table(decision, now=inventory.read_at), Text(decision_sentence(decision)))
+    else:
+        print_data([_to_json(verdict) for verdict in decision.verdicts], output=arguments.output)
+    if decision.limit_exceeded:
+        write_error(f"a run would stop: {decision.limit_exceeded}")
+        return PROBLEMS
+    return SUCCESS
+
+
+def explain(arguments: argparse.Namespace) -> int:
+    """Show the result of every check for one replica."""
+    from tavus_provider.rendering.explanation import explanation_view
+    from tavus_provider.retention.engine import explain as explain_replica
+
+    policy, inventory = _read(arguments)
+    results = explain_replica(
+        policy, inventory, arguments.replica_id, now=inventory.read_at, hard=arguments.hard
+    )
+    if not results:
+        count = len(inventory.replicas)
+        write_error(f"replica {arguments.replica_id} is not among the {count:,} listed replicas")
+        return PROBLEMS
+    if arguments.output == "table":
+        replica = next(one for one in inventory.replicas if one.replica_id == arguments.replica_id)
+        print_rich(explanation_view(replica, results))
+    else:
+        deciding = next(result for result in results if result.reason is not None)
+        rows = [{**result.to_json(), "decides": result is deciding} for result in results]
+        print_data(rows, output=arguments.output)
+    return SUCCESS
+
+
+def simulate(arguments: argparse.Namespace) -> int:
+    """Show which replicas would be deleted on which day, and when a run would stop at a limit."""
+    from tavus_provider.rendering.simulation import simulation_svg, simulation_view, stop_sentences
+    from tavus_provider.retention.simulation import simulate as simulate_policy
+
+    policy, inventory = _read(arguments)
+    simulation = simulate_policy(
+        policy,
+        inventory,
+        now=inventory.read_at,
+        days=arguments.days,
+        hard=arguments.hard,
+        with_limits=not arguments.without_limits,
+    )
+    if arguments.picture is not None:
+        write_file(arguments.picture, simulation_svg(simulation))
+    if arguments.output == "table":
+        print_rich(simulation_view(simulation))
+    else:
+        print_data(simulation.to_json(), output=arguments.output)
+    for sentence in stop_sentences(simulation):
+        write_error(sentence)
+    return PROBLEMS if simulation.stops else SUCCESS
+
+
+def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
+    """
+    Read the policy file, and everything of the account that it needs.
+
+    :raises PlanRejectedError: if a run would stop, because it is unknown which replicas are held
+    """
+    # As Airflow's own commands do, so that connections in its database are found.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    from tavus_provider.execution.inventory import read_inventory
+    from tavus_provider.hooks.tavus import TavusHook
+    from tavus_provider.storage.history import read_history
+    from tavus_provider.storage.ledger import Ledger
+    from tavus_provider.storage.policy_files import read_legal_holds, read_policy
+
+    if not sys.warnoptions:  # after the imports: Airflow 3.1 enables some warnings when it is imported
+        warnings.simplefilter("ignore")
+
+    policy = read_policy(arguments.policy, base=os.getcwd())
+    with TavusHook(arguments.conn_id) as hook:
+        ledger = Ledger(hook.origin, arguments.conn_id)
+
+        def held(now: datetime) -> frozenset[str]:
+            try:
+                return read_legal_holds(policy.legal_holds, now=now)
+            except TavusValidationError as error:
+                message = str(error)
+            raise PlanRejectedError(message)
+
+        inventory = read_inventory(
+            hook,
+            policy,
+            now=lambda: datetime.now(UTC),
+            history=lambda now: read_history(ledger, policy),
+            held=held,
+        )
+        return policy, inventory
+
+
+def _to_json(verdict: Verdict) -> dict[str, Any]:
+    from tavus_provider.retention.verdict import format_time
+
+    return {**verdict.to_json(), **verdict.to_row(), "due_at": format_time(verdict.due_at)}

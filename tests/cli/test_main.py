@@ -1,0 +1,119 @@
+"""All commands: arguments, help, and what no command does."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from cli.commands import KEY, ROOT, one_error
+
+from tavus_provider.cli.commands import COMMANDS
+
+
+def test_commands_send_only_reads(run, policy, sandbox):
+    for arguments in (
+        ("plan", policy()),
+        ("plan", policy(), "--hard"),
+        ("explain", policy(), "r5e27d9a6c40"),
+        ("simulate", policy(), "--days", "3650", "--without-limits"),
+        ("simulate", policy(), "--hard"),
+        ("ledger", "verify"),
+    ):
+        assert run(*arguments)[0] == 0
+    sent = sandbox.state()["requests"]
+    assert len(sent) > 10
+    assert {request["method"] for request in sent} == {"GET"}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *([], ["delete"], ["plan"], ["plan", "a", "--output", "xml"], ["ledger"], ["explain", "a"]),
+        *(["simulate", "a", "--days", days] for days in ("0", "-1", "3651", "1.5", "year")),
+    ],
+    ids=" ".join,
+)
+def test_invalid_arguments_fail_with_the_usage(run, arguments):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert "usage: python -m tavus_provider" in err
+
+
+@pytest.mark.parametrize(
+    "arguments", [["ledger", "verify", "--report"], ["simulate", "POLICY", "--picture"]], ids="-".join
+)
+def test_unusable_file_is_named(run, policy, sandbox, tmp_path, arguments):
+    given = [policy() if one == "POLICY" else one for one in arguments]
+    code, out, err = run(*given, str(tmp_path / "none" / "file"))
+    assert (code, out) == (2, "")
+    assert str(tmp_path / "none" / "file") in one_error(err)
+
+
+# -- as a process
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as a process, with connections from the database of Airflow."""
+    from airflow.configuration import conf
+
+    # In test mode, the SDK reads no connection from the database, and Airflow encrypts with another key.
+    left_out = ("_AIRFLOW_PROCESS_CONTEXT", "AIRFLOW__CORE__UNIT_TEST_MODE")
+    env = {name: value for name, value in os.environ.items() if name not in left_out}
+    env["AIRFLOW__CORE__FERNET_KEY"] = conf.get("core", "fernet_key")
+    return subprocess.run(
+        [sys.executable, "-m", "tavus_provider", *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=ROOT,
+        env=env,
+        check=False,
+    )
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from tavus_provider.cli.main import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
+        "print(sorted({'airflow', 'pydantic', 'rich', 'requests', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "[]"
+    for command in ("check", "schema", "plan", "explain", "simulate", "ledger"):
+        assert re.search(rf"^    {command} +\w", done.stdout, re.M)
+
+
+def test_connection_in_the_database_of_airflow_is_found(policy, sandbox, airflow_db):
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    stored = Connection(conn_id="stored", conn_type="tavus", host=sandbox.url, password=KEY)
+    with create_session() as session:
+        session.add(stored)
+    try:
+        done = process("plan", policy(), "--conn-id", "stored", "--output", "json")
+    finally:
+        with create_session() as session:
+            session.query(Connection).filter(Connection.conn_id == "stored").delete()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(json.loads(done.stdout)) == 26
+    assert KEY not in done.stdout + done.stderr
+
+
+def test_exit_code_of_the_process(policy):
+    assert process("check", policy(scope={"exclude": ["*"]})).returncode == 1
+
+
+# -- the table of commands
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.name)
+def test_command_has_a_function_and_help(command, run):
+    assert callable(command.load())
+    code, out, err = run(*command.name.split(), "--help")
+    assert (code, err) == (0, "")
+    assert " ".join(out.split()).find(f"{command.help[0].upper()}{command.help[1:]}.") > 0
