@@ -286,7 +286,7 @@ class PlanExecutor:
             )
             deletion = self._client.delete_replica(replica_id, hard=hard)
         except ReplicaNotFoundError as error:
-            self._results[replica_id] = self._not_found(row, error)
+            self._results[replica_id] = _not_found(row, error, prior=self._prior)
             trouble = None  # even if the outcome is unknown: the service itself works
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
@@ -305,22 +305,6 @@ class PlanExecutor:
                 Outcome.UNKNOWN, f"{deletion.detail}; it was not listed before either, so this proves nothing"
             )
         return Result(deletion.outcome, deletion.detail)
-
-    def _not_found(self, row: PlanRow, error: ReplicaNotFoundError) -> Result:
-        if row["source"] == "soft_deleted":
-            return Result(
-                Outcome.UNKNOWN,
-                f"{error}; Tavus no longer knows the id, so it cannot be confirmed that its training footage "
-                "was deleted",
-            )
-        detail = describe_absence(row["replica_id"], str(error), prior=self._prior)
-        return Result(Outcome.ALREADY_GONE, detail)
-
-    def _describe(self, error: TavusError) -> str:
-        """Return the message of an error; if the key was rejected, also for how many deletes it worked."""
-        if not error.key_rejected:
-            return str(error)
-        return f"{error}; {len(self._deleted_ids)} deletes with this key had worked before"
 
     def _trouble(self, error: TavusError, outcome: Outcome) -> str | None:
         if not isinstance(error, TavusRequestRejectedError):
@@ -348,6 +332,16 @@ class PlanExecutor:
     def _write(self, kind: str, **fields: Any) -> None:
         if self.writer is not None:
             self.writer.write(kind, **fields)
+
+
+def _not_found(row: PlanRow, error: ReplicaNotFoundError, *, prior: PriorAttempts) -> Result:
+    if row["source"] == "soft_deleted":
+        return Result(
+            Outcome.UNKNOWN,
+            f"{error}; Tavus no longer knows the id, so it cannot be confirmed that its training footage was "
+            "deleted",
+        )
+    return Result(Outcome.ALREADY_GONE, describe_absence(row["replica_id"], str(error), prior=prior))
 
 
 _UNKNOWN_OUTCOME = "have an unknown outcome"
