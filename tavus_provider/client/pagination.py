@@ -44,7 +44,7 @@ PAGE_LIMIT: Final = 100
 MAX_PAGES: Final = 20_000
 """Most pages to read for one listing: enough for 1.7 million rows."""
 MIN_PAGES: Final = 32
-"""A read may take so many pages, and eight times as many as its rows would fill."""
+"""Minimum of the limit of pages. Above it, a read may take eight times as many pages as its rows fill."""
 MAX_READS: Final = 3
 """How often a listing is read from the start, because it changed in a way that the proof excludes."""
 MAX_LOOKS: Final = 3
