@@ -130,7 +130,8 @@ class UnreadableRow:
     :param fingerprint: SHA-256 of the whole row, which tells it apart from other rows without an id
     :param own_ids: every id that it shows for itself, safe to print; not all of them are valid
     :param replica_ids: every id of a replica that it shows. For a replica these are its own.
-    :param persona_ids: every id of a persona that a conversation or video shows
+    :param persona_ids: every id of a persona that a conversation or video shows; empty if it has a replica
+        that cannot be read
     :param status: its status, if that can be read
     :param used_at: when it last changed, if that can be read
     """
@@ -148,6 +149,11 @@ class UnreadableRow:
     def shown_id(self) -> str:
         """The id of the row for people. If it has several or none, this is not a valid id."""
         return " or ".join(self.own_ids) or f"(row {self.fingerprint[:12]})"
+
+    @property
+    def hides_its_id(self) -> bool:
+        """Whether it shows no id at all. It may then be any replica that seems to be missing from the list."""
+        return not self.own_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,13 +338,16 @@ def parse_row(model: type[T], row: object) -> T | UnreadableRow:
     own_keys = _OWN_KEYS.get(model.kind, (f"{model.kind}_id",))
     replica_keys = _DEFAULT_REPLICA_KEYS if model is Persona else _REPLICA_KEYS
     is_activity = issubclass(model, Activity)
+    replica_ids = _shown_texts(fields, replica_keys)
+    # A persona tells which replica is used only where the row does not name another one.
+    by_persona = is_activity and (replica_ids or all(fields.get(key) in (None, "") for key in replica_keys))
     return UnreadableRow(
         kind=model.kind,
         reason=reason,
         fingerprint=_fingerprint(row),
         own_ids=_shown_texts(fields, own_keys),
-        replica_ids=_shown_texts(fields, replica_keys),
-        persona_ids=_shown_texts(fields, _PERSONA_KEYS) if is_activity else (),
+        replica_ids=replica_ids,
+        persona_ids=_shown_texts(fields, _PERSONA_KEYS) if by_persona else (),
         status=_text(fields, {}, "status") if is_activity else None,
         used_at=_used_at(fields) if is_activity else None,
     )

@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 MAX_TEXT: Final = 256
 """Maximum length of a text from outside that is kept, in characters."""
+REPLACEMENT: Final = "\ufffd"
+"""What patterns see in place of an unsafe character."""
 
 # Control characters, line ends, bidirectional overrides, and halves of characters (lone surrogates).
 # PostgreSQL stores no NUL, and nothing can encode a lone surrogate. Invisible characters that are a part of
@@ -32,7 +34,7 @@ class SafeText(NamedTuple):
     :param text: the text; equal for equal originals, and different for different ones. If it is not the
         original, it ends in the SHA-256 of it.
     :param pattern_text: what patterns match: at most the first :data:`MAX_TEXT` characters of the original,
-        with ``U+FFFD`` for each unsafe character, so that their positions stay
+        with :data:`REPLACEMENT` for each unsafe character, so that their positions stay
     :param is_cut: whether the original is longer than that, so that patterns cannot be decided
     """
 
@@ -58,7 +60,7 @@ def make_safe(text: str) -> SafeText:
     escaped = _UNSAFE.sub(lambda match: _escape(match[0]), start)
     if len(text) > MAX_TEXT or len(escaped) + len(suffix) > MAX_TEXT:
         escaped = escaped[: MAX_TEXT - len(suffix) - 3] + "..."
-    return SafeText(escaped + suffix, _UNSAFE.sub("\ufffd", start), is_cut=len(text) > MAX_TEXT)
+    return SafeText(escaped + suffix, _UNSAFE.sub(REPLACEMENT, start), is_cut=len(text) > MAX_TEXT)
 
 
 def shorten(text: str, limit: int) -> str:

@@ -67,6 +67,7 @@ def plan(arguments: argparse.Namespace) -> int:
 
 def explain(arguments: argparse.Namespace) -> int:
     """Show the result of every check for one replica."""
+    from tavus_provider.models import Replica
     from tavus_provider.rendering.explanation import explanation_view
     from tavus_provider.retention.engine import explain as explain_replica
 
@@ -75,11 +76,12 @@ def explain(arguments: argparse.Namespace) -> int:
         policy, inventory, arguments.replica_id, now=inventory.read_at, hard=arguments.hard
     )
     if not results:
-        count = len(inventory.replicas)
+        count = len(inventory.replicas) + len(inventory.unreadable_replicas)
         write_error(f"replica {arguments.replica_id} is not among the {count:,} listed replicas")
         return PROBLEMS
     if arguments.output == "table":
-        replica = next(one for one in inventory.replicas if one.replica_id == arguments.replica_id)
+        listed = (one for one in inventory.replicas if one.replica_id == arguments.replica_id)
+        replica = next(listed, Replica(arguments.replica_id))  # without a name, if its row cannot be read
         print_rich(explanation_view(replica, results))
     else:
         deciding = next(result for result in results if result.reason is not None)

@@ -216,7 +216,8 @@ class PlanExecutor:
             now=inventory.read_at,
             hard=self._plan["hard"],
         )
-        self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas})
+        shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
+        self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
         revalidation = revalidate(self._plan, self._rows, decision, prior=self._prior)
         self._results.update(revalidation.settled)
         self._unlisted = revalidation.unlisted

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
-from tavus_provider.models import Replica
+from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
@@ -31,16 +31,18 @@ MANUAL_POLICY: Final = Policy.parse(
 )
 """The policy for one replica that a person chose: it must be the account's own and not in use."""
 
+T = TypeVar("T")
+
 
 class InventoryClient(Protocol):
     """The client methods that read the account."""
 
     @property
     def clock_skew(self) -> float | None: ...
-    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]: ...
-    def list_personas(self) -> list[Persona]: ...
-    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]: ...
-    def list_videos(self, *, latest_only: bool = False) -> list[Video]: ...
+    def list_replicas(self, *, while_deleting: bool = False) -> Sequence[Replica | UnreadableRow]: ...
+    def list_personas(self) -> Sequence[Persona | UnreadableRow]: ...
+    def list_conversations(self, *, latest_only: bool = False) -> Sequence[Conversation | UnreadableRow]: ...
+    def list_videos(self, *, latest_only: bool = False) -> Sequence[Video | UnreadableRow]: ...
     def get_replica(self, replica_id: str) -> Replica: ...
 
 
@@ -120,11 +122,27 @@ def check_clock(client: InventoryClient) -> None:
         )
 
 
-def _read_lists(client: InventoryClient, policy: Policy, replicas: Sequence[Replica]) -> Inventory:
-    needs = policy.needs
+def _read_lists(
+    client: InventoryClient, policy: Policy, replicas: Sequence[Replica | UnreadableRow]
+) -> Inventory:
+    needs, unreadable = policy.needs, list[UnreadableRow]()
     return Inventory(
-        replicas,
-        personas=client.list_personas() if "personas" in needs else (),
-        conversations=client.list_conversations(latest_only=True) if "conversations" in needs else (),
-        videos=client.list_videos(latest_only=True) if "videos" in needs else (),
+        replicas=_split(replicas, unreadable),
+        personas=_split(client.list_personas() if "personas" in needs else (), unreadable),
+        conversations=_split(
+            client.list_conversations(latest_only=True) if "conversations" in needs else (), unreadable
+        ),
+        videos=_split(client.list_videos(latest_only=True) if "videos" in needs else (), unreadable),
+        unreadable=unreadable,
     )
+
+
+def _split(rows: Iterable[T | UnreadableRow], unreadable: list[UnreadableRow]) -> list[T]:
+    """Return the readable rows, and append the others to ``unreadable``."""
+    readable: list[T] = []
+    for row in rows:
+        if isinstance(row, UnreadableRow):
+            unreadable.append(row)
+        else:
+            readable.append(row)
+    return readable

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
-from tavus_provider.models import Replica
+from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
-from tavus_provider.planning.plan import Plan, PlanRow, format_time, shorten_name
+from tavus_provider.planning.plan import Plan, PlanRow, format_time
 from tavus_provider.planning.report import Result
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.verdict import Verdict
+from tavus_provider.sanitize import escape_line
 
 MIN_MISSING: Final = 5
 """Fewer missing replicas than this are not taken as a sign of a wrong account."""
@@ -52,13 +53,17 @@ def revalidate(
     :param prior: what earlier attempts recorded
     """
     verdicts = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
+    unreadable = {replica_id: row for row in decision.unreadable for replica_id in row.own_ids}
+    hides_ids = any(row.hides_its_id for row in decision.unreadable)
     to_delete: list[PlanRow] = []
     settled: dict[str, Result] = {}
     unlisted = set()
     for row in rows:
         replica_id = row["replica_id"]
         verdict = verdicts.get(replica_id)
-        if result := _settle(row, verdict, hard=plan["hard"], prior=prior):
+        if replica_id in unreadable:
+            settled[replica_id] = _settle_unreadable(replica_id, unreadable[replica_id], prior=prior)
+        elif result := _settle(row, verdict, hard=plan["hard"], hides_ids=hides_ids, prior=prior):
             settled[replica_id] = result
         else:
             to_delete.append(row)
@@ -67,8 +72,22 @@ def revalidate(
     return Revalidation(to_delete, settled, frozenset(unlisted))
 
 
-def _settle(row: PlanRow, verdict: Verdict | None, *, hard: bool, prior: PriorAttempts) -> Result | None:
-    """Return the result of a row that is not deleted; ``None`` if it is to be deleted."""
+def _settle_unreadable(replica_id: str, row: UnreadableRow, *, prior: PriorAttempts) -> Result:
+    """Return the result of a planned replica whose row in the listing cannot be read: it is not deleted."""
+    done = prior.own.get(replica_id)
+    if done in GONE:  # verification finds that it is still listed
+        return Result(done, BY_EARLIER_ATTEMPT)
+    return Result(Outcome.SKIPPED, f"its row in the listing cannot be read: {escape_line(row.reason)}")
+
+
+def _settle(
+    row: PlanRow, verdict: Verdict | None, *, hard: bool, hides_ids: bool, prior: PriorAttempts
+) -> Result | None:
+    """
+    Return the result of a row that is not deleted; ``None`` if it is to be deleted.
+
+    :param hides_ids: whether a row of the listing shows no id, so that a missing replica may still be listed
+    """
     replica_id = row["replica_id"]
     done = prior.own.get(replica_id)
     # A soft delete is not sent twice. If the replica is still listed, verification finds out.
@@ -76,6 +95,9 @@ def _settle(row: PlanRow, verdict: Verdict | None, *, hard: bool, prior: PriorAt
         return Result(done, BY_EARLIER_ATTEMPT)
     if done is Outcome.ALREADY_GONE and not hard:
         return Result(done, describe_absence(replica_id, "Tavus did not know it", prior=prior))
+    if verdict is None and hides_ids:
+        problem = "is missing from the listing, which has a row without a readable id, so it may still exist"
+        return Result(Outcome.SKIPPED, describe_absence(replica_id, problem, prior=prior))
     if verdict is None:
         detail = describe_absence(replica_id, "is no longer listed", prior=prior)
         return Result(Outcome.ALREADY_GONE, detail)
@@ -94,7 +116,7 @@ def difference(row: PlanRow, replica: Replica) -> str | None:
     """Return how a replica differs from the planned one, if it does: its id may have been reused."""
     if replica.replica_type != "user":
         return f"replica_type is now {ascii(replica.replica_type)[:40]}"
-    if shorten_name(replica.replica_name) != row["replica_name"]:
+    if replica.replica_name != row["replica_name"]:
         return "replica_name changed since the plan was made"
     if format_time(replica.created_at) != row["created_at"]:
         return "created_at changed since the plan was made"
@@ -160,4 +182,5 @@ def find_exceeded_limit(
         delete=len(to_delete) + len(earlier) + len(others),
         listed=decision.listed + unlisted,
         undetermined=len(decision.undetermined),
+        unreadable=len(decision.unreadable),
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tavus_provider.exceptions import TavusError
-from tavus_provider.models import Replica
+from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.report import Result
@@ -16,7 +16,7 @@ from tavus_provider.planning.report import Result
 class ListingClient(Protocol):
     """The client method that lists the replicas."""
 
-    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]: ...
+    def list_replicas(self, *, while_deleting: bool = False) -> Sequence[Replica | UnreadableRow]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def verify_absence(
     if not sought:
         return None
     try:
-        listed = {replica.replica_id for replica in client.list_replicas(while_deleting=while_deleting)}
+        rows = client.list_replicas(while_deleting=while_deleting)
     except TavusError as error:
         log(f"The replicas could not be listed after the deletes, so their absence is not verified: {error}")
         unverified = {
@@ -66,9 +66,13 @@ def verify_absence(
             if outcome is not Outcome.ALREADY_GONE
         }
         return Verification(unverified, {"listed": None})
-    verified = judge_absence(sought, listed, hard=hard, unlisted=unlisted, prior=prior)
+    unreadable = [row for row in rows if isinstance(row, UnreadableRow)]
+    listed = {row.replica_id for row in rows if not isinstance(row, UnreadableRow)}
+    listed.update(replica_id for row in unreadable for replica_id in row.own_ids)
+    hides_ids = any(row.hides_its_id for row in unreadable)
+    verified = judge_absence(sought, listed, hard=hard, unlisted=unlisted, hides_ids=hides_ids, prior=prior)
     still_listed = sorted(sought.keys() & listed)
-    return Verification(verified, {"listed": len(listed), "still_listed": still_listed})
+    return Verification(verified, {"listed": len(rows), "still_listed": still_listed})
 
 
 def judge_absence(
@@ -77,6 +81,7 @@ def judge_absence(
     *,
     hard: bool,
     unlisted: Set[str],
+    hides_ids: bool,
     prior: PriorAttempts,
 ) -> dict[str, Result]:
     """
@@ -86,7 +91,9 @@ def judge_absence(
     delete the same holds, unless the account lists soft-deleted replicas.
 
     :param results: results with the outcome ``deleted``, ``confirmed``, ``unknown`` or ``already_gone``
-    :param listed: the ids of all replicas that Tavus lists now
+    :param listed: the ids of all replicas that Tavus lists now, also of rows that cannot be read otherwise
+    :param unlisted: ids that were not listed before the deletes, so that their absence proves nothing
+    :param hides_ids: whether the list has a row without a readable id, so that no absence was seen
     """
     sent = {i for i, result in results.items() if result.outcome is not Outcome.ALREADY_GONE}
     # If everything that was soft-deleted is still listed, this account lists soft-deleted replicas.
@@ -97,6 +104,10 @@ def judge_absence(
     for replica_id, (outcome, detail) in results.items():
         if replica_id not in listed:
             if outcome is Outcome.ALREADY_GONE:
+                continue
+            if hides_ids:
+                unseen = "the list has a row without a readable id, so its absence could not be verified"
+                verified[replica_id] = Result(outcome, f"{detail}; {unseen}")
                 continue
             confirmed = outcome is Outcome.UNKNOWN and replica_id not in unlisted
             verified[replica_id] = Result(

@@ -19,7 +19,7 @@ from tavus_provider.models import check_replica_id
 from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.policy import Policy
-from tavus_provider.retention.verdict import format_time, shorten_name
+from tavus_provider.retention.verdict import format_time
 
 __all__ = [
     "MAX_XCOM_BYTES",
@@ -33,7 +33,6 @@ __all__ = [
     "format_time",
     "make_plan",
     "plan_reference",
-    "shorten_name",
     "verify_digest",
 ]
 

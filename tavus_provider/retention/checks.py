@@ -59,6 +59,8 @@ def find_hard_delete_due(facts: ReplicaFacts, context: Context) -> str | None:
     since, limit = context.history.soft_deleted.get(facts.replica.replica_id), context.hard_delete_after
     if since is None or limit is None or context.now - since < limit.delta:
         return None
+    if facts.replica.replica_id in context.unreadable_ids:
+        return None
     if find_protected(facts, context) is not None or find_use(facts, context) is not None:
         return None
     if context.min_age is not None and facts.age < context.min_age.delta:  # also if its age is unknown
@@ -136,16 +138,20 @@ def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
     due_at = None if rule is None else context.due_at(facts, rule)
     if rule is None or due_at is None or context.now >= due_at:
         return None
-    return f"{_describe_match(facts, rule)}; grace of {rule.grace} ends on {due_at:%Y-%m-%d at %H:%M} UTC"
+    ends = f"grace of {rule.grace} ends on {due_at:%Y-%m-%d at %H:%M} UTC"
+    return f"{_describe_match(facts, rule, context)}; {ends}"
 
 
 def find_expired(facts: ReplicaFacts, context: Context) -> str | None:
     """Return why a rule matches a replica."""
-    return None if facts.rule is None else _describe_match(facts, facts.rule)
+    return None if facts.rule is None else _describe_match(facts, facts.rule, context)
 
 
-def _describe_match(facts: ReplicaFacts, rule: Rule) -> str:
-    return "; ".join([condition.describe_met(facts) for condition in rule.conditions])
+def _describe_match(facts: ReplicaFacts, rule: Rule, context: Context) -> str:
+    parts = [condition.describe_met(facts) for condition in rule.conditions]
+    if (ended := context.describe_presumed_ended(facts)) is not None:
+        parts.append(ended)
+    return "; ".join(parts)
 
 
 def find_not_expired(facts: ReplicaFacts, context: Context) -> str | None:
@@ -189,6 +195,11 @@ def _age_points(limit: Duration | None, inventory: Inventory) -> Iterator[dateti
         yield from add_spans((replica.created_at for replica in inventory.replicas), limit.delta)
 
 
+def _use_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
+    active = (row.used_at for row in inventory.conversations if not row.is_finished)
+    yield from add_spans(active, policy.keep.active_for.delta)
+
+
 def _grace_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
     for grace in {rule.grace for rule in policy.expire if rule.grace is not None}:
         yield from add_spans(inventory.history.scheduled.values(), grace.delta)
@@ -226,7 +237,7 @@ CHECKS: Final = (
     ),
     Check(Status.UNDETERMINED, "undetermined", find_undetermined, _date_points),
     Check(Status.KEPT, "protected", find_protected),
-    Check(Status.KEPT, "in_use", find_use),
+    Check(Status.KEPT, "in_use", find_use, _use_points),
     Check(Status.KEPT, "training", find_training),
     Check(Status.KEPT, "failed_recently", find_recent_failure, _refund_points),
     Check(

@@ -12,17 +12,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple
+from typing import NamedTuple
 from unicodedata import normalize
 
-from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
-from tavus_provider.retention.fields import REPLICA_STATUSES, ZERO
+from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
+from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO
 from tavus_provider.retention.policy import Names, Policy, Rule
-from tavus_provider.sanitize import escape_line, quote
-
-LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
-"""Before every date that Tavus can return."""
+from tavus_provider.retention.usage import Usage
+from tavus_provider.sanitize import MAX_TEXT, REPLACEMENT, escape_line, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +41,10 @@ class Inventory:
     """
     Everything that a decision is made from.
 
-    :param replicas: the complete listing
-    :param personas, conversations, videos: complete, as far as :attr:`.Policy.needs` names them
+    :param replicas: the complete listing, except for unreadable rows
+    :param personas, conversations, videos: complete, as far as :attr:`.Policy.needs` names them, except for
+        unreadable rows
+    :param unreadable: the unreadable rows of all listings
     :param held: ids under legal hold
     :param read_at: when it was read, for the argument ``now`` of :func:`.evaluate`. Without it this is a time
         before all dates, at which everything is kept.
@@ -57,6 +57,12 @@ class Inventory:
     held: frozenset[str] = frozenset()
     history: History = field(default_factory=History)
     read_at: datetime = LONG_AGO
+    unreadable: Sequence[UnreadableRow] = ()
+
+    @property
+    def unreadable_replicas(self) -> tuple[UnreadableRow, ...]:
+        """The unreadable rows of the listing of replicas."""
+        return tuple(row for row in self.unreadable if row.kind == Replica.kind)
 
 
 @dataclass(slots=True)
@@ -122,7 +128,12 @@ class Context:
         }
         self._models = frozenset(policy.scope.model_names)
         self._filters = [*_name_filters("scope", policy.scope), *_name_filters("narrow", policy.narrow)]
-        self._usage = _Usage(policy, inventory, self.now)
+        self.unreadable = inventory.unreadable_replicas
+        self.unreadable_ids = {
+            replica_id: describe_unreadable(row) for row in self.unreadable for replica_id in row.own_ids
+        }
+        """Why each id that an unreadable row of the listing shows is undetermined, readable rows included."""
+        self._usage = Usage(policy, inventory, self.now)
         self.in_use = self._usage.in_use
         self.replicas = [self.find_facts(replica) for replica in inventory.replicas]
         self.keep_last_reasons = self._rank_newest()
@@ -162,6 +173,10 @@ class Context:
         facts.undetermined = self._find_undetermined(facts)
         return facts
 
+    def describe_presumed_ended(self, facts: ReplicaFacts) -> str | None:
+        """Return why an active conversation does not count as use of a replica; ``None`` without such one."""
+        return self._usage.describe_presumed_ended(facts.replica.replica_id)
+
     def due_at(self, facts: ReplicaFacts, rule: Rule) -> datetime | None:
         """Return when the grace period of a replica ends under a rule, or ``None`` without one."""
         if rule.grace is None:
@@ -174,7 +189,7 @@ class Context:
             return f"model_name is {quote_field(replica.model_name)}, not one of scope.model_names"
         if not self._filters:
             return None
-        name = normalize("NFC", replica.replica_name or "")
+        name = normalize("NFC", replica.name_for_patterns)
         if not name.strip():
             return "has no name to check against the scope"
         for names in self._filters:
@@ -183,11 +198,15 @@ class Context:
                     return f"name matches {glob}"
             if names.include and not any(matches(name) for matches in names.include):
                 return f"name does not match {names.included}"
+        if replica.is_name_cut:
+            return f"name has more than {MAX_TEXT} characters, too many to check it against the scope"
         return None
 
     def _find_undetermined(self, facts: ReplicaFacts) -> str | None:
         replica = facts.replica
         created_at, status = replica.created_at, replica.status
+        if replica.replica_id in self.unreadable_ids:
+            return self.unreadable_ids[replica.replica_id]
         if replica.unreadable:
             for key in ("created_at", "replica_name", "status"):
                 if key in replica.unreadable:
@@ -229,8 +248,10 @@ class Context:
             if pattern is None:
                 groups["", None].append(replica)
                 continue
-            match = pattern.search(replica.replica_name or "")
+            match = None if replica.is_name_cut else pattern.search(replica.name_for_patterns)
             group = match["group"] if match else None
+            if group is not None and REPLACEMENT in group:
+                group = None  # names that differ in unsafe characters only must not share a group
             groups["" if group is not None else replica.replica_id, group].append(replica)
         reasons = {}
         for (only_member, group), members in groups.items():
@@ -243,94 +264,6 @@ class Context:
                     f"number {place} of {len(members)}{where}, newest first, keep_last is {limit}"
                 )
         return reasons
-
-
-# --- use ------------------------------------------------------------------------------------------------
-
-
-class _Unattributed(NamedTuple):
-    """A use that names no replica: it may have been the use of any."""
-
-    used_at: datetime
-    label: str
-
-
-class _UnknownUse(NamedTuple):
-    """A use at an unknown time."""
-
-    activity_id: str
-    reason: str
-
-
-class _Usage:
-    """
-    Which replicas are in use, and when each was last used.
-
-    Nothing here depends on the order in which Tavus lists.
-
-    :raises TavusInvalidResponseError: if it is unknown which replica an unfinished conversation or video uses
-    """
-
-    def __init__(self, policy: Policy, inventory: Inventory, now: datetime) -> None:
-        self.in_use: dict[str, str] = {}
-        """Why each replica counts as in use."""
-        self.last_used: dict[str, datetime] = {}
-        self.unknown: dict[str, _UnknownUse] = {}
-        self.unattributed: _Unattributed | None = None
-        """The latest one."""
-        self._now = now
-        self._kinds = frozenset(policy.keep.in_use)
-        self._default_replicas = {persona.persona_id: persona.replica_id for persona in inventory.personas}
-        if "persona" in self._kinds:
-            for persona_id, replica_id in sorted(self._default_replicas.items()):
-                if replica_id is not None:
-                    self.in_use.setdefault(replica_id, f"is the default of persona {escape_line(persona_id)}")
-        self._read(Conversation, inventory.conversations)
-        self._read(Video, inventory.videos)
-        if not policy.needs >= {"conversations", "videos"}:
-            # One of the lists was not read, so the last use may be later than it seems.
-            self.last_used.clear()
-            self.unattributed = None
-
-    def _read(self, kind: type[Activity], activities: Sequence[Activity]) -> None:
-        guarded, finished = kind.kind in self._kinds, kind.finished_statuses
-        unfinished = []
-        for activity in activities:
-            replica_id = activity.replica_id or self._default_replicas.get(activity.persona_id or "")
-            is_active = guarded and activity.status not in finished
-            if replica_id is not None:
-                self._note_use(replica_id, activity)
-                if is_active:
-                    unfinished.append((activity.activity_id, activity.status or "", replica_id))
-            elif is_active:
-                status = escape_line(activity.status or "of unknown status", 40)
-                raise TavusInvalidResponseError(
-                    f"{_label(activity)} is {status} and does not say which replica it uses; nothing may be "
-                    "deleted"
-                )
-            else:
-                use = _Unattributed(min(activity.used_at or self._now, self._now), _label(activity))
-                self.unattributed = max(use, self.unattributed or use)
-        for activity_id, status, replica_id in sorted(unfinished):
-            label = f"{kind.kind} {escape_line(activity_id)}"
-            if kind is Conversation and status == "active":
-                reason = f"is in active {label}"
-            else:
-                reason = f"is in {label}, which is {escape_line(status, 40) or 'of unknown status'}"
-            self.in_use.setdefault(replica_id, reason)
-
-    def _note_use(self, replica_id: str, activity: Activity) -> None:
-        used_at = activity.used_at
-        if used_at is None or used_at > self._now:
-            problem = "has no readable date" if used_at is None else "is dated in the future"
-            unknown = _UnknownUse(activity.activity_id, f"{_label(activity)} {problem}")
-            self.unknown[replica_id] = min(unknown, self.unknown.get(replica_id, unknown))
-        elif used_at > self.last_used.get(replica_id, LONG_AGO):
-            self.last_used[replica_id] = used_at
-
-
-def _label(activity: Activity) -> str:
-    return f"{activity.kind} {escape_line(activity.activity_id)}"
 
 
 # --- scope ----------------------------------------------------------------------------------------------
@@ -353,6 +286,11 @@ def _name_filters(where: str, scope: Names) -> Iterator[_NameFilter]:
             exclude=tuple((f"{where}.exclude {quoted[glob]}", _compile_glob(glob)) for glob in scope.exclude),
             included=f"{where}.include {escape_line(', '.join(quoted[glob] for glob in include), 120)}",
         )
+
+
+def describe_unreadable(row: UnreadableRow) -> str:
+    """Return why a replica is undetermined whose row in the listing cannot be read."""
+    return f"a row of the listing cannot be read: {escape_line(row.reason)}"
 
 
 def _compile_glob(glob: str) -> Callable[[str], object]:

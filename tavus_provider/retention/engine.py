@@ -15,9 +15,10 @@ from datetime import datetime
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusInvalidResponseError
-from tavus_provider.models import Replica
+from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.retention.checks import CHECKS, Check, CheckResult, find_hard_delete_due, find_hold
-from tavus_provider.retention.context import LONG_AGO, Context, Inventory, ReplicaFacts
+from tavus_provider.retention.context import Context, Inventory, ReplicaFacts, describe_unreadable
+from tavus_provider.retention.fields import LONG_AGO
 from tavus_provider.retention.policy import Limits, Narrow, Policy
 from tavus_provider.retention.verdict import Source, Status, Verdict
 from tavus_provider.sanitize import escape_line
@@ -38,8 +39,9 @@ def evaluate(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool 
         context = _checked_context(policy, inventory, now=now, hard=hard)
         verdicts = [_decide(facts, context) for facts in context.replicas]
         verdicts += _decide_unlisted(context)
+        verdicts += map(_decide_unreadable, context.unreadable)
         verdicts.sort(key=_reading_order)
-        return Decision(tuple(verdicts), policy.limits)
+        return Decision(tuple(verdicts), policy.limits, context.unreadable)
 
 
 def explain(
@@ -57,7 +59,8 @@ def explain(
     context = _checked_context(policy, inventory, now=now, hard=hard)
     facts = next((facts for facts in context.replicas if facts.replica.replica_id == replica_id), None)
     if facts is None:
-        return []
+        reason = context.unreadable_ids.get(replica_id)
+        return [] if reason is None else [CheckResult(Status.UNDETERMINED, UNREADABLE_ROW, reason)]
     results = []
     for check in CHECKS:
         reason = check.find_reason(facts, context)
@@ -76,7 +79,7 @@ def _checked_context(policy: Policy, inventory: Inventory, *, now: datetime, har
         raise TavusInvalidResponseError(
             f"replica {escape_line(replica_id)} was listed twice; nothing may be deleted"
         )
-    if missing := sorted(context.expected - listed):
+    if missing := sorted(context.expected - listed - context.unreadable_ids.keys()):
         raise TavusInvalidResponseError(
             f"account.expect_present names {', '.join(missing[:3])}, not listed here: it is the wrong "
             "account, or a replica is gone that should not be; nothing may be deleted"
@@ -133,7 +136,7 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
     """Decide about replicas that are due for a permanent delete although Tavus no longer lists them."""
     if context.policy.narrow != Narrow():
         return  # they have no name and no date, so it is unknown whether the form includes them
-    listed = {facts.replica.replica_id for facts in context.replicas}
+    listed = {facts.replica.replica_id for facts in context.replicas} | context.unreadable_ids.keys()
     for replica_id in sorted(context.history.soft_deleted.keys() - listed):
         facts = context.find_facts(Replica(replica_id))
         reason = find_hard_delete_due(facts, context)
@@ -160,6 +163,20 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
             )
 
 
+def _decide_unreadable(row: UnreadableRow) -> Verdict:
+    """Decide about a row that cannot be read: it counts as listed and is never deleted."""
+    return Verdict(
+        replica=Replica(row.shown_id),
+        status=Status.UNDETERMINED,
+        reason_code=UNREADABLE_ROW,
+        reason=describe_unreadable(row),
+    )
+
+
+UNREADABLE_ROW: Final = "unreadable_row"
+"""Reason code of a row of the listing that cannot be read."""
+
+
 def _reading_order(verdict: Verdict) -> tuple[Any, ...]:
     replica_id = verdict.replica.replica_id
     if verdict.status == Status.EXPIRED:
@@ -174,12 +191,15 @@ class Decision:
     """
     A verdict for every replica that is listed or due, in an order that does not depend on the listing.
 
+    ``unreadable`` are the rows of the listing that cannot be read. There is a verdict for each of them.
+
     First expired replicas, the oldest first; then scheduled ones, the next due first; then undetermined ones;
     then the others by reason code.
     """
 
     verdicts: tuple[Verdict, ...]
     limits: Limits
+    unreadable: tuple[UnreadableRow, ...] = ()
 
     @property
     def listed(self) -> int:
@@ -212,7 +232,10 @@ class Decision:
     def limit_exceeded(self) -> str | None:
         """The sentence that names the limits which this decision exceeds, or ``None``."""
         return self.limits.exceeded(
-            delete=len(self.delete), listed=self.listed, undetermined=len(self.undetermined)
+            delete=len(self.delete),
+            listed=self.listed,
+            undetermined=len(self.undetermined),
+            unreadable=len(self.unreadable),
         )
 
     def _with_status(self, status: Status) -> tuple[Verdict, ...]:

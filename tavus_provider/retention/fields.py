@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import NoneType
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args
 
@@ -31,6 +31,8 @@ from tavus_provider.models import NON_IDS, check_replica_id
 from tavus_provider.sanitize import escape_line, quote
 
 ZERO: Final = timedelta()
+LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
+"""Before every date that Tavus can return."""
 _DAY: Final = 86_400
 _UNITS: Final = {
     "w": (7 * _DAY, "week"),
@@ -114,6 +116,21 @@ class Duration:
             "patternErrorMessage": f"write one number and one unit such as 90d {_UNIT_HINT}, at most 36500d",
             "examples": ["90d", "2w", "12h"],
         }
+
+
+LONGEST_CALL: Final = Duration("1h", timedelta(hours=1))
+"""``max_call_duration`` is at most 3600 s (Tavus API reference, "Create Conversation")."""
+
+
+def _check_call_duration(duration: Duration) -> Duration:
+    if duration.delta < LONGEST_CALL.delta:
+        raise ValueError(
+            f"must be at least {LONGEST_CALL}, as long as a call can last, not {quote(str(duration))}"
+        )
+    return duration
+
+
+CallDuration = Annotated[Duration, AfterValidator(_check_call_duration)]
 
 
 # --- null -----------------------------------------------------------------------------------------------

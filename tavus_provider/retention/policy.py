@@ -28,6 +28,7 @@ from tavus_provider.retention.fields import (
     AS_LIST,
     NOT_NULL,
     USE_KINDS,
+    CallDuration,
     Count,
     Duration,
     GroupPattern,
@@ -44,6 +45,8 @@ from tavus_provider.retention.fields import (
 )
 from tavus_provider.sanitize import escape_line, quote
 
+MAX_UNREADABLE_PERCENT = 50
+"""Percentage of unreadable rows above which a run stops, if ``max_undetermined_percent`` is left out."""
 _MAX_PROBLEMS = 5
 """Number of problems that an error message describes; more are counted."""
 
@@ -165,6 +168,8 @@ class Keep(Part):
     """Regular expression (Python) on the name; its group 'group' is what keep_last counts by."""
     in_use: UseKinds = USE_KINDS
     """What counts as use: default of a persona, active conversation, unfinished video. Default: all."""
+    active_for: CallDuration = Duration.parse("24h")
+    """How long a conversation can be active; after that it counts as ended. At least 1h. Default: 24h."""
 
     @model_validator(mode="after")
     def _group_by_needs_keep_last(self) -> Self:
@@ -199,19 +204,26 @@ class Limits(Part):
     max_undetermined_percent: Omittable[Percent] = None
     """Maximum percentage of undetermined replicas; above it a run stops. They are kept in any case."""
 
-    def exceeded(self, *, delete: int, listed: int, undetermined: int = 0) -> str | None:
+    def exceeded(self, *, delete: int, listed: int, undetermined: int = 0, unreadable: int = 0) -> str | None:
         """
         Return the sentence that names every limit which these numbers exceed, or ``None``.
 
         :param delete: number of replicas to delete
         :param listed: number of replicas that Tavus listed
         :param undetermined: number of undetermined replicas
+        :param unreadable: how many of them are rows of the listing that cannot be read
         """
         max_undetermined = self.max_undetermined_percent
         if max_undetermined is not None and 100 * undetermined > max_undetermined * listed:
             return (
                 f"{undetermined} of {listed} replicas are undetermined, max_undetermined_percent is "
                 f"{max_undetermined}: see the reasons in the log of the plan; nothing was deleted"
+            )
+        if max_undetermined is None and 100 * unreadable > MAX_UNREADABLE_PERCENT * listed:
+            return (
+                f"{unreadable} of {listed} rows of the listing cannot be read, more than "
+                f"{MAX_UNREADABLE_PERCENT} %: see the reasons in the log of the plan, or set "
+                "limits.max_undetermined_percent to accept them; nothing was deleted"
             )
         limits = []
         if delete > self.max_deletions:

@@ -139,7 +139,7 @@ def simulate(
         days_to_evaluate |= {_first_day(moment, now) for moment in check.turning_points(policy, inventory)}
     without_form = policy.model_copy(update={"narrow": Narrow()})
     is_narrowed = policy.has_grace and policy != without_form
-    listed = len(inventory.replicas)
+    listed = len(inventory.replicas) + len(inventory.unreadable_replicas)
     deletes: list[SimulatedDelete] = []
     stops: list[SimulatedStop] = []
     for day in range(days + 1):

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from tavus_provider.models import Replica
-
-MAX_NAME: Final = 256
-"""Maximum length of a replica name in a plan, in characters."""
 
 
 class Status(StrEnum):
@@ -76,7 +72,7 @@ class Verdict(NamedTuple):
         """Return the row of a plan: ages in whole days, dates in ISO 8601."""
         return {
             "replica_id": self.replica.replica_id,
-            "replica_name": shorten_name(self.replica.replica_name),
+            "replica_name": self.replica.replica_name,
             "created_at": format_time(self.replica.created_at),
             "age_days": self.age_days,
             "last_used_at": format_time(self.last_used_at),
@@ -89,21 +85,13 @@ class Verdict(NamedTuple):
         """Return the row of the ``verdicts`` document."""
         return {
             "replica_id": self.replica.replica_id,
-            "replica_name": shorten_name(self.replica.replica_name),
+            "replica_name": self.replica.replica_name,
             "status": self.status.value,
             "reason_code": self.reason_code,
             "reason": self.reason,
             "next_reason": self.next_reason,
             "age_days": self.age_days,
         }
-
-
-def shorten_name(name: str | None) -> str | None:
-    """Return a name as plans hold it: unchanged, or if it is too long its beginning and its SHA-256."""
-    if name is None or len(name) <= MAX_NAME:
-        return name
-    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{name[: MAX_NAME - 80]}... sha256:{digest}"
 
 
 def format_time(moment: datetime | None) -> str | None:

@@ -36,7 +36,7 @@ def test_each_problem_is_a_line_with_its_path(run, tmp_path):
             for n in range(1, 7)
         ),
         f"{file}: keep: unknown key 'protected'; "
-        "known: protected_ids, keep_within, keep_last, group_by, in_use",
+        "known: protected_ids, keep_within, keep_last, group_by, in_use, active_for",
         f"{file}: limits.max_deletions: must be >= 0, not -1",
     ]
     assert err == ""

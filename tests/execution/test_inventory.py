@@ -9,6 +9,7 @@ import pytest
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
 from tavus_provider.execution.inventory import evaluate_one, read_inventory
+from tavus_provider.models import Persona, Replica, Video, parse_row
 from tavus_provider.retention.context import History
 from tavus_provider.retention.policy import Policy
 
@@ -25,11 +26,12 @@ class Client:
     def __init__(self, *, skew=None) -> None:
         self.clock_skew = skew
         self.calls: list[tuple[str, dict[str, bool]]] = []
+        self.rows: dict[str, list[object]] | None = None
 
     def __getattr__(self, name):
         def read(**arguments):
             self.calls.append((name, arguments))
-            return [SimpleNamespace(read_by=name)]
+            return [SimpleNamespace(read_by=name)] if self.rows is None else self.rows.get(name, [])
 
         return read
 
@@ -62,7 +64,24 @@ def test_only_the_lists_that_the_policy_needs_are_read():
     policy = Policy.parse(POLICY | {"keep": {"in_use": ["persona"]}})
     inventory = read_inventory(client, policy, now=now, while_deleting=True)
     assert client.calls == [("list_replicas", {"while_deleting": True}), ("list_personas", {})]
-    assert (inventory.conversations, inventory.videos) == ((), ())
+    assert not inventory.conversations
+    assert not inventory.videos
+
+
+def test_unreadable_rows_are_apart_from_the_readable_ones():
+    client = Client()
+    rows = [
+        parse_row(Replica, None),
+        parse_row(Persona, {"pal_id": 7}),
+        parse_row(Video, {"replica_id": "r1"}),
+    ]
+    client.rows = {"list_replicas": rows[:1], "list_personas": rows[1:2], "list_videos": rows[2:]}
+    inventory = read_inventory(client, Policy.parse(POLICY), now=now)
+    assert inventory.unreadable == rows
+    assert inventory.unreadable_replicas == (rows[0],)
+    assert not inventory.replicas
+    assert not inventory.personas
+    assert not inventory.videos
 
 
 def test_of_activities_only_the_latest_are_read():

@@ -12,7 +12,7 @@ from tavus_provider.execution.revalidation import (
     find_wrong_account,
     revalidate,
 )
-from tavus_provider.models import Replica
+from tavus_provider.models import Replica, parse_row
 from tavus_provider.outcomes import Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import make_plan
@@ -65,6 +65,15 @@ def settle(*listed, hard=False, prior=None):
     return done.settled.get("r1")
 
 
+def settle_with(row, *, hard=False, prior=None):
+    """Revalidate a plan of the replica r1, whose listing has only this unreadable row."""
+    plan = plan_for("r1", hard=hard)
+    decision = evaluate(policy(), Inventory([], unreadable=[parse_row(Replica, row)]), now=NOW)
+    done = revalidate(plan, plan["delete"], decision, prior=prior or PriorAttempts())
+    assert not done.to_delete
+    return done.settled["r1"]
+
+
 def own(outcome):
     return PriorAttempts(own={"r1": outcome})
 
@@ -74,6 +83,32 @@ def own(outcome):
 
 def test_unchanged_replica_is_deleted():
     assert settle(replica("r1")) is None
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("row", [{"replica_id": "r1", "face_id": "r2"}, {"replica_id": " r1 "}])
+def test_replica_whose_row_cannot_be_read_is_skipped(row, hard):
+    outcome, detail = settle_with(row, hard=hard)
+    assert outcome is Outcome.SKIPPED
+    assert detail.startswith("its row in the listing cannot be read: replica_id ")
+
+
+def test_replica_whose_row_cannot_be_read_stays_deleted_by_an_earlier_attempt():
+    """Verification finds that it is still listed."""
+    row = {"replica_id": "r1", "face_id": "r2"}
+    assert settle_with(row, prior=own(Outcome.DELETED)) == (
+        Outcome.DELETED,
+        "by an earlier attempt of this task",
+    )
+
+
+def test_missing_replica_is_not_gone_if_a_row_shows_no_id():
+    outcome, detail = settle_with(None)
+    assert outcome is Outcome.SKIPPED
+    assert detail == (
+        "is missing from the listing, which has a row without a readable id, so it may still exist"
+    )
+    assert settle_with({"replica_id": "r.9"}) == (Outcome.ALREADY_GONE, "is no longer listed")
 
 
 @pytest.mark.parametrize(

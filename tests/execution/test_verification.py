@@ -8,6 +8,7 @@ import pytest
 
 from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.execution.verification import judge_absence, verify_absence
+from tavus_provider.models import Replica, parse_row
 from tavus_provider.outcomes import Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.report import Result
@@ -17,10 +18,15 @@ LISTED = "; it is still listed"
 ABSENT = "; it is no longer listed"
 
 
-def judge(outcomes, listed, *, hard=False, unlisted=(), prior=None):
+def judge(outcomes, listed, *, hard=False, unlisted=(), hides_ids=False, prior=None):
     results = {replica_id: Result(outcome, "") for replica_id, outcome in outcomes.items()}
     verified = judge_absence(
-        results, set(listed), hard=hard, unlisted=set(unlisted), prior=prior or PriorAttempts()
+        results,
+        set(listed),
+        hard=hard,
+        unlisted=set(unlisted),
+        hides_ids=hides_ids,
+        prior=prior or PriorAttempts(),
     )
     return {replica_id: tuple(result) for replica_id, result in verified.items()}
 
@@ -138,6 +144,37 @@ def test_record_says_how_many_replicas_are_listed_and_which_of_ours_still_are():
     done = verify(results, list_replicas, lines=[])
     assert done.record == {"listed": 3, "still_listed": ["r2"]}
     assert done.results == {"r1": (Outcome.DELETED, ABSENT), "r2": (Outcome.UNKNOWN, LISTED)}
+
+
+def test_id_that_an_unreadable_row_shows_is_still_listed():
+    rows = [parse_row(Replica, {"replica_id": "r1", "face_id": "r2"}), Replica("r9")]
+    results = {i: Result(Outcome.DELETED, "") for i in ("r1", "r2", "r3")}
+    done = verify(results, lambda **_: rows, lines=[])
+    assert done.record == {"listed": 2, "still_listed": ["r1", "r2"]}
+    assert {i: result.outcome for i, result in done.results.items()} == {
+        "r1": Outcome.UNKNOWN,
+        "r2": Outcome.UNKNOWN,
+        "r3": Outcome.DELETED,
+    }
+    assert done.results["r3"].detail == ABSENT
+
+
+def test_absence_is_not_seen_in_a_list_with_a_row_that_shows_no_id():
+    rows = [parse_row(Replica, None), Replica("r2")]
+    results = {
+        "r1": Result(Outcome.DELETED, "returned 200"),
+        "r2": Result(Outcome.DELETED, ""),
+        "r3": Result(Outcome.UNKNOWN, "returned 500"),
+        "r4": Result(Outcome.ALREADY_GONE, "returned 404"),
+    }
+    done = verify(results, lambda **_: rows, lines=[])
+    unseen = "; the list has a row without a readable id, so its absence could not be verified"
+    assert done.results == {
+        "r1": (Outcome.DELETED, f"returned 200{unseen}"),
+        "r2": (Outcome.UNKNOWN, LISTED),
+        "r3": (Outcome.UNKNOWN, f"returned 500{unseen}"),
+    }
+    assert done.record == {"listed": 2, "still_listed": ["r2"]}
 
 
 def test_unreadable_list_leaves_outcomes_and_says_that_absence_is_unverified():

@@ -393,24 +393,35 @@ def test_named_use_does_not_depend_on_the_order_of_the_listing(turn: int) -> Non
     assert verdict.reason == "last use is unknown: conversation c1 has no readable date"
 
 
-@pytest.mark.parametrize("persona_id", [None, "p_unlisted", "p_bare"])
-def test_active_conversation_without_replica_stops_the_decision(persona_id: str | None) -> None:
+@pytest.mark.parametrize(
+    ("persona_id", "problem"),
+    [
+        (None, "names neither a replica nor a persona"),
+        ("p_unlisted", "names no replica, and its persona p_unlisted is not listed"),
+        ("p_bare", "names no replica, and its persona p_bare has no default replica"),
+    ],
+)
+def test_active_conversation_without_replica_stops_the_decision(persona_id: str | None, problem: str) -> None:
     hidden = conversation(None, status="active", persona_id=persona_id, activity_id="c7\n")
     use = Inventory((), [Persona("p_bare", None)], [hidden], [])
     with pytest.raises(TavusInvalidResponseError) as error:
         decide(replica(), use=use)
     assert str(error.value) == (
-        "conversation c7\\n is active and does not say which replica it uses; nothing may be deleted"
+        f"conversation c7\\n is active and {problem}; it may use any replica, so nothing may be deleted. To "
+        "continue, end that conversation in Tavus, wait until it ends, or take 'conversation' out of keep.in_use"
     )
     assert decide(replica(), by=policy(keep={"in_use": ["persona", "video"]}), use=use).delete
 
 
 def test_unfinished_video_without_replica_stops_the_decision() -> None:
     use = Inventory((), [], [], [video(None, status="generating", activity_id="v9")])
-    with pytest.raises(
-        TavusInvalidResponseError, match="video v9 is generating and does not say which replica it uses"
-    ):
+    with pytest.raises(TavusInvalidResponseError) as error:
         decide(replica(), use=use)
+    assert str(error.value) == (
+        "video v9 is generating and names neither a replica nor a persona; it may use any replica, so nothing "
+        "may be deleted. To continue, wait until that video is finished, delete it in Tavus, or take 'video' out "
+        "of keep.in_use"
+    )
 
 
 def test_finished_use_without_replica_does_not_affect_rules_on_age() -> None:

@@ -12,10 +12,15 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusValidationError
+from tavus_provider.exceptions import (
+    PlanRejectedError,
+    ReplicaNotFoundError,
+    TavusInvalidResponseError,
+    TavusValidationError,
+)
 from tavus_provider.execution.executor import PlanExecutor
 from tavus_provider.execution.inventory import read_inventory
-from tavus_provider.models import Activity, Conversation, Persona, Replica, Video
+from tavus_provider.models import Activity, Conversation, Persona, Replica, UnreadableRow, Video, parse_row
 from tavus_provider.outcomes import Outcome
 from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.context import History, Inventory
@@ -101,6 +106,23 @@ uses = st.builds(
     conversations=activities(Conversation, ["ended", "ended", "active", None]),
     videos=activities(Video, ["ready", "deleted", "error", "generating", "new word"]),
 )
+unreadables = st.lists(
+    st.sampled_from(
+        [
+            parse_row(Replica, None),
+            parse_row(Replica, {"replica_id": "r1", "face_id": "r2"}),
+            parse_row(Replica, {"replica_id": "r1", "replica_name": "a_1", "face_name": "b_1"}),
+            parse_row(Persona, {"pal_id": 7, "default_replica_id": "r2"}),
+            parse_row(Persona, {"persona_id": "p1", "default_face_id": 7}),
+            parse_row(Conversation, {"replica_id": "r1", "status": "active"}),
+            parse_row(Conversation, {"persona_id": "p1", "status": "active"}),
+            parse_row(Conversation, {"status": "ended"}),
+            parse_row(Video, {"replica_id": ["r1"], "status": "ready"}),
+            parse_row(Video, "v1"),
+        ]
+    ),
+    max_size=3,
+)
 RULES = [
     {key: value for key, value in zip(("older_than", "unused_for", "status"), row, strict=True) if value}
     for row in product(
@@ -178,7 +200,13 @@ def test_guarded_or_undetermined_replicas_are_not_deleted(
     read = Policy.parse(policy)
     guards = read.keep.in_use
     used = {p.replica_id for p in use.personas if "persona" in guards}
-    used |= {c.replica_id for c in use.conversations if "conversation" in guards and c.status != "ended"}
+    used |= {
+        c.replica_id
+        for c in use.conversations
+        if "conversation" in guards
+        and c.status != "ended"
+        and not (c.status == "active" and c.used_at is not None and NOW - c.used_at >= timedelta(hours=24))
+    }
     used |= {
         v.replica_id
         for v in use.videos
@@ -197,6 +225,26 @@ def test_guarded_or_undetermined_replicas_are_not_deleted(
             assert NOW - max(replica.created_at, replica.updated_at or replica.created_at) >= timedelta(
                 hours=72
             )
+
+
+@law
+@given(policies, listings, uses, unreadables)
+def test_unreadable_rows_only_keep(
+    policy: dict[str, Any], listing: list[Replica], use: Inventory, unreadable: list[UnreadableRow]
+) -> None:
+    """Each is listed and undetermined, and every replica that it may be or use is kept."""
+    with_all = {"keep": {**policy["keep"], "in_use": ["persona", "conversation", "video"]}}
+    before = decide(policy, listing, use)
+    try:
+        decision = decide({**policy, **with_all}, listing, replace(use, unreadable=unreadable))
+    except TavusInvalidResponseError:
+        assert any(not row.replica_ids for row in unreadable if row.kind != "replica")
+        return
+    named = {replica_id for row in unreadable for replica_id in row.replica_ids}
+    assert deleted(decision) <= deleted(before) - named
+    own = [row for row in unreadable if row.kind == "replica"]
+    assert decision.listed == len(listing) + len(own)
+    assert sum(verdict.reason_code == "unreadable_row" for verdict in decision.undetermined) == len(own)
 
 
 @law

@@ -28,6 +28,7 @@ FULL = {
         "keep_last": 2,
         "group_by": "^(?P<group>[^_]+)_",
         "in_use": ["persona", "conversation", "video"],
+        "active_for": "2d",
     },
     "limits": {"max_deletions": 10, "max_deletion_percent": 25},
 }
@@ -39,7 +40,11 @@ def test_json_has_all_defaults_and_durations_as_written() -> None:
         "expire": [{"rule": "rule 1", "older_than": "090d", "status": ["completed", "error"]}],
         "scope": {"include": [], "exclude": [], "model_names": []},
         "narrow": {"include": [], "exclude": []},
-        "keep": {"protected_ids": [], "in_use": ["persona", "conversation", "video"]},
+        "keep": {
+            "protected_ids": [],
+            "in_use": ["persona", "conversation", "video"],
+            "active_for": "24h",
+        },
         "limits": {"max_deletions": 10, "max_deletion_percent": 25},
     }
 
@@ -224,7 +229,7 @@ def test_invalid_rule_is_rejected(key: str, value: object, problem: str) -> None
         pytest.param(
             "keep",
             {"protected": ["r1"]},
-            ": unknown key 'protected'; known: protected_ids, keep_within, keep_last, group_by, in_use",
+            ": unknown key 'protected'; known: protected_ids, keep_within, keep_last, group_by, in_use, active_for",
             id="mistyped guard",
         ),
         pytest.param(
@@ -288,6 +293,18 @@ def test_invalid_rule_is_rejected(key: str, value: object, problem: str) -> None
             {"in_use": ["personas"]},
             ".in_use.0: must be 'persona', 'conversation' or 'video', not 'personas'",
             id="unknown use",
+        ),
+        pytest.param(
+            "keep",
+            {"active_for": "59m"},
+            ".active_for: must be at least 1h, as long as a call can last, not '59m'",
+            id="shorter than a call",
+        ),
+        pytest.param(
+            "keep",
+            {"active_for": None},
+            ".active_for: must be one number and one unit such as 90d (units: w, d, h, m), not None",
+            id="null for active_for",
         ),
         pytest.param(
             "keep", {"in_use": ["video"] * 2}, ".in_use: must contain 'video' only once", id="use twice"

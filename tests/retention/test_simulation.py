@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavus_provider.models import Conversation, Persona, Replica
+from tavus_provider.models import Conversation, Persona, Replica, Video
 from tavus_provider.retention import simulation
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
@@ -205,10 +205,16 @@ def test_stop_because_of_undetermined_replicas_ends_when_they_are_determined():
 
 def test_use_does_not_change():
     policy = {"expire": [{"older_than": "90d"}], "limits": ALL}
-    active = Conversation("c12", "r12", None, "active", NOW)
-    found = simulated(policy, replica("r12", 95), days=3650, conversations=[active])
+    active = Video("v12", "r12", None, "generating", NOW)
+    found = simulated(policy, replica("r12", 95), days=3650, videos=[active])
     assert deleted(found) == []
-    assert found.last_decision.verdicts[0].reason == "is in active conversation c12"
+    assert found.last_decision.verdicts[0].reason == "is in video v12, which is generating"
+
+
+def test_active_conversation_ends_in_a_simulation():
+    policy = {"expire": [{"older_than": "90d"}], "limits": ALL, "keep": {"active_for": "49h"}}
+    active = Conversation("c12", "r12", None, "active", NOW)
+    assert deleted(simulated(policy, replica("r12", 95), days=30, conversations=[active])) == [(3, "r12")]
 
 
 def test_soft_deleted_replica_is_deleted_in_a_simulation_of_permanent_deletes_only():
