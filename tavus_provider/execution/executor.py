@@ -307,6 +307,12 @@ class PlanExecutor:
             )
         return Result(deletion.outcome, deletion.detail)
 
+    def _describe(self, error: TavusError) -> str:
+        """Return the message of an error; if the key was rejected, also for how many deletes it worked."""
+        if not error.key_rejected:
+            return str(error)
+        return f"{error}; {len(self._deleted_ids)} deletes with this key had worked before"
+
     def _trouble(self, error: TavusError, outcome: Outcome) -> str | None:
         if not isinstance(error, TavusRequestRejectedError):
             self.may_succeed_later = True
