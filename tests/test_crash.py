@@ -256,7 +256,9 @@ class AnyOrder(RuleBasedStateMachine):
             real = getattr(self.hook, name)
             return lambda *positional, **named: fuse.step(lambda: real(*positional, **named))
 
-        client = SimpleNamespace(clock_skew=None, stop=lambda: None, **{name: step(name) for name in CALLS})
+        client = SimpleNamespace(
+            clock_skew=None, stop=lambda: None, wait=self.hook.wait, **{name: step(name) for name in CALLS}
+        )
         executor = PlanExecutor(
             self.plan,
             client,

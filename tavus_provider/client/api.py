@@ -113,6 +113,10 @@ class TavusClient:
         """
         self._stop.set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait, or until the client is stopped. Return whether it was stopped."""
+        return self._transport.rate_limiter.sleep(seconds, self._stop)
+
     @property
     def origin(self) -> str:
         """Scheme, host and port of the API, such as ``https://tavusapi.com``."""
@@ -125,8 +129,16 @@ class TavusClient:
 
     @property
     def clock_skew(self) -> float | None:
-        """Seconds by which Tavus's clock was ahead at its last response; ``None`` if it sent no date."""
+        """Seconds by which Tavus's clock was ahead at its last response; ``None`` if it sent no date.
+
+        Responses of a cache, which have an ``Age``, do not count.
+        """
         return self._transport.clock_skew
+
+    @property
+    def clock_evidence(self) -> str | None:
+        """The headers and the time that ``clock_skew`` was computed from, as a part of a sentence."""
+        return self._transport.clock_evidence
 
     def check_access(self) -> AccessCheck:
         """Send one small request, without retries, to find out whether the API key is accepted."""

@@ -159,7 +159,9 @@ class Transport:
         self.rate_limiter = rate_limiter or shared_rate_limiter(config)
         self.stop = stop or threading.Event()
         self.clock_skew: float | None = None
-        """Seconds by which Tavus's clock was ahead at the last response that had a ``Date``."""
+        """Seconds by which Tavus's clock was ahead at the last response that had a ``Date`` and no ``Age``."""
+        self.clock_evidence: str | None = None
+        """What ``clock_skew`` was computed from, for messages."""
         self._key = config.key
         self._key_pattern = _key_pattern(config.key)
         self._proxies = {"http": proxy, "https": proxy} if proxy else {}
@@ -228,8 +230,7 @@ class Transport:
         try:
             http_response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
             response = _read_response(http_response, MAX_BODY_BYTES[method], self._remove_key)
-            if (skew := _clock_skew(response.headers.get("date"))) is not None:
-                self.clock_skew = skew
+            self._read_clock(response.headers)
             return response
         except (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
             failure = innermost_type(error)
@@ -260,6 +261,22 @@ class Transport:
         no_response.response_began = state.received and state.expired
         raise no_response
 
+    def _read_clock(self, headers: Mapping[str, str]) -> None:
+        date, age = headers.get("date"), headers.get("age", "").strip()
+        # A cache sends the Date of the day it stored the response.
+        if re.fullmatch(r"[0-9]*[1-9][0-9]*", age):
+            return
+        now = datetime.now(UTC)
+        try:
+            skew = (parsedate_to_datetime(date or "") - now).total_seconds()
+        except (ValueError, TypeError, OverflowError):
+            return
+        self.clock_skew = skew
+        self.clock_evidence = (
+            f"a response had {f'Age: {escape_line(age, 20)} and ' if age else ''}Date: "
+            f"{escape_line(date or '', 60)} when this worker's clock showed {now:%a, %d %b %Y %H:%M:%S} GMT"
+        )
+
     def redact(self, text: str) -> str:
         """Return text of the server on one line, without the key in any of its usual encodings."""
         return escape_line(self._remove_key(text))
@@ -279,14 +296,6 @@ def _key_pattern(key: str) -> re.Pattern[str]:
         repr(key)[1:-1],
     }
     return re.compile("|".join(map(re.escape, sorted(encodings, key=len, reverse=True))))
-
-
-def _clock_skew(header: str | None) -> float | None:
-    """Return the seconds by which a ``Date`` header is ahead of our clock."""
-    try:
-        return (parsedate_to_datetime(header or "") - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, OverflowError):
-        return None
 
 
 def _read_response(response: requests.Response, limit: int, clean: Callable[[str], str]) -> Response:

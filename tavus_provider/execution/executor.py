@@ -24,13 +24,14 @@ from tavus_provider.exceptions import (
 from tavus_provider.execution.inventory import InventoryClient, read_inventory
 from tavus_provider.execution.revalidation import (
     BY_EARLIER_ATTEMPT,
+    Revalidation,
     describe_absence,
     difference,
     find_exceeded_limit,
     find_wrong_account,
     revalidate,
 )
-from tavus_provider.execution.verification import verify_absence
+from tavus_provider.execution.verification import judge_unlisted, look_up, verify_absence
 from tavus_provider.outcomes import GONE, UNFINISHED, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import Plan, PlanRow
@@ -62,10 +63,11 @@ class DeletionResult(Protocol):
 
 
 class DeletingClient(InventoryClient, Protocol):
-    """The client methods that read the account, delete from it, and end all waits."""
+    """The client methods that read the account, delete from it, wait, and end all waits."""
 
     def delete_replica(self, replica_id: str, *, hard: bool = False) -> DeletionResult: ...
     def stop(self) -> None: ...
+    def wait(self, seconds: float) -> bool: ...
 
 
 class AttemptWriter(Protocol):
@@ -128,6 +130,7 @@ class PlanExecutor:
         self._results: dict[str, Result] = {}
         self._unlisted: frozenset[str] = frozenset()
         self._deleted_ids: set[str] = set()
+        self._unconfirmable: set[str] = set()
         self._halt = _Halt()
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
@@ -226,7 +229,19 @@ class PlanExecutor:
         )
         if exceeded is not None:
             raise PlanRejectedError(exceeded)
+        self._look_up_absent(revalidation)
         return revalidation.to_delete
+
+    def _look_up_absent(self, revalidation: Revalidation) -> None:
+        """Read the replicas that are not listed: a list may miss some that exist."""
+        rows = {row["replica_id"]: row for row in self._rows if row["replica_id"] in revalidation.absent}
+        found = look_up(self._client, rows, concurrency=self._concurrency)
+        for replica_id, one in found.items():
+            absent = revalidation.settled[replica_id]
+            result = judge_unlisted(rows[replica_id], absent, one, hard=self._plan["hard"])
+            self._results[replica_id] = result
+            if result.outcome in UNFINISHED:
+                self.may_succeed_later = True
 
     def _refuse_wrong_account(self, listed: set[str]) -> None:
         if self._prior.begun or find_wrong_account(self._plan, self._rows, known=listed) is None:
@@ -287,7 +302,9 @@ class PlanExecutor:
             )
             deletion = self._client.delete_replica(replica_id, hard=hard)
         except ReplicaNotFoundError as error:
-            self._results[replica_id] = _not_found(row, error, prior=self._prior)
+            self._results[replica_id] = result = _not_found(row, error, prior=self._prior)
+            if result.outcome is Outcome.UNKNOWN:
+                self._unconfirmable.add(replica_id)
             trouble = None  # even if the outcome is unknown: the service itself works
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
@@ -330,9 +347,12 @@ class PlanExecutor:
             unlisted=self._unlisted,
             prior=self._prior,
             while_deleting=self._is_batch,
+            concurrency=self._concurrency,
             log=self._log,
         )
         if verification is not None:
+            if verification.may_change - self._unconfirmable:
+                self.may_succeed_later = True
             self._results.update(verification.results)
             self._write("verification", **verification.record)
 

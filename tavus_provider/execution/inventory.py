@@ -39,6 +39,8 @@ class InventoryClient(Protocol):
 
     @property
     def clock_skew(self) -> float | None: ...
+    @property
+    def clock_evidence(self) -> str | None: ...
     def list_replicas(self, *, while_deleting: bool = False) -> Sequence[Replica | UnreadableRow]: ...
     def list_personas(self) -> Sequence[Persona | UnreadableRow]: ...
     def list_conversations(self, *, latest_only: bool = False) -> Sequence[Conversation | UnreadableRow]: ...
@@ -117,8 +119,8 @@ def check_clock(client: InventoryClient) -> None:
     if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
         raise PlanRejectedError(
             f"the clocks of Tavus and of this worker differ by {abs(skew):.0f} s (at most "
-            f"{MAX_CLOCK_SKEW:.0f} s allowed), so ages cannot be computed: correct the worker's clock. "
-            "Nothing was deleted"
+            f"{MAX_CLOCK_SKEW:.0f} s allowed), so ages cannot be computed: {client.clock_evidence}. Correct the "
+            "clock that is wrong, or have no cache between Tavus and this worker. Nothing was deleted"
         )
 
 

@@ -23,6 +23,9 @@ from tavus_provider.sanitize import escape_line
 MIN_MISSING: Final = 5
 """Fewer missing replicas than this are not taken as a sign of a wrong account."""
 
+_SHOWN_ABSENT: Final = GONE | {Outcome.ALREADY_GONE}
+"""Outcomes of an earlier attempt that show that a replica is gone, other than by its absence from a list."""
+
 BY_EARLIER_ATTEMPT: Final = "by an earlier attempt of this task"
 
 
@@ -34,11 +37,13 @@ class Revalidation:
     :param to_delete: the rows that are still valid, in the order of the plan
     :param settled: the result of each other row, by id
     :param unlisted: ids in ``to_delete`` that Tavus does not list, so that their absence later proves nothing
+    :param absent: ids in ``settled`` whose result rests only on their absence from the list
     """
 
     to_delete: Sequence[PlanRow]
     settled: Mapping[str, Result]
     unlisted: frozenset[str]
+    absent: frozenset[str]
 
 
 def revalidate(
@@ -58,6 +63,7 @@ def revalidate(
     to_delete: list[PlanRow] = []
     settled: dict[str, Result] = {}
     unlisted = set()
+    absent = set()
     for row in rows:
         replica_id = row["replica_id"]
         verdict = verdicts.get(replica_id)
@@ -65,11 +71,14 @@ def revalidate(
             settled[replica_id] = _settle_unreadable(replica_id, unreadable[replica_id], prior=prior)
         elif result := _settle(row, verdict, hard=plan["hard"], hides_ids=hides_ids, prior=prior):
             settled[replica_id] = result
+            is_absent = verdict is None and result.outcome is Outcome.ALREADY_GONE
+            if is_absent and prior.own.get(replica_id) not in _SHOWN_ABSENT:
+                absent.add(replica_id)
         else:
             to_delete.append(row)
             if verdict is not None and not verdict.listed:
                 unlisted.add(replica_id)
-    return Revalidation(to_delete, settled, frozenset(unlisted))
+    return Revalidation(to_delete, settled, frozenset(unlisted), frozenset(absent))
 
 
 def _settle_unreadable(replica_id: str, row: UnreadableRow, *, prior: PriorAttempts) -> Result:

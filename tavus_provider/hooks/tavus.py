@@ -95,6 +95,10 @@ class TavusHook(BaseHook):
         if client := self.__dict__.get("client"):
             client.stop()
 
+    def wait(self, seconds: float) -> bool:
+        """See :meth:`TavusClient.wait`."""
+        return self.client.wait(seconds)
+
     @cached_property
     def client(self) -> TavusClient:
         """The client for this connection, created on first use."""
@@ -126,6 +130,11 @@ class TavusHook(BaseHook):
     def clock_skew(self) -> float | None:
         """See :attr:`TavusClient.clock_skew`."""
         return self.client.clock_skew
+
+    @property
+    def clock_evidence(self) -> str | None:
+        """See :attr:`TavusClient.clock_evidence`."""
+        return self.client.clock_evidence
 
     def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]:
         """See :meth:`TavusClient.list_replicas`."""

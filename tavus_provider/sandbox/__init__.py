@@ -52,6 +52,15 @@ vocabulary      "replica", "face", "both"                    field names of resp
 clamp_limit     null, 1 to 100                               maximum page size; null means 100
 total_count     "right", "missing", "high"                   "high" is three more than there are
 latency         0, up to 600                                 seconds before every response
+list_lag        0, up to 600                                 seconds for which lists still show a deleted
+                                                             replica; a GET of it does not
+unlisted        []                                           ids of replicas that lists leave out although
+                                                             they exist
+encoding        "identity", "gzip", "deflate",               encoding of all bodies; "raw-deflate" has no
+                "raw-deflate", "not-gzip"                    header, "not-gzip" is not what it says
+interim         null, 100, 102, 103                          status of an interim response before each response
+headers         {}                                           headers to add to all responses, such as
+                                                             {"Date": "...", "Age": "900"}
 faults          []                                           errors to send, see below
 ==============  ===========================================  =============================================
 
@@ -61,6 +70,7 @@ faults          []                                           errors to send, see
 - `method` and `path` select requests; `path` is a prefix or a regular expression. Omitted, they match all.
 - `when`: `"before"` (default; the request has no effect) or `"after"` the effect. 429 must be `"before"`.
 - `status`: send this status, with `body` (text), `html` (true for an HTML page), `retry_after`, `headers`.
+  Without `body`, 401 and 403 have a `message` as those of Tavus, so they are about the API key.
 - `close`: close the connection without a response.
 - `delay`: wait this many seconds first; on its own, it delays the real response.
 

@@ -6,6 +6,7 @@ All switches and the fields of a fault are described in the docstring of :mod:`t
 import http
 import json
 import re
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,8 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "json": ("plain", "bom", "nan", "huge", "duplicate"),
     "vocabulary": ("replica", "face", "both"),
     "total_count": ("right", "missing", "high"),
+    "encoding": ("identity", "gzip", "deflate", "raw-deflate", "not-gzip"),
+    "interim": (None, 100, 102, 103),
 }
 """Switches with a fixed set of values; the first value is the default."""
 
@@ -35,6 +38,23 @@ class SwitchError(ValueError):
 def is_header_value(value: Any) -> bool:
     """Return whether the value is text that can be sent as an HTTP header."""
     return isinstance(value, str) and value.isascii() and value.isprintable()
+
+
+def is_headers(value: Any) -> bool:
+    """Return whether the value is an object of header names and values."""
+    return isinstance(value, Mapping) and all(
+        isinstance(name, str) and re.fullmatch(r"[\w-]+", name, re.ASCII) and is_header_value(text)
+        for name, text in value.items()
+    )
+
+
+def encode_body(body: bytes, encoding: str) -> tuple[bytes, str]:
+    """Return a body in one of the values of the switch `encoding`, and the `Content-Encoding` to send."""
+    window_bits = {"gzip": 31, "deflate": 15, "raw-deflate": -15}.get(encoding)
+    if window_bits is None:
+        return body, "gzip" if encoding == "not-gzip" else encoding
+    packer = zlib.compressobj(wbits=window_bits)
+    return packer.compress(body) + packer.flush(), encoding.removeprefix("raw-")
 
 
 def _is_number(value: Any, low: float, high: float, *, whole: bool = False) -> bool:
@@ -63,15 +83,13 @@ class Fault:
             re.compile(self.path)
         except (re.error, TypeError, RecursionError, OverflowError):
             raise SwitchError(f"fault.path: {self.path!r} is not a regular expression") from None
-        headers = {} if self.headers is None else self.headers
         checks = {
             "method": self.method is None or isinstance(self.method, str),
             "status": self.status is None or _is_number(self.status, 200, 599, whole=True),
             "when": self.when in ("before", "after"),
             "times": self.times is None or _is_number(self.times, 1, 10**9, whole=True),
             "retry_after": self.retry_after is None or is_header_value(self.retry_after),
-            "headers": isinstance(headers, Mapping)
-            and all(is_header_value(v) and re.fullmatch(r"[\w-]+", n, re.ASCII) for n, v in headers.items()),
+            "headers": self.headers is None or is_headers(self.headers),
             "html": isinstance(self.html, bool),
             "body": isinstance(self.body, str | None),
             "close": isinstance(self.close, bool),
@@ -115,7 +133,14 @@ class Switches:
 
     def __init__(self) -> None:
         self.values: dict[str, Any] = {name: allowed[0] for name, allowed in CHOICES.items()}
-        self.values |= {"clamp_limit": None, "latency": 0, "odd_rows": {}}
+        self.values |= {
+            "clamp_limit": None,
+            "latency": 0,
+            "odd_rows": {},
+            "list_lag": 0,
+            "unlisted": [],
+            "headers": {},
+        }
         self.faults: list[Fault] = []
 
     def __getitem__(self, name: str) -> Any:
@@ -143,9 +168,15 @@ class Switches:
                     kind in LISTS and isinstance(rows, list) for kind, rows in value.items()
                 ):
                     raise SwitchError(f"odd_rows: must be an object with lists for {', '.join(LISTS)}")
-            elif name == "latency":
+            elif name in {"latency", "list_lag"}:
                 if not _is_number(value, 0, 600):
-                    raise SwitchError(f"latency: {value!r} is not a number of seconds from 0 to 600")
+                    raise SwitchError(f"{name}: {value!r} is not a number of seconds from 0 to 600")
+            elif name == "unlisted":
+                if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                    raise SwitchError(f"unlisted: {value!r} is not a list of replica ids")
+            elif name == "headers":
+                if not is_headers(value):
+                    raise SwitchError(f"headers: {value!r} is not an object of header names and values")
             else:
                 known = ", ".join(sorted([*self.values, "faults"]))
                 raise SwitchError(f"unknown switch {name!r}; the switches are {known}")

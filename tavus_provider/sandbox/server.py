@@ -22,7 +22,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tavus_provider.sandbox.faults import is_header_value
+from tavus_provider.sandbox.faults import encode_body, is_header_value
 from tavus_provider.sandbox.seeds import builtin_seed, read_seed
 from tavus_provider.sandbox.world import (
     KINDS,
@@ -216,13 +216,14 @@ class Sandbox:
                 entry = log.add(scope)
                 scope["sandbox"] = entry
                 latency = self._api.switches["latency"]
+                send_in_form = _sender(send, self._api.switches.values)
                 fault = self._api.switches.take_fault(scope["method"], scope["path"])
 
             async def send_and_log(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     entry["status"] = message["status"]
                     log.finish(entry)
-                await send(message)
+                await send_in_form(message)
 
             withheld: list[Message] = []
 
@@ -293,6 +294,34 @@ class _RequestLog:
 
     def _mask(self, text: str) -> str:
         return text.replace(self._key, "***").replace(urllib.parse.quote(self._key, safe=""), "***")
+
+
+def _sender(send: Send, switches: Mapping[str, Any]) -> Send:
+    """Return a function that sends a response in the form that the switches ask for."""
+    encoding, interim, headers = switches["encoding"], switches["interim"], switches["headers"]
+    start: list[Message] = []
+    body = bytearray()
+
+    async def send_encoded(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.append(message)
+            return
+        body.extend(message.get("body", b""))
+        if message.get("more_body"):
+            return
+        if interim is not None:  # ASGI has no message for it
+            line = f"HTTP/1.1 {interim} {http.HTTPStatus(interim).phrase}\r\n\r\n"
+            getattr(send, "__self__").transport.write(line.encode())  # noqa: B009 (`Send` is any callable)
+        content, name = encode_body(bytes(body), encoding) if body else (b"", "identity")
+        added = {**headers, **({} if name == "identity" else {"Content-Encoding": name})}
+        kept = [one for one in start[0]["headers"] if not (body and one[0] == b"content-length")]
+        if body:
+            added["Content-Length"] = str(len(content))
+        sent = [(one.lower().encode(), text.encode()) for one, text in added.items()]
+        await send({**start[0], "headers": [*kept, *sent]})
+        await send({"type": "http.response.body", "body": content})
+
+    return send_encoded if encoding != "identity" or interim is not None or headers else send
 
 
 async def _close_connection(receive: Receive, send: Send) -> None:

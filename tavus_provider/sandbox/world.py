@@ -224,12 +224,13 @@ class Api:
         self.world = World(seed, now=self.now())
         self.switches = Switches()
         self.deletes: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
+        self._deleted_at: dict[str, dt.datetime] = {}
 
     def now(self) -> dt.datetime:
         return dt.datetime.now(dt.UTC)
 
     def list_rows(self, request: ApiRequest) -> ApiResponse:
-        rows = [row for row in self.world.rows[request.kind].values() if self._visible(request.kind, row)]
+        rows = [row for row in self.world.rows[request.kind].values() if self._listed(request.kind, row)]
         if wanted := request.param(f"{KINDS[request.kind].label}_type"):
             valid = wanted in {"user", "system"}
             type_field = f"{KINDS[request.kind].label}_type"
@@ -276,6 +277,7 @@ class Api:
             return self._invalid_id(request)
         row["deleted"] = effect
         if request.kind == "replicas":
+            self._deleted_at[request.id] = self.now()
             self.deletes.append({"replica_id": request.id, "hard": effect == "hard"})
         status = self.switches["delete_status"] if request.kind in {"replicas", "videos"} else 204
         return ApiResponse(status, effect=effect)
@@ -328,6 +330,13 @@ class Api:
             return self._invalid_id(request)
         row |= {"status": "ended", "updated_at": self.now()}
         return ApiResponse(200, effect="ended")
+
+    def _listed(self, kind: str, row: Row) -> bool:
+        if kind == "replicas" and row["replica_id"] in self.switches["unlisted"]:
+            return False
+        deleted_at = self._deleted_at.get(row["replica_id"]) if kind == "replicas" else None
+        lag = dt.timedelta(seconds=self.switches["list_lag"])
+        return self._visible(kind, row) or (deleted_at is not None and self.now() - deleted_at < lag)
 
     def _visible(self, kind: str, row: Row) -> bool:
         if row["deleted"] == "soft":  # a soft-deleted video stays listed with status `deleted`

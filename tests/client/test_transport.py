@@ -352,6 +352,29 @@ def test_invalid_date_header_does_not_change_the_clock_skew(transport, raw_serve
     assert one.clock_skew == 400.0
 
 
+OLD = "Thu, 01 Jan 1970 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("age", ["1", "900", "007", pytest.param("9" * 5000, id="5,000 digits")])
+def test_response_of_a_cache_does_not_change_the_clock_skew(transport, raw_server, age):
+    server = raw_server(lambda *_: raw_response(200, f"Date: {OLD}\r\nAge: {age}\r\n"))
+    one = transport(server.url)
+    one.send("GET", R1)
+    assert (one.clock_skew, one.clock_evidence) == (None, None)
+
+
+@pytest.mark.parametrize("age", [None, "0", "00", "", "-5", "1.5", "soon\x1b"])
+def test_wrong_clock_is_noticed_and_what_was_seen_is_kept(transport, raw_server, age):
+    header = "" if age is None else f"Age: {age}\r\n"
+    one = transport(raw_server(lambda *_: raw_response(200, f"Date: {OLD}\r\n{header}")).url)
+    one.send("GET", R1)
+    assert one.clock_skew < -1e9
+    shown = f"Age: {ascii(age)[1:-1]} and " if age else ""
+    assert one.clock_evidence.startswith(
+        f"a response had {shown}Date: {OLD} when this worker's clock showed "
+    )
+
+
 # --- proxy
 
 

@@ -258,7 +258,7 @@ def test_replica_that_became_a_stock_replica_is_not_deleted(account):
     plan = tavus.plan()
     tavus.sandbox.put("replicas", {"replica_id": "old00", "replica_type": "system"})
     items = tavus.apply(plan)
-    assert items["old00"] == ("already_gone", "is no longer listed")
+    assert items["old00"] == ("skipped", "replica_type is now 'system'")
     assert [d["replica_id"] for d in tavus.deletes] == ["old01", "old02"]
 
 
@@ -866,3 +866,136 @@ def test_rule_named_hard_delete_after_is_part_of_the_wrong_account_check(account
     with pytest.raises(PlanRejectedError, match="points to another account"):
         tavus.apply(plan)
     assert tavus.deletes == []
+
+
+# -- lists that lag, or miss a replica
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_list_that_lags_behind_the_deletes_is_read_again(account, clock, monkeypatch, hard):
+    tavus = account()
+    plan = tavus.plan(hard=hard)
+    tavus.sandbox.switch(list_lag=600)
+    real = clock.sleep
+
+    def sleep(seconds, stop=None):
+        if sum(clock.waits) >= 1.5:
+            tavus.sandbox.switch(list_lag=0)
+        return real(seconds, stop)
+
+    monkeypatch.setattr(tavus.hook.client._transport.rate_limiter, "sleep", sleep)
+    executor = tavus.executor(plan)
+    executor.run()
+    assert {item["outcome"] for item in executor.report()["items"]} == {"deleted"}
+    assert clock.waits == [0.5, 1.0, 2.0]
+    assert not executor.may_succeed_later
+
+
+def test_list_that_lags_for_long_is_unknown_and_a_retry_settles_it(account, clock):
+    tavus = account()
+    plan = tavus.plan(hard=True)
+    tavus.sandbox.switch(list_lag=600)
+    executor = tavus.executor(plan)
+    executor.run()
+    first = {item["replica_id"]: Outcome(item["outcome"]) for item in executor.close()["items"]}
+    assert set(first.values()) == {"unknown"}
+    assert executor.may_succeed_later
+    assert clock.waits == [0.5, 1.0, 2.0, 4.0]
+    tavus.sandbox.switch(list_lag=0)
+    items = tavus.apply(plan, prior=PriorAttempts(own=first, retried=True, begun=True))
+    assert {outcome for outcome, _ in items.values()} == {"already_gone"}
+    assert all(detail.endswith("by an earlier attempt of this task") for _, detail in items.values())
+    assert len(tavus.deletes) == 3
+
+
+MISSED = {"method": "DELETE", "path": "/v2/replicas/old00", "status": 500, **ALWAYS}
+
+
+def missed_after_the_deletes(tavus):
+    """Let lists miss a replica as soon as its delete was tried."""
+    real = tavus.hook.delete_replica
+
+    def delete_replica(replica_id, *, hard=False):
+        try:
+            return real(replica_id, hard=hard)
+        finally:
+            tavus.sandbox.switch(unlisted=["old00"])
+
+    tavus.hook.delete_replica = delete_replica
+
+
+@pytest.mark.parametrize(("hard", "outcome"), [(False, "unknown"), (True, "failed")])
+def test_list_that_misses_a_replica_does_not_confirm_its_delete(account, hard, outcome):
+    tavus = account()
+    plan = tavus.plan(hard=hard)
+    tavus.sandbox.switch(faults=[MISSED])
+    missed_after_the_deletes(tavus)
+    executor = tavus.executor(plan)
+    executor.run()
+    items = {item["replica_id"]: item for item in executor.report()["items"]}
+    assert [item["outcome"] for item in items.values()] == [outcome, "deleted", "deleted"]
+    assert items["old00"]["detail"].endswith(
+        "; it is no longer listed, but Tavus still returns it when it is read"
+    )
+    assert executor.may_succeed_later
+    after = tavus.requests()[-1 - tavus.requests()[::-1].index("GET /v2/replicas") :]
+    assert after == ["GET /v2/replicas", "GET /v2/replicas/old00"]  # one read, and only of this replica
+
+
+def test_unreadable_replica_that_left_the_list_stays_unknown(account):
+    tavus = account()
+    plan = tavus.plan()
+    look_up = {"method": "GET", "path": "/v2/replicas/old00", "status": 503, **ALWAYS}
+    tavus.sandbox.switch(faults=[MISSED | {"when": "after"}, look_up])
+    items = tavus.apply(plan)
+    assert items["old00"][0] == "unknown"
+    assert "; it is no longer listed, but it could not be read: GET" in items["old00"][1]
+
+
+def test_unknown_delete_that_was_applied_is_confirmed_by_list_and_look_up(account):
+    tavus = account()
+    plan = tavus.plan()
+    look_up = {"method": "GET", "path": "/v2/replicas/old00", "status": 403, "times": 3}
+    tavus.sandbox.switch(faults=[MISSED | {"when": "after", "times": 1}, MISSED, look_up])
+    items = tavus.apply(plan)
+    assert items["old00"][0] == "confirmed"
+    assert tavus.requests()[-1] == "GET /v2/replicas/old00"
+
+
+@pytest.mark.parametrize(("hard", "outcome"), [(False, "skipped"), (True, "failed")])
+def test_list_that_misses_a_planned_replica_does_not_make_it_already_gone(account, hard, outcome):
+    tavus = account()
+    plan = tavus.plan(hard=hard)
+    tavus.sandbox.switch(unlisted=["old00"])
+    executor = tavus.executor(plan)
+    executor.run()
+    items = {item["replica_id"]: item for item in executor.report()["items"]}
+    assert [item["outcome"] for item in items.values()] == [outcome, "deleted", "deleted"]
+    assert items["old00"]["detail"].startswith(
+        "is no longer listed, but Tavus still returns it when it is read, so no delete was sent"
+    )
+    assert "DELETE /v2/replicas/old00" not in tavus.requests()
+    assert executor.may_succeed_later == hard
+
+
+def test_unreadable_replica_that_is_not_listed_is_unknown_and_gets_no_delete(account):
+    tavus = account()
+    plan = tavus.plan()
+    look_up = {"method": "GET", "path": "/v2/replicas/old00", "status": 503, **ALWAYS}
+    tavus.sandbox.switch(unlisted=["old00"], faults=[look_up])
+    executor = tavus.executor(plan)
+    executor.run()
+    assert executor.report()["counts"]["unknown"] == 1
+    assert executor.may_succeed_later
+    assert "DELETE /v2/replicas/old00" not in tavus.requests()
+
+
+def test_missing_replicas_are_read_once_each(account):
+    tavus = account(seed(old=6))
+    plan = tavus.plan()
+    for replica_id in ("old00", "old01"):
+        tavus.sandbox.put("replicas", {"replica_id": replica_id, "deleted": "hard"})
+    items = tavus.apply(plan)
+    assert [outcome for outcome, _ in items.values()] == ["already_gone"] * 2 + ["deleted"] * 4
+    reads = [one for one in tavus.requests("GET") if one.count("/") == 3]
+    assert sorted(reads) == ["GET /v2/replicas/old00", "GET /v2/replicas/old01"]

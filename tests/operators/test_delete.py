@@ -76,7 +76,7 @@ def test_rejected_delete_fails_without_retry(sandbox, status):
     sandbox.switch(faults=[{"method": "DELETE", "status": status, "times": None}])
     with pytest.raises(AirflowFailException, match=f"^DELETE /v2/replicas/{OLD} returned {status}: "):
         run(delete())
-    assert len(requests(sandbox, "DELETE")) == 1
+    assert len(requests(sandbox, "DELETE")) == (2 if status == 401 else 1)  # a single 401 proves nothing
 
 
 @pytest.mark.parametrize(

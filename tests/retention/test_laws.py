@@ -516,6 +516,7 @@ class Memory:
     """A client for an account in memory, with the methods that an executor uses."""
 
     clock_skew = None
+    clock_evidence = None
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -533,6 +534,12 @@ class Memory:
 
     def list_videos(self, *, latest_only: bool = False) -> list[Video]:
         return list(self.world.inventory.videos)
+
+    def stop(self) -> None:
+        raise AssertionError
+
+    def wait(self, seconds: float) -> bool:
+        return False
 
     def get_replica(self, replica_id: str) -> Replica:
         if replica_id not in self.there:
