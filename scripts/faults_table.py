@@ -176,6 +176,7 @@ ROWS = {
     "F06": "no response",
     "F13": "5xx",
     "F14": "503 with Retry-After",
+    "F20": "401 or 403",
     "F23": "redirect",
     "F30": "garbage",
     "F31": "HTML page",

@@ -17,6 +17,7 @@ from client.conftest import API, GONE, KEY, REPLICA, serve_pages
 from tavus_provider.client.api import AccessCheck
 from tavus_provider.client.transport import NoResponseError
 from tavus_provider.exceptions import (
+    ReplicaNotFoundError,
     TavusAuthError,
     TavusError,
     TavusInvalidResponseError,
@@ -480,3 +481,45 @@ def test_key_echoed_by_the_server_is_not_shown(  # noqa: PLR0917
     shown += [repr(client), str(vars(client)), client.check_access()]
     shown += [caplog.text, *capfd.readouterr()]
     assert not [text for text in shown for known in ENCODINGS.values() if known.rstrip("=") in text]
+
+
+# --- responses as some servers send them
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        {"encoding": "gzip"},
+        {"encoding": "deflate"},
+        {"encoding": "raw-deflate"},
+        {"json": "bom"},
+        {"interim": 103},
+        {"encoding": "gzip", "json": "bom", "interim": 102},
+    ],
+    ids=str,
+)
+def test_account_is_read_and_deleted_from_in_every_form_of_response(client, sandbox, switches):
+    listed = {replica.replica_id for replica in client.list_replicas()}
+    sandbox.switch(**switches)
+    assert {replica.replica_id for replica in client.list_replicas()} == listed
+    assert client.delete_replica("r1a0c5e8f3b2", hard=True).outcome == "deleted"
+    with pytest.raises(ReplicaNotFoundError):
+        client.delete_replica("r1a0c5e8f3b2", hard=True)
+    assert {replica.replica_id for replica in client.list_replicas()} == listed - {"r1a0c5e8f3b2"}
+
+
+def test_delete_with_a_body_that_is_not_gzip_is_judged_by_its_status(client, sandbox):
+    sandbox.switch(encoding="not-gzip")
+    with pytest.raises(TavusInvalidResponseError, match="the body is not valid gzip"):
+        client.list_replicas()
+    assert client.delete_replica("r1a0c5e8f3b2").outcome == "deleted"
+
+
+def test_dates_of_a_cache_are_not_trusted(client, sandbox):
+    sandbox.switch(headers={"Date": "Thu, 01 Jan 2015 00:00:00 GMT", "Age": "900"})
+    client.list_replicas()
+    assert client.clock_skew is None
+    sandbox.switch(headers={"Date": "Thu, 01 Jan 2015 00:00:00 GMT"})
+    client.list_replicas()
+    assert client.clock_skew < -1e8
+    assert "Date: Thu, 01 Jan 2015 00:00:00 GMT" in client.clock_evidence

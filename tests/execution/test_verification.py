@@ -171,7 +171,7 @@ def test_other_recorded_outcomes_do_not_explain_a_listed_replica(recorded):
 
 class Client:
     """
-    A client whose lists show these ids, one list after the other, the last one for ever.
+    A client whose lists show these ids, one list after the other; the last one stays.
 
     :param lists: ids, or an error to raise
     :param existing: the ids that can be read, or an error to raise

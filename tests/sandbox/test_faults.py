@@ -1,7 +1,9 @@
 """Switches and faults of the sandbox, over HTTP."""
 
 import datetime as dt
+import http
 import re
+import socket
 from typing import Any
 
 import pytest
@@ -177,6 +179,11 @@ def test_latency_delays_responses(tavus: Sandbox) -> None:
         pytest.param({"clamp_limit": True}, "clamp_limit: True", id="clamp bool"),
         pytest.param({"latency": -1}, "latency: -1", id="latency"),
         pytest.param({"latency": "1"}, "latency: '1'", id="latency text"),
+        pytest.param({"list_lag": -1}, "list_lag: -1", id="lag"),
+        pytest.param({"unlisted": "r1"}, "unlisted: 'r1' is not a list", id="unlisted"),
+        pytest.param({"encoding": "br"}, "encoding: 'br' is not one of", id="encoding"),
+        pytest.param({"interim": 101}, "interim: 101 is not one of", id="interim"),
+        pytest.param({"headers": {"Age": 1}}, "headers: {'Age': 1} is not", id="header value"),
         pytest.param({"faults": {}}, "faults: must be a list", id="faults"),
         pytest.param(
             {"faults": [{"staus": 500}]}, "unknown field 'staus'; the fields are method,", id="fault field"
@@ -222,6 +229,69 @@ def test_switches_over_http(tavus: Sandbox) -> None:
     assert response.json() == tavus.state()["switches"]
     assert send(tavus, "GET", "/v2/replicas").status_code == 503
     assert requests.post(f"{tavus.url}/_sandbox/switches", data="{", timeout=20).status_code == 400
+
+
+def test_lists_can_lag_behind_deletes(tavus: Sandbox) -> None:
+    tavus.switch(list_lag=600)
+    send(tavus, "DELETE", f"/v2/replicas/{ANNA}")
+    assert len(listing(tavus, replica_ids=ANNA)) == 1
+    assert send(tavus, "GET", f"/v2/replicas/{ANNA}").status_code == 400
+    tavus.switch(list_lag=0)
+    assert listing(tavus, replica_ids=ANNA) == []
+
+
+def test_lists_can_miss_a_replica(tavus: Sandbox) -> None:
+    before = len(listing(tavus))
+    tavus.switch(unlisted=[ANNA])
+    assert ANNA not in {row["replica_id"] for row in listing(tavus)}
+    assert send(tavus, "GET", "/v2/replicas").json()["total_count"] < before + 1
+    assert send(tavus, "GET", f"/v2/replicas/{ANNA}").status_code == 200
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "raw-deflate"])
+def test_bodies_can_be_compressed(tavus: Sandbox, encoding: str) -> None:
+    tavus.switch(encoding=encoding, faults=[{"status": 503}])
+    failed = send(tavus, "GET", f"/v2/replicas/{ANNA}")
+    assert (failed.status_code, failed.json()) == (503, {"error": "Service Unavailable"})
+    response = send(tavus, "GET", f"/v2/replicas/{ANNA}")
+    assert response.headers["content-encoding"] == encoding.removeprefix("raw-")
+    assert response.json()["replica_id"] == ANNA
+    deleted = send(tavus, "DELETE", f"/v2/replicas/{ANNA}")
+    assert (deleted.status_code, deleted.content, "content-encoding" in deleted.headers) == (200, b"", False)
+
+
+def test_bodies_can_have_the_wrong_encoding(tavus: Sandbox) -> None:
+    tavus.switch(encoding="not-gzip")
+    with pytest.raises(requests.exceptions.ContentDecodingError):
+        send(tavus, "GET", f"/v2/replicas/{ANNA}")
+
+
+@pytest.mark.parametrize("status", [100, 102, 103])
+def test_responses_can_follow_an_interim_one(tavus: Sandbox, status: int) -> None:
+    tavus.switch(interim=status)
+    with socket.create_connection(("127.0.0.1", int(tavus.url.rpartition(":")[2])), timeout=20) as connection:
+        request = (
+            f"GET /v2/replicas/{ANNA} HTTP/1.1\r\nHost: x\r\nx-api-key: {tavus.key}\r\nConnection: close"
+        )
+        connection.sendall(f"{request}\r\n\r\n".encode())
+        with connection.makefile("rb") as stream:
+            received = stream.read()
+    interim, _, final = received.partition(b"\r\n\r\n")
+    assert interim.startswith(f"HTTP/1.1 {status} ".encode())
+    assert final.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+def test_headers_can_be_added(tavus: Sandbox) -> None:
+    tavus.switch(headers={"Date": "Thu, 01 Jan 2015 00:00:00 GMT", "Age": "900"})
+    response = send(tavus, "GET", f"/v2/replicas/{ANNA}")
+    assert (response.headers["date"], response.headers["age"]) == ("Thu, 01 Jan 2015 00:00:00 GMT", "900")
+    assert response.json()["replica_id"] == ANNA
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_rejection_without_a_body_is_that_of_tavus(tavus: Sandbox, status: int) -> None:
+    tavus.switch(faults=[{"status": status}])
+    assert send(tavus, "GET", "/v2/replicas").json() == {"message": http.HTTPStatus(status).phrase}
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
