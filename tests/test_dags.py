@@ -17,8 +17,8 @@ OLD = "r1a0c5e8f3b2"
 
 # Every request that a DAG may send, as Tavus documents it.
 DOCUMENTED = [
-    ("GET", r"/v2/replicas", r"verbose=true&replica_type=user&limit=100&page=[1-9][0-9]*"),
-    ("GET", r"/v2/(personas|conversations|videos)", r"limit=100&page=[0-9]+"),
+    ("GET", r"/v2/replicas", r"verbose=true&replica_type=user&limit=([1-9][0-9]?|100)&page=[1-9][0-9]*"),
+    ("GET", r"/v2/(personas|conversations|videos)", r"limit=([1-9][0-9]?|100)&page=[0-9]+"),
     ("GET", r"/v2/replicas/[A-Za-z0-9_-]+", r"verbose=true"),
     ("DELETE", r"/v2/replicas/[A-Za-z0-9_-]+", r"(hard=true)?"),
 ]
