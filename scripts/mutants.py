@@ -33,6 +33,10 @@ TIMEOUT = 900
 """Seconds after which a test run counts as a failed test."""
 
 
+class TestRunError(Exception):
+    """The tests could not be run, so it is unknown whether they catch the bug."""
+
+
 @dataclass(frozen=True)
 class Change:
     """Replace a text in a file of the package. ``times`` is how often the text must be there."""
@@ -118,8 +122,18 @@ def failed_tests(mutant: Mutant) -> list[str]:
         failed = re.findall(r"^(?:FAILED|ERROR) \S*?::(\S+)", done.stdout, re.MULTILINE)
         if not failed and done.returncode != 0:
             output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            raise RuntimeError(f"{mutant.name}: pytest failed with exit code {done.returncode}\n{output}")
+            raise TestRunError(f"pytest ended with exit code {done.returncode}\n{output}")
         return failed
+
+
+def run(mutant: Mutant) -> tuple[str, bool]:
+    """Return the line to print for a bug, and whether it was caught."""
+    try:
+        tests = failed_tests(mutant)
+    except TestRunError as error:
+        return f"{mutant.name}: NOT RUN, {error}", False
+    names = ", ".join(dict.fromkeys(test.split("[")[0] for test in tests))
+    return f"{mutant.name}: {'caught by ' + names if tests else 'SURVIVED'}", bool(tests)
 
 
 def main() -> int:
@@ -137,14 +151,13 @@ def main() -> int:
         print(f"all {len(mutants)} bugs of {TABLE.name} fit the package")
         return 0
     chosen = [mutant for mutant in mutants if re.search(options.pattern, mutant.name)]
-    survivors = 0
+    caught = 0
     with ThreadPoolExecutor(2) as pool:
-        for mutant, tests in zip(chosen, pool.map(failed_tests, chosen), strict=True):
-            survivors += not tests
-            names = ", ".join(dict.fromkeys(test.split("[")[0] for test in tests))
-            print(f"{mutant.name}: {'caught by ' + names if tests else 'SURVIVED'}", flush=True)
-    print(f"{len(chosen) - survivors} of {len(chosen)} caught")
-    return 1 if survivors else 0
+        for line, is_caught in pool.map(run, chosen):
+            caught += is_caught
+            print(line, flush=True)
+    print(f"{caught} of {len(chosen)} caught")
+    return 0 if caught == len(chosen) else 1
 
 
 if __name__ == "__main__":
