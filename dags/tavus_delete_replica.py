@@ -58,6 +58,8 @@ with DAG(
 ) as dag:
     look = LookUpReplicaOperator(
         task_id="look",
+        # A mistyped key, such as "hard" for "permanent", must not be ignored.
+        strict_conf=True,
         replica_id="{{ params.replica_id }}",
         ignore_if_missing="{{ params.ignore_if_missing }}",
         doc_md="""
@@ -73,6 +75,7 @@ does not know.
     chosen = choose("{{ params.permanent }}")  # type: ignore[arg-type]  # rendered as a bool
     delete = DeleteReplicaOperator(
         task_id="delete",
+        strict_conf=True,
         replica_id="{{ params.replica_id }}",
         hard=False,
         ignore_if_missing="{{ params.ignore_if_missing }}",

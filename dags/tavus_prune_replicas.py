@@ -38,6 +38,7 @@ with DAG(
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
+        strict_conf=True,
         doc_md="""
 Reads all replicas and what uses them, and decides about each under the policy in the DAG file.
 **Deletes nothing.**

@@ -41,6 +41,7 @@ with DAG(
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
+        strict_conf=True,
         # Written here and not in the form: permanent deletes are the choice of the DAG's author.
         hard=True,
         doc_md="""

@@ -369,6 +369,26 @@ def test_dry_run_makes_the_same_plan_and_deletes_nothing(sandbox, run_dag):
 
 
 @pytest.mark.parametrize(
+    ("dag_id", "conf", "known"),
+    [
+        ("tavus_prune_replicas", {"dryrun": True}, "older_than, include, exclude, dry_run"),
+        ("tavus_prune_replicas_batched", {"batch": 1}, "older_than, include, exclude, dry_run, batch_size"),
+        ("tavus_purge_replicas", {"olderthan": "365d"}, "older_than, include, exclude"),
+        (
+            "tavus_delete_replica",
+            {"replica_id": OLD, "hard": True},
+            "replica_id, permanent, ignore_if_missing",
+        ),
+    ],
+)
+def test_unknown_conf_key_is_refused_before_anything_is_read(sandbox, run_dag, capfd, *, dag_id, conf, known):
+    ran = run_dag(dag_id, conf)
+    assert ran.state == "failed"
+    assert requests(sandbox) == []
+    assert f"known: {known}. Nothing was deleted" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
     ("conf", "expected"),
     [
         pytest.param({"include": ["*campaign*"]}, {OLD, "r2b9d41c07ae"}, id="include"),

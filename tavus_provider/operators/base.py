@@ -19,6 +19,7 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.links.tavus import ReplicaLibraryLink, TavusPageLink
 from tavus_provider.models import check_bool
+from tavus_provider.operators.run_conf import check_run_conf
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,13 +60,18 @@ class TavusOperator(BaseOperator):
     Base class of the operators that send requests to Tavus.
 
     :param tavus_conn_id: id of the Airflow connection; templated
+    :param strict_conf: fail, before anything is read, if the run was triggered with a conf key that is no
+        param of the DAG; default: False; not templated
     """
 
     operator_extra_links = LINKS
 
-    def __init__(self, *, tavus_conn_id: str = DEFAULT_CONN_ID, **kwargs: Any) -> None:
+    def __init__(
+        self, *, tavus_conn_id: str = DEFAULT_CONN_ID, strict_conf: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.tavus_conn_id = tavus_conn_id
+        self.strict_conf = check_bool("strict_conf", strict_conf)
         self._stop_requested = False
 
     @cached_property
@@ -91,6 +97,8 @@ class TavusOperator(BaseOperator):
         """
         context["map_index_template"] = label
         with fail_without_retry(), contextlib.closing(self.hook):
+            if self.strict_conf:
+                check_run_conf(context)
             if self._stop_requested:  # before the hook existed
                 self.hook.stop()
             yield

@@ -56,6 +56,8 @@ class DeleteReplicaOperator(TavusOperator):
         templated
     :param approved_digest: ``approve.output["approved_digest"]``, the digest of that plan; templated
     :param tavus_conn_id: id of the Airflow connection; templated
+    :param strict_conf: fail, before anything is read, if the run was triggered with a conf key that is no
+        param of the DAG; default: False; not templated
     :raises TavusValidationError: if ``hard`` or ``ignore_if_missing`` is invalid
     """
 
@@ -188,6 +190,8 @@ class LookUpReplicaOperator(TavusOperator):
     :param ignore_if_missing: succeed if Tavus does not know the id, because the replica may be soft-deleted;
         default: False; templated
     :param tavus_conn_id: id of the Airflow connection; templated
+    :param strict_conf: fail, before anything is read, if the run was triggered with a conf key that is no
+        param of the DAG; default: False; not templated
     :raises TavusValidationError: if ``ignore_if_missing`` is invalid
     """
 

@@ -47,6 +47,8 @@ class PlanRetentionOperator(TavusOperator):
     :param hard: whether the plan is for permanent deletes; default: False; not templated
     :param dry_run: only show what would be deleted; default: False; templated
     :param tavus_conn_id: id of the Airflow connection; templated
+    :param strict_conf: fail, before anything is read, if the run was triggered with a conf key that is no
+        param of the DAG; default: False; not templated
     :raises TavusValidationError: if the policy is invalid, or has a template in any other place
     """
 
