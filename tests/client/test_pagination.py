@@ -117,6 +117,19 @@ def test_pages_of_videos_may_start_at_0_or_1(first_page, count):
     assert Server(ids(count), first_page=first_page).read(first_page=0, batch_size=4) == ids(count)
 
 
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_pages_of_videos_that_start_at_1_cost_two_more_requests(batch_size):
+    server = Server(ids(20_000), first_page=1)
+    assert server.read(first_page=0, batch_size=batch_size) == ids(20_000)
+    assert len(server.requests) <= 229 + 2
+
+
+def test_limit_that_is_rounded_down_by_the_server():
+    server = Server(ids(1000))
+    listed = read_list("GET /list", lambda page, limit: server.fetch(page, limit // 5 * 5), identify=str)
+    assert listed == ids(1000)
+
+
 # --- total_count
 
 
@@ -225,6 +238,45 @@ def test_read_row_that_moves_to_the_end_lets_the_list_be_read_again():
     )
     assert sorted(server.read()) == ids(300)
     assert [page for page, _ in server.requests].count(1) == 3
+
+
+def test_shared_rows_in_another_order_let_the_list_be_read_again():
+    def swap(number):
+        if number == 3:  # the next page has the last two rows of the one before it
+            server.rows[196:198] = reversed(server.rows[196:198])
+
+    server = Server(ids(300), before=swap)
+    assert sorted(server.read()) == ids(300)
+    assert [page for page, _ in server.requests].count(1) == 3
+
+
+def test_old_row_that_moves_ahead_does_not_link_two_pages():
+    """Rows were deleted, so that the next page shares no row with the last one, but has a moved row."""
+
+    def change(number):
+        if number == 4:
+            server.rows.insert(330, server.rows.pop(5))
+            del server.rows[6:16]
+
+    server = Server(ids(500), before=change)
+    listed = server.read()
+    assert set(server.rows) <= set(listed)
+
+
+def test_last_page_is_read_after_the_others():
+    """A row may move to the end of the list, from a page that is not read yet."""
+
+    def last_first(function, windows):
+        yield from ((window, function(window)) for window in reversed(list(windows)))
+
+    def move(number):
+        if number == 3:
+            server.rows.remove("r0295")  # so that total_count does not show it
+            server.rows.append(server.rows.pop(150))
+
+    server = Server(ids(300), before=move)
+    listed = server.read(batch_size=16, run=last_first)
+    assert set(server.rows) <= set(listed)
 
 
 def test_rows_that_keep_moving_are_an_error():
