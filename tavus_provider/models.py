@@ -14,37 +14,38 @@ API keys of other vendors (``layers.llm.api_key``). All text is made safe here, 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any, ClassVar, Final, Self, TypeVar
 
-from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.json_parser import ConflictingValues, UnusableNumber
+from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.row_fields import (
+    EARLIEST,
+    RowError,
+    describe,
+    fingerprint_of,
+    json_object,
+    last_change,
+    one_of,
+    own_id,
+    raw_text,
+    reference,
+    shown_texts,
+    text_field,
+    time_field,
+)
 from tavus_provider.sanitize import make_safe, quote
 
 NON_IDS: Final = frozenset({"none", "null", "undefined", "nan", "true", "false"})
 """What a template or a script writes for a missing value, in lower case. Never accepted as an id."""
 
+NO_ID: Final = "\0"
+"""Begins the :attr:`~UnreadableRow.key` of a row that shows no id. Two such rows may be different ones."""
+
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
-_ISO_8601: Final = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ](?!24)([0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,9})?)"
-    r"(?:Z| ?UTC| ?GMT|( ?[+-][0-9]{2}(?::?[0-5][0-9])?))"
-)
-_RFC_1123: Final = re.compile(
-    r"[A-Z][a-z]{2}, [0-9]{2} [A-Z][a-z]{2} [0-9]{4} [0-9]{2}:[0-9]{2}:[0-9]{2} "
-    r"(GMT|UTC|(?!-0000)[+-][0-9]{2}[0-5][0-9])"
-)
-_WITHOUT_ZONE: Final = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]+)?)?)?"
-)
-# No replica can be older: Tavus did not exist. Rejects 1970-01-01, which stands for a missing date.
-_EARLIEST: Final = datetime(2015, 1, 1, tzinfo=UTC)
 # Shared by all replicas without unreadable fields: a dict for each would double their memory.
 _NOTHING_UNREADABLE: Final[Mapping[str, str]] = {}
 
@@ -83,41 +84,6 @@ def check_bool(name: str, value: object) -> bool:
     raise TavusValidationError(f"{name}: expected True or False, got {quote(value)}; nothing was sent")
 
 
-def parse_time(value: object) -> datetime:
-    """
-    Parse a date of Tavus: ISO 8601 or RFC 1123, with a time zone.
-
-    The API returns both: ``2026-01-05T09:30:12.345678Z`` for replicas, personas and conversations,
-    ``Mon, 14 Jul 2025 09:14:24 GMT`` for videos (Tavus OpenAPI document, and responses seen). It also
-    uses dates without a time zone in callbacks; these are rejected, because they are ambiguous, and so are
-    numbers. Accepted as well are a blank for the ``T``, and the zones ``+00``, ``+0000`` and `` UTC``.
-
-    :returns: an aware datetime in UTC, 2015 or later, possibly in the future
-    :raises ValueError: if the date counts as unknown. The message continues a sentence that begins
-        with the name of the field: ``is missing``, ``'2024-01-24' has no time zone``
-    """
-    if value is None:
-        raise ValueError("is missing")
-    if not isinstance(value, str):
-        raise ValueError(f"is {quote(value)}, not a date")
-    if _WITHOUT_ZONE.fullmatch(value):
-        raise ValueError(f"{quote(value)} has no time zone")
-    moment: datetime | None = None
-    try:
-        if iso := _ISO_8601.fullmatch(value):
-            day, time, offset = iso.groups("Z")
-            moment = datetime.fromisoformat(f"{day}T{time}{offset.strip()}").astimezone(UTC)
-        elif _RFC_1123.fullmatch(value):
-            moment = parsedate_to_datetime(value).astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass  # such as 30 February
-    if moment is None:
-        raise ValueError(f"{quote(value)} is not an ISO 8601 or RFC 1123 date")
-    if moment < _EARLIEST:
-        raise ValueError(f"{quote(value)} is before 2015, earlier than Tavus existed")
-    return moment
-
-
 @dataclass(frozen=True, slots=True)
 class UnreadableRow:
     """
@@ -134,6 +100,7 @@ class UnreadableRow:
         that cannot be read
     :param status: its status, if that can be read
     :param used_at: when it last changed, if that can be read
+    :param position: its place in the listing, if its content does not tell it apart from other rows
     """
 
     kind: str
@@ -144,6 +111,13 @@ class UnreadableRow:
     persona_ids: tuple[str, ...] = ()
     status: str | None = None
     used_at: datetime | None = None
+    position: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What tells the row apart from all others of its listing; no id is equal to it."""
+        mark = NO_ID if self.hides_its_id else "\x01"
+        return mark + self.fingerprint + ("" if self.position is None else f" {self.position}")
 
     @property
     def shown_id(self) -> str:
@@ -186,6 +160,11 @@ class Replica:
     """Whether the name is so long that it was cut, so that patterns cannot be decided."""
 
     @property
+    def key(self) -> str:
+        """What tells the row apart from all others of its listing."""
+        return self.replica_id
+
+    @property
     def name_for_patterns(self) -> str:
         """The name as globs and regular expressions match it; at most 256 characters."""
         return (self.replica_name if self.altered_name is None else self.altered_name) or ""
@@ -199,18 +178,18 @@ class Replica:
         :raises TavusInvalidResponseError: if the row is not an object, or has no valid id, or its two
             vocabularies differ. Other fields never raise; see ``unreadable``.
         """
-        row = _json_object(row, cls.kind)
+        row = json_object(row, cls.kind)
         unreadable: dict[str, str] = {}
-        name = _raw_text(row, unreadable, "replica_name", "face_name")
+        name = raw_text(row, unreadable, "replica_name", "face_name")
         safe = None if name is None else make_safe(name)
         return cls(
             replica_id=_replica_id(row),
             replica_name=None if safe is None else safe.text,
-            status=_text(row, unreadable, "status"),
-            replica_type=_text(row, unreadable, "replica_type", "face_type"),
-            model_name=_text(row, unreadable, "model_name"),
-            created_at=_time(row, unreadable, "created_at"),
-            updated_at=_time(row, unreadable, "updated_at"),
+            status=text_field(row, unreadable, "status"),
+            replica_type=text_field(row, unreadable, "replica_type", "face_type"),
+            model_name=text_field(row, unreadable, "model_name"),
+            created_at=time_field(row, unreadable, "created_at"),
+            updated_at=time_field(row, unreadable, "updated_at"),
             unreadable=unreadable or _NOTHING_UNREADABLE,
             altered_name=None if safe is None or safe.text == safe.pattern_text else safe.pattern_text,
             is_name_cut=safe is not None and safe.is_cut,
@@ -231,6 +210,11 @@ class Persona:
     persona_id: str
     replica_id: str | None
 
+    @property
+    def key(self) -> str:
+        """What tells the row apart from all others of its listing."""
+        return self.persona_id
+
     @classmethod
     def from_api(cls, row: object) -> Self:
         """
@@ -239,10 +223,10 @@ class Persona:
         :param row: the decoded JSON value, of any type
         :raises TavusInvalidResponseError: if it has no id, or its reference to a replica is unreadable
         """
-        row = _json_object(row, cls.kind)
+        row = json_object(row, cls.kind)
         return cls(
-            persona_id=_own_id(row, *_PERSONA_KEYS),
-            replica_id=_reference(row, *_DEFAULT_REPLICA_KEYS),
+            persona_id=own_id(row, *_PERSONA_KEYS),
+            replica_id=reference(row, *_DEFAULT_REPLICA_KEYS),
         )
 
 
@@ -267,6 +251,11 @@ class Activity:
     """The later of ``created_at`` and ``updated_at``, aware and in UTC."""
 
     @property
+    def key(self) -> str:
+        """What tells the row apart from all others of its listing."""
+        return self.activity_id
+
+    @property
     def is_finished(self) -> bool:
         """Whether the status says that the replica is no longer needed; false for unknown statuses."""
         return self.status in self.finished_statuses
@@ -279,7 +268,7 @@ class Activity:
     @property
     def sort_key(self) -> tuple[datetime, str]:
         """Order from oldest to newest; distinct for distinct ids."""
-        return self.used_at or _EARLIEST, self.activity_id
+        return self.used_at or EARLIEST, self.activity_id
 
     @classmethod
     def from_api(cls, row: object) -> Self:
@@ -290,13 +279,13 @@ class Activity:
         :raises TavusInvalidResponseError: if it has no id, or its reference to a replica or persona
             is unreadable
         """
-        row = _json_object(row, cls.kind)
+        row = json_object(row, cls.kind)
         return cls(
-            activity_id=_own_id(row, f"{cls.kind}_id"),
-            replica_id=_reference(row, *_REPLICA_KEYS),
-            persona_id=_reference(row, *_PERSONA_KEYS),
-            status=_text(row, {}, "status"),
-            used_at=_used_at(row),
+            activity_id=own_id(row, f"{cls.kind}_id"),
+            replica_id=reference(row, *_REPLICA_KEYS),
+            persona_id=reference(row, *_PERSONA_KEYS),
+            status=text_field(row, {}, "status"),
+            used_at=last_change(row),
         )
 
 
@@ -323,6 +312,24 @@ class Video(Activity):
 T = TypeVar("T", Replica, Persona, Conversation, Video)
 
 
+def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T | UnreadableRow]:
+    """
+    Parse the rows of a page. Never raises.
+
+    :param start: position of the first row in the whole listing
+    """
+    parsed: list[T | UnreadableRow] = []
+    seen = set[str]()
+    for position, row in enumerate(rows, start):
+        one = parse_row(model, row)
+        if isinstance(one, UnreadableRow):
+            if not row or not isinstance(row, dict) or one.fingerprint in seen:
+                one = replace(one, position=position)
+            seen.add(one.fingerprint)
+        parsed.append(one)
+    return parsed
+
+
 def parse_row(model: type[T], row: object) -> T | UnreadableRow:
     """
     Parse a row of a listing. Never raises.
@@ -332,24 +339,24 @@ def parse_row(model: type[T], row: object) -> T | UnreadableRow:
     """
     try:
         return model.from_api(row)
-    except _RowError as error:
+    except RowError as error:
         reason = error.problem
     fields = row if isinstance(row, dict) else {}
     own_keys = _OWN_KEYS.get(model.kind, (f"{model.kind}_id",))
     replica_keys = _DEFAULT_REPLICA_KEYS if model is Persona else _REPLICA_KEYS
     is_activity = issubclass(model, Activity)
-    replica_ids = _shown_texts(fields, replica_keys)
+    replica_ids = shown_texts(fields, replica_keys)
     # A persona tells which replica is used only where the row does not name another one.
     by_persona = is_activity and (replica_ids or all(fields.get(key) in (None, "") for key in replica_keys))
     return UnreadableRow(
         kind=model.kind,
         reason=reason,
-        fingerprint=_fingerprint(row),
-        own_ids=_shown_texts(fields, own_keys),
+        fingerprint=fingerprint_of(row),
+        own_ids=shown_texts(fields, own_keys),
         replica_ids=replica_ids,
-        persona_ids=_shown_texts(fields, _PERSONA_KEYS) if by_persona else (),
-        status=_text(fields, {}, "status") if is_activity else None,
-        used_at=_used_at(fields) if is_activity else None,
+        persona_ids=shown_texts(fields, _PERSONA_KEYS) if by_persona else (),
+        status=text_field(fields, {}, "status") if is_activity else None,
+        used_at=last_change(fields) if is_activity else None,
     )
 
 
@@ -359,114 +366,10 @@ _DEFAULT_REPLICA_KEYS: Final = ("default_replica_id", "default_face_id")
 _OWN_KEYS: Final[Mapping[str, tuple[str, ...]]] = {"replica": _REPLICA_KEYS, "persona": _PERSONA_KEYS}
 
 
-class _RowError(TavusInvalidResponseError):
-    """
-    A row that cannot be read.
-
-    :param problem: what is wrong, beginning with the name of the field
-    """
-
-    def __init__(self, problem: str) -> None:
-        super().__init__(f"Tavus returned a row that cannot be read: {problem}")
-        self.problem = problem
-
-
-def _json_object(row: object, kind: str) -> Mapping[str, Any]:
-    if isinstance(row, dict):
-        return row
-    raise _RowError(f"the {kind} is {quote(row, none='null')}; expected a JSON object")
-
-
 def _replica_id(row: Mapping[str, Any]) -> str:
-    value = _one_of(row, *_REPLICA_KEYS)
+    value = one_of(row, *_REPLICA_KEYS)
     try:
         return sys.intern(check_replica_id(value))
     except TavusValidationError:
         pass
-    raise _RowError(f"replica_id is {_describe(value)}; expected 2 to 64 letters, digits, '_' or '-'")
-
-
-def _one_of(row: Mapping[str, Any], *keys: str) -> Any:
-    """Return the value of whichever key the row has, or ``None``. An empty string counts as null."""
-    values = [value for key in keys if (value := row.get(key)) is not None and value != ""]
-    if any(value != values[0] for value in values[1:]):
-        raise _RowError(f"{' and '.join(keys)} have different values; expected equal values")
-    return values[0] if values else None
-
-
-def _own_id(row: Mapping[str, Any], *keys: str) -> str:
-    value = _one_of(row, *keys)
-    if isinstance(value, str):
-        return make_safe(value).text
-    raise _RowError(f"{keys[0]} is {_describe(value)}; expected a non-empty string")
-
-
-def _reference(row: Mapping[str, Any], *keys: str) -> str | None:
-    value = _one_of(row, *keys)
-    if value is None:
-        return None
-    if isinstance(value, str) and (found := value.strip()):
-        return sys.intern(make_safe(found).text)
-    raise _RowError(f"{keys[0]} is {_describe(value)}; expected an id or null")
-
-
-def _raw_text(row: Mapping[str, Any], unreadable: dict[str, str], *keys: str) -> str | None:
-    value = _one_of(row, *keys)
-    if value is None or isinstance(value, str):
-        return value
-    unreadable[keys[0]] = f"{keys[0]} is {_describe(value)}, not a string"
-    return None
-
-
-def _text(row: Mapping[str, Any], unreadable: dict[str, str], *keys: str) -> str | None:
-    """Return a text of which there are few different ones: a status, a type, a model."""
-    value = _raw_text(row, unreadable, *keys)
-    return None if value is None else sys.intern(make_safe(value).text)
-
-
-def _time(row: Mapping[str, Any], unreadable: dict[str, str], key: str) -> datetime | None:
-    value = _one_of(row, key)
-    if value is None:
-        return None
-    try:
-        return parse_time(value)
-    except ValueError as error:
-        unreadable[key] = f"{key} {error}"
-        return None
-
-
-def _used_at(row: Mapping[str, Any]) -> datetime | None:
-    """Return the later of the two dates; ``None`` if none is readable, or if the last change is not."""
-    unreadable: dict[str, str] = {}
-    dates = [_time(row, unreadable, key) for key in ("created_at", "updated_at")]
-    return None if "updated_at" in unreadable else max(filter(None, dates), default=None)
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, ConflictingValues | UnusableNumber):
-        return str(value)
-    return quote(value, none="missing")
-
-
-def _shown_texts(row: Mapping[str, Any], keys: Iterable[str]) -> tuple[str, ...]:
-    """Return every text that the row has under these keys, also in lists and objects."""
-    found = (make_safe(text.strip()).text for key in keys for text in _texts_in(row.get(key)))
-    return tuple(dict.fromkeys(text for text in found if text))
-
-
-def _texts_in(value: object, depth: int = 3) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif depth:
-        values = value.values if isinstance(value, ConflictingValues) else value
-        values = values.values() if isinstance(values, dict) else values
-        for inner in values if isinstance(values, Iterable) else ():
-            yield from _texts_in(inner, depth - 1)
-
-
-def _fingerprint(row: object) -> str:
-    try:
-        text = json.dumps(row, sort_keys=True, separators=(",", ":"), default=repr)
-    except RecursionError:  # a row that could just be parsed
-        text = "nested too deeply"
-    return hashlib.sha256(text.encode()).hexdigest()
+    raise RowError(f"replica_id is {describe(value)}; expected 2 to 64 letters, digits, '_' or '-'")

@@ -16,8 +16,8 @@ from tavus_provider.models import (
     check_bool,
     check_replica_id,
     parse_row,
-    parse_time,
 )
+from tavus_provider.row_fields import parse_time
 
 
 class Impostor(str):

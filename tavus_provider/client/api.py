@@ -34,7 +34,15 @@ from tavus_provider.exceptions import (
     TavusInvalidResponseError,
     TavusRetryableError,
 )
-from tavus_provider.models import Conversation, Persona, Replica, Video, check_replica_id
+from tavus_provider.models import (
+    Conversation,
+    Persona,
+    Replica,
+    UnreadableRow,
+    Video,
+    check_replica_id,
+    parse_rows,
+)
 
 __all__ = ["AccessCheck", "Deletion", "TavusClient"]
 
@@ -156,7 +164,7 @@ class TavusClient:
             return AccessCheck.INVALID_RESPONSE
         return AccessCheck.ACCEPTED
 
-    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]:
+    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica | UnreadableRow]:
         """
         Return all replicas of type ``user``.
 
@@ -167,15 +175,13 @@ class TavusClient:
         :raises TavusAuthError: if the API key is rejected
         """
         query = {"verbose": "true", "replica_type": "user"}
-        return self._list(
-            REPLICAS, query, Replica.from_api, lambda row: row.replica_id, parallel=not while_deleting
-        )
+        return self._list(Replica, REPLICAS, query, parallel=not while_deleting)
 
-    def list_personas(self) -> list[Persona]:
+    def list_personas(self) -> list[Persona | UnreadableRow]:
         """Return all personas (PALs) of any type. Raises the errors of :meth:`list_replicas`."""
-        return self._list("/v2/personas", {}, Persona.from_api, lambda row: row.persona_id)
+        return self._list(Persona, "/v2/personas")
 
-    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]:
+    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation | UnreadableRow]:
         """
         Return all conversations, active and ended. Raises the errors of :meth:`list_replicas`.
 
@@ -184,7 +190,7 @@ class TavusClient:
         """
         return self._list_activities(Conversation, latest_only=latest_only)
 
-    def list_videos(self, *, latest_only: bool = False) -> list[Video]:
+    def list_videos(self, *, latest_only: bool = False) -> list[Video | UnreadableRow]:
         """
         Return all videos. Raises the errors of :meth:`list_replicas`.
 
@@ -234,40 +240,40 @@ class TavusClient:
     def _get(self, path: str, query: Query) -> Response:
         return self._retry.run(_ReadRequest(self._transport, path, query))
 
-    def _list_activities(self, kind: type[A], *, latest_only: bool, first_page: int = 1) -> list[A]:
+    def _list_activities(
+        self, kind: type[A], *, latest_only: bool, first_page: int = 1
+    ) -> list[A | UnreadableRow]:
         return self._list(
+            kind,
             f"/v2/{kind.kind}s",
-            {},
-            kind.from_api,
-            lambda row: row.activity_id,
             first_page=first_page,
             collect=_keep_latest if latest_only else keep_all,
         )
 
     def _list(
         self,
+        model: type[T],
         path: str,
-        query: Query,
-        parse: Callable[[object], T],
-        identify: Callable[[T], str],
+        query: Query | None = None,
         *,
         first_page: int = 1,
         parallel: bool = True,
-        collect: Callable[[dict[Any, T], Mapping[str, T]], None] = keep_all,
-    ) -> list[T]:
-        def fetch(number: int, limit: int) -> Page[T]:
+        collect: Callable[[dict[Any, T | UnreadableRow], Mapping[str, T | UnreadableRow]], None] = keep_all,
+    ) -> list[T | UnreadableRow]:
+        def fetch(number: int, limit: int) -> Page[T | UnreadableRow]:
             what = f"GET {path} page {number}"
-            response = self._get(path, {**query, "limit": limit, "page": number})
+            response = self._get(path, {**(query or {}), "limit": limit, "page": number})
             if response.too_large and response.status == 200:
                 raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
             rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
-            return Page([parse(row) for row in rows], total_count)
+            start = (number - first_page) * limit
+            return Page(parse_rows(model, rows, start=start), total_count)
 
         concurrency = self.options.concurrency if parallel else 1
         return read_list(
             f"GET {path}",
             fetch,
-            identify=identify,
+            identify=lambda row: row.key,
             collect=collect,
             first_page=first_page,
             # Twice as many as there are threads, so that less time is lost on the slowest page of a batch.
@@ -326,9 +332,12 @@ class _ReadRequest:
         raise TavusRetryableError(f"{what}: {error}", status=error.status, attempts=attempts)
 
 
-def _keep_latest(rows: dict[Any, A], new: Mapping[str, A]) -> None:
-    """Keep only the latest of the rows that mean the same use of a replica."""
-    for row in new.values():
+def _keep_latest(rows: dict[Any, A | UnreadableRow], new: Mapping[str, A | UnreadableRow]) -> None:
+    """Keep only the latest of the rows that mean the same use of a replica, and all unreadable rows."""
+    for key, row in new.items():
+        if isinstance(row, UnreadableRow):
+            rows[key] = row
+            continue
         other = rows.get(row.usage_key)
-        if other is None or row.sort_key > other.sort_key:
+        if other is None or isinstance(other, UnreadableRow) or row.sort_key > other.sort_key:
             rows[row.usage_key] = row

@@ -38,6 +38,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from tavus_provider.client.id_table import IdTable
 from tavus_provider.exceptions import TavusInvalidResponseError
+from tavus_provider.models import NO_ID
 
 PAGE_LIMIT: Final = 100
 """Most rows to ask for per page. A server may return fewer."""
@@ -128,7 +129,8 @@ def read_list(
     :param what: the request, for messages, such as ``GET /v2/replicas``
     :param fetch: returns a page for its number and its limit; raises :class:`PageTooLargeError` for a page
         with too many bytes, which is then read in smaller parts
-    :param identify: returns the id of a row
+    :param identify: returns the id of a row. If it begins with :data:`.NO_ID`, the row counts, but another
+        row of the same id need not be the same row, so it shows nothing about their order.
     :param collect: adds the rows of a page, by id, to the rows to return
     :param first_page: number of the first page
     :param limit: most rows to ask for per page
@@ -338,6 +340,8 @@ class _Read(Generic[T]):
             return True
         last, position, shared = self._last, -1, False
         for row_id in rows:
+            if row_id.startswith(NO_ID):
+                continue
             if row_id in last:
                 if last[row_id] < position:
                     raise _UnstableError("returned rows in an order that changed meanwhile")
@@ -349,6 +353,8 @@ class _Read(Generic[T]):
 
     def _linked_window(self, row_id: str) -> int | None:
         """Return the number of the last linked window with a row."""
+        if row_id.startswith(NO_ID):
+            return None
         number = self._seen.get(row_id)
         return None if number == _NOT_LINKED else number
 

@@ -23,7 +23,7 @@ from tavus_provider.client.config import (
 )
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
-from tavus_provider.models import Conversation, Persona, Replica, Video
+from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 
 ACCESS_MESSAGES: Final = {
     AccessCheck.ACCEPTED: "Tavus accepted the API key.",
@@ -136,19 +136,19 @@ class TavusHook(BaseHook):
         """See :attr:`TavusClient.clock_evidence`."""
         return self.client.clock_evidence
 
-    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica]:
+    def list_replicas(self, *, while_deleting: bool = False) -> list[Replica | UnreadableRow]:
         """See :meth:`TavusClient.list_replicas`."""
         return self.client.list_replicas(while_deleting=while_deleting)
 
-    def list_personas(self) -> list[Persona]:
+    def list_personas(self) -> list[Persona | UnreadableRow]:
         """See :meth:`TavusClient.list_personas`."""
         return self.client.list_personas()
 
-    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]:
+    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation | UnreadableRow]:
         """See :meth:`TavusClient.list_conversations`."""
         return self.client.list_conversations(latest_only=latest_only)
 
-    def list_videos(self, *, latest_only: bool = False) -> list[Video]:
+    def list_videos(self, *, latest_only: bool = False) -> list[Video | UnreadableRow]:
         """See :meth:`TavusClient.list_videos`."""
         return self.client.list_videos(latest_only=latest_only)
 

@@ -14,8 +14,9 @@ import yaml
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.models import check_replica_id, parse_time
+from tavus_provider.models import check_replica_id
 from tavus_provider.retention.policy import LegalHolds, Policy
+from tavus_provider.row_fields import parse_time
 from tavus_provider.sanitize import escape_line
 from tavus_provider.storage.object_storage import StorageError, modified_at, read_bytes, redact, resolve
 
