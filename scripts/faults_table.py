@@ -167,7 +167,7 @@ class Provider(Plain):
             return error.outcome
 
     def list(self) -> list[str]:
-        return [replica.replica_id for replica in self.hook.list_replicas()]
+        return [row.key for row in self.hook.list_replicas()]
 
 
 ROWS = {

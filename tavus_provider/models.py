@@ -100,7 +100,7 @@ class UnreadableRow:
         that cannot be read
     :param status: its status, if that can be read
     :param used_at: when it last changed, if that can be read
-    :param position: its place in the listing, if its content does not tell it apart from other rows
+    :param position: its place in the listing, if it has no content that tells it apart from other rows
     """
 
     kind: str
@@ -319,13 +319,10 @@ def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T 
     :param start: position of the first row in the whole listing
     """
     parsed: list[T | UnreadableRow] = []
-    seen = set[str]()
     for position, row in enumerate(rows, start):
         one = parse_row(model, row)
-        if isinstance(one, UnreadableRow):
-            if not row or not isinstance(row, dict) or one.fingerprint in seen:
-                one = replace(one, position=position)
-            seen.add(one.fingerprint)
+        if isinstance(one, UnreadableRow) and (not row or not isinstance(row, dict)):
+            one = replace(one, position=position)
         parsed.append(one)
     return parsed
 

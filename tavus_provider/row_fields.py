@@ -50,7 +50,7 @@ def parse_time(value: object) -> datetime:
     if value is None:
         raise ValueError("is missing")
     if not isinstance(value, str):
-        raise ValueError(f"is {quote(value)}, not a date")
+        raise ValueError(f"is {describe(value)}, not a date")
     if _WITHOUT_ZONE.fullmatch(value):
         raise ValueError(f"{quote(value)} has no time zone")
     moment: datetime | None = None
@@ -82,13 +82,23 @@ class RowError(TavusInvalidResponseError):
 
 
 def json_object(row: object, kind: str) -> Mapping[str, Any]:
+    """
+    Return a row that is a JSON object.
+
+    :param kind: what the row is of, for the message
+    :raises RowError: if it is not an object
+    """
     if isinstance(row, dict):
         return row
     raise RowError(f"the {kind} is {quote(row, none='null')}; expected a JSON object")
 
 
 def one_of(row: Mapping[str, Any], *keys: str) -> Any:
-    """Return the value of whichever key the row has, or ``None``. An empty string counts as null."""
+    """
+    Return the value of whichever key the row has, or ``None``. An empty string counts as null.
+
+    :raises RowError: if it has several of them with different values
+    """
     values = [value for key in keys if (value := row.get(key)) is not None and value != ""]
     if any(value != values[0] for value in values[1:]):
         raise RowError(f"{' and '.join(keys)} have different values; expected equal values")
@@ -96,6 +106,11 @@ def one_of(row: Mapping[str, Any], *keys: str) -> Any:
 
 
 def own_id(row: Mapping[str, Any], *keys: str) -> str:
+    """
+    Return the id of a persona, conversation or video.
+
+    :raises RowError: if it is missing or not a string
+    """
     value = one_of(row, *keys)
     if isinstance(value, str):
         return make_safe(value).text
@@ -103,6 +118,11 @@ def own_id(row: Mapping[str, Any], *keys: str) -> str:
 
 
 def reference(row: Mapping[str, Any], *keys: str) -> str | None:
+    """
+    Return the id of another object that a row names, or ``None``. Blanks around it are ignored.
+
+    :raises RowError: if it is not a string
+    """
     value = one_of(row, *keys)
     if value is None:
         return None
@@ -112,6 +132,11 @@ def reference(row: Mapping[str, Any], *keys: str) -> str | None:
 
 
 def raw_text(row: Mapping[str, Any], unreadable: dict[str, str], *keys: str) -> str | None:
+    """
+    Return a text as it is, or ``None``; not safe yet.
+
+    :param unreadable: gets a sentence, under the first key, if the value is not a string
+    """
     value = one_of(row, *keys)
     if value is None or isinstance(value, str):
         return value
@@ -120,12 +145,17 @@ def raw_text(row: Mapping[str, Any], unreadable: dict[str, str], *keys: str) -> 
 
 
 def text_field(row: Mapping[str, Any], unreadable: dict[str, str], *keys: str) -> str | None:
-    """Return a text of which there are few different ones: a status, a type, a model."""
+    """Return a safe text, or ``None``, as :func:`raw_text`. For fields with few different values."""
     value = raw_text(row, unreadable, *keys)
     return None if value is None else sys.intern(make_safe(value).text)
 
 
 def time_field(row: Mapping[str, Any], unreadable: dict[str, str], key: str) -> datetime | None:
+    """
+    Return a date, or ``None``.
+
+    :param unreadable: gets a sentence, under the key, if :func:`parse_time` rejects the value
+    """
     value = one_of(row, key)
     if value is None:
         return None
@@ -144,6 +174,7 @@ def last_change(row: Mapping[str, Any]) -> datetime | None:
 
 
 def describe(value: object) -> str:
+    """Return a value as a sentence quotes it."""
     if isinstance(value, ConflictingValues | UnusableNumber):
         return str(value)
     return quote(value, none="missing")
@@ -166,6 +197,7 @@ def _texts_in(value: object, depth: int = 3) -> Iterator[str]:
 
 
 def fingerprint_of(row: object) -> str:
+    """Return a SHA-256 of the whole row, which is equal for equal rows."""
     try:
         text = json.dumps(row, sort_keys=True, separators=(",", ":"), default=repr)
     except RecursionError:  # a row that could just be parsed

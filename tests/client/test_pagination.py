@@ -462,26 +462,6 @@ def test_listing_is_complete_for_any_page_size(make_account, count, clamp):
             "page 2 returned 500",
             id="500 on page 2",
         ),
-        pytest.param(
-            [{"json": {"data": [row(1), "r2"], "total_count": 2}}],
-            "the replica is 'r2'; expected a JSON object",
-            id="row a string",
-        ),
-        pytest.param(
-            [{"json": {"data": [row(1), {"replica_id": "../personas/p1"}], "total_count": 2}}],
-            "replica_id is '../personas/p1'; expected",
-            id="id with a path",
-        ),
-        pytest.param(
-            [{"json": {"data": [{"replica_name": "x"}], "total_count": 1}}],
-            "replica_id is missing",
-            id="no id",
-        ),
-        pytest.param(
-            [{"json": {"data": [{"replica_id": "r1", "face_id": "r2"}], "total_count": 1}}],
-            "replica_id and face_id have different values",
-            id="two ids",
-        ),
     ],
 )
 def test_listing_that_may_be_incomplete_is_an_error(mocked_client, requests_mock, responses, reason):
