@@ -33,9 +33,7 @@ def test_unreadable_rows_are_listed_beside_the_others(sandbox, listed, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("odd", "clamp"), [([None, {"status": "x"}, None, {}], None), ([None, None], 12)]
-)
+@pytest.mark.parametrize(("odd", "clamp"), [([None, {"status": "x"}, None, {}], None), ([None, None], 12)])
 def test_rows_without_content_are_told_apart_by_their_position(sandbox, listed, kind, odd, clamp):
     count = len(listed(kind))
     sandbox.switch(odd_rows={kind: odd}, clamp_limit=clamp)
