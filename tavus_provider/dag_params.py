@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from airflow.sdk import Param
 
-_AGE: Final[dict[str, Any]] = {"pattern": "^[1-9][0-9]{0,4}[wdhm]$", "minLength": 2, "maxLength": 6}
+_AGE: Final[dict[str, Any]] = {"pattern": "^[1-9][0-9]{0,4}(y|w|d|h|min)$", "minLength": 2, "maxLength": 8}
 _NAMES: Final[dict[str, Any]] = {
     "type": ["null", "array"],
     "items": {"type": "string", "minLength": 1, "maxLength": 256},
@@ -35,8 +35,8 @@ def retention_params(
             type=["null", "string"] if policy_file else "string",
             title="Older than",
             description_md=f"{_what_trigger_does(dry_run=dry_run, approval=approval)}\n\n"
-            "Age from which a replica has expired: a whole number greater than 0 and a unit, which is weeks "
-            "(w), days (d), hours (h) or minutes (m). Example: 90d."
+            "Age from which a replica has expired: a whole number greater than 0 and a unit, which is years "
+            "of 365 days (y), weeks (w), days (d), hours (h) or minutes (min). Example: 90d."
             + (
                 " Leave it empty to use the policy file. A value can only reduce the number of replicas "
                 "that are deleted."

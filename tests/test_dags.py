@@ -253,7 +253,22 @@ def test_first_fields_have_no_section_and_the_others_share_one(bag):
         *(
             (dag_id, "older_than", bad)
             for dag_id in ("tavus_prune_replicas", "tavus_purge_replicas")
-            for bad in ("0d", "00d", "-1d", "90", "", "d", "1.5d", "90 d", "1y", "999999d", 90, None, ["90d"])
+            for bad in (
+                "0d",
+                "00d",
+                "-1d",
+                "90",
+                "",
+                "d",
+                "1.5d",
+                "90 d",
+                "6m",
+                "6M",
+                "999999d",
+                90,
+                None,
+                ["90d"],
+            )
         ),
         ("tavus_prune_replicas", "include", [""]),
         ("tavus_prune_replicas", "include", "spring-*"),

@@ -25,7 +25,7 @@ MAX_CLOCK_SKEW: Final = 300.0
 MANUAL_POLICY: Final = Policy.parse(
     {
         "name": "by hand",
-        "expire": [{"rule": "by hand", "older_than": "1m", "status": ["started", "completed", "error"]}],
+        "expire": [{"rule": "by hand", "older_than": "1min", "status": ["started", "completed", "error"]}],
         "limits": {"max_deletions": 1, "max_deletion_percent": 100},
     }
 )

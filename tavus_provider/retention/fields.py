@@ -35,10 +35,11 @@ LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 """Before every date that Tavus can return."""
 _DAY: Final = 86_400
 _UNITS: Final = {
+    "y": (365 * _DAY, "year"),
     "w": (7 * _DAY, "week"),
     "d": (_DAY, "day"),
     "h": (3_600, "hour"),
-    "m": (60, "minute"),
+    "min": (60, "minute"),
 }
 _MAX_SECONDS: Final = 36_500 * _DAY
 _UNIT_HINT: Final = f"(units: {', '.join(_UNITS)})"
@@ -59,9 +60,11 @@ def _pattern_up_to(limit: int) -> str:
 @dataclass(frozen=True, slots=True)
 class Duration:
     """
-    A length of time as it is written in a policy, such as ``90d``, ``12h``, ``30m`` or ``2w``.
+    A length of time as it is written in a policy, such as ``90d``, ``12h``, ``30min``, ``2w`` or ``1y``.
 
-    :param text: one number and one unit: weeks, days, hours or minutes
+    There is no unit for months: their length varies, and ``6m`` could also mean minutes.
+
+    :param text: one number and one unit: years of 365 days, weeks, days, hours or minutes
     :param delta: the same length; greater than 0 and at most 36500 days
     """
 
@@ -80,7 +83,12 @@ class Duration:
         text = str(value) if isinstance(value, str) or type(value) is int else ""
         if re.fullmatch("0*[1-9][0-9]{0,8}", text):
             raise ValueError(f"{quote(value)} has no unit; write {text}d {_UNIT_HINT}")
-        match = re.fullmatch(f"0*([0-9]{{1,9}})([{''.join(_UNITS)}])", text)
+        if match := re.fullmatch("0*([1-9][0-9]{0,5})(m|mo|mon|months?)", text, re.IGNORECASE):
+            days = 30 * int(match[1])
+            if match[2] in "mM":
+                raise ValueError(f"{quote(value)} is ambiguous; write {match[1]}min or {days}d {_UNIT_HINT}")
+            raise ValueError(f"{quote(value)} is in months, which vary; write {days}d {_UNIT_HINT}")
+        match = re.fullmatch(f"0*([0-9]{{1,9}})({'|'.join(_UNITS)})", text)
         if match is None:
             raise ValueError(f"must be one number and one unit such as 90d {_UNIT_HINT}, not {quote(value)}")
         seconds = int(match[1]) * _UNITS[match[2]][0]
@@ -93,7 +101,7 @@ class Duration:
 
     def format(self, span: timedelta) -> str:
         """Return a length of time in the unit of this one, rounded down, so that both can be compared."""
-        seconds, unit = _UNITS[self.text[-1]]
+        seconds, unit = _UNITS[self.text.lstrip("0123456789")]
         count = (span.days * _DAY + span.seconds) // seconds
         return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 

@@ -32,7 +32,7 @@ def test_each_problem_is_a_line_with_its_path(run, tmp_path):
     assert code == 1
     assert out.splitlines() == [
         *(
-            f"{file}: expire.{n - 1}.older_than: {n} has no unit; write {n}d (units: w, d, h, m)"
+            f"{file}: expire.{n - 1}.older_than: {n} has no unit; write {n}d (units: y, w, d, h, min)"
             for n in range(1, 7)
         ),
         f"{file}: keep: unknown key 'protected'; "

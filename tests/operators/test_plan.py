@@ -66,7 +66,7 @@ def test_unreadable_list_fails_the_plan(sandbox, kind):
 # -- invalid policies
 
 
-DURATION = "must be one number and one unit such as 90d (units: w, d, h, m)"
+DURATION = "must be one number and one unit such as 90d (units: y, w, d, h, min)"
 MAPPING = (
     "must be a mapping with keys of name, expire, scope, narrow, keep, legal_holds, account, "
     "hard_delete_after, limits"

@@ -65,9 +65,9 @@ LATELY = {"rule": "idle", "older_than": "180d", "unused_for": "90d"}
         ),
         pytest.param(
             replica(age=timedelta(minutes=1)),
-            [{"older_than": "1m"}],
+            [{"older_than": "1min"}],
             "expired",
-            "1 minute old, limit is 1m",
+            "1 minute old, limit is 1min",
             "rule 1",
             id="one minute",
         ),

@@ -12,15 +12,16 @@ from retention.samples import (
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.retention.policy import Policy
 
-DURATION = "must be one number and one unit such as 90d (units: w, d, h, m), not"
+DURATION = "must be one number and one unit such as 90d (units: y, w, d, h, min), not"
+UNITS = "(units: y, w, d, h, min)"
 RANGE = "must be greater than 0 and at most 36500d, not"
 
 
 @pytest.mark.parametrize(
     ("value", "problem"),
     [
-        pytest.param("90", "'90' has no unit; write 90d (units: w, d, h, m)", id="text without a unit"),
-        pytest.param(90, "90 has no unit; write 90d (units: w, d, h, m)", id="number"),
+        pytest.param("90", "'90' has no unit; write 90d (units: y, w, d, h, min)", id="text without a unit"),
+        pytest.param(90, "90 has no unit; write 90d (units: y, w, d, h, min)", id="number"),
         pytest.param("", f"{DURATION} ''", id="empty"),
         pytest.param("  ", f"{DURATION} '  '", id="blank"),
         pytest.param(None, f"{DURATION} None", id="none"),
@@ -41,7 +42,13 @@ RANGE = "must be greater than 0 and at most 36500d, not"
         pytest.param("90 d", f"{DURATION} '90 d'", id="space inside"),
         pytest.param("90d\n", f"{DURATION} '90d\\n'", id="newline"),
         pytest.param("1d12h", f"{DURATION} '1d12h'", id="two units"),
-        pytest.param("3y", f"{DURATION} '3y'", id="years"),
+        pytest.param("6m", f"'6m' is ambiguous; write 6min or 180d {UNITS}", id="months or minutes"),
+        pytest.param("6M", f"'6M' is ambiguous; write 6min or 180d {UNITS}", id="upper case m"),
+        pytest.param("06m", f"'06m' is ambiguous; write 6min or 180d {UNITS}", id="m after a zero"),
+        pytest.param("6mo", f"'6mo' is in months, which vary; write 180d {UNITS}", id="months"),
+        pytest.param("1Month", f"'1Month' is in months, which vary; write 30d {UNITS}", id="month in full"),
+        pytest.param("0m", f"{DURATION} '0m'", id="zero months"),
+        pytest.param("101y", f"{RANGE} '101y'", id="a year more than a century"),
         pytest.param("\u0669\u0660d", f"{DURATION} '\\u0669\\u0660d'", id="arabic digits"),
         pytest.param("36501d", f"{RANGE} '36501d'", id="a day more than a century"),
         pytest.param("999999999w", f"{RANGE} '999999999w'", id="more than Python can count"),
@@ -61,11 +68,13 @@ def test_invalid_duration_is_rejected(key: str, value: object, problem: str) -> 
 @pytest.mark.parametrize(
     ("text", "delta"),
     [
-        pytest.param("1m", timedelta(minutes=1), id="one minute"),
+        pytest.param("1min", timedelta(minutes=1), id="one minute"),
         pytest.param("12h", timedelta(hours=12), id="hours"),
         pytest.param("90d", timedelta(days=90), id="days"),
         pytest.param("2w", timedelta(days=14), id="weeks"),
+        pytest.param("1y", timedelta(days=365), id="year"),
         pytest.param("36500d", timedelta(days=36500), id="the longest"),
+        pytest.param("100y", timedelta(days=36500), id="the longest in years"),
     ],
 )
 def test_duration_is_one_number_and_one_unit(text: str, delta: timedelta) -> None:

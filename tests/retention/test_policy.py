@@ -133,7 +133,7 @@ def rejection(value: object) -> str:
         ),
         pytest.param(
             {"expire": [{"older_than": "90"}], "keep": {"keep_last": 0}},
-            "expire.0.older_than: '90' has no unit; write 90d (units: w, d, h, m); "
+            "expire.0.older_than: '90' has no unit; write 90d (units: y, w, d, h, min); "
             "keep.keep_last: must be >= 1, not 0; omit it to disable",
             id="two problems",
         ),
@@ -245,13 +245,13 @@ def test_invalid_rule_is_rejected(key: str, value: object, problem: str) -> None
         pytest.param(
             "keep",
             {"keep_within": "7"},
-            ".keep_within: '7' has no unit; write 7d (units: w, d, h, m)",
+            ".keep_within: '7' has no unit; write 7d (units: y, w, d, h, min)",
             id="keep_within without a unit",
         ),
         pytest.param(
             "keep",
             {"keep_within": None},
-            ".keep_within: must be one number and one unit such as 90d (units: w, d, h, m), not None",
+            ".keep_within: must be one number and one unit such as 90d (units: y, w, d, h, min), not None",
             id="keep_within none",
         ),
         pytest.param(
@@ -296,14 +296,14 @@ def test_invalid_rule_is_rejected(key: str, value: object, problem: str) -> None
         ),
         pytest.param(
             "keep",
-            {"active_for": "59m"},
-            ".active_for: must be at least 1h, as long as a call can last, not '59m'",
+            {"active_for": "59min"},
+            ".active_for: must be at least 1h, as long as a call can last, not '59min'",
             id="shorter than a call",
         ),
         pytest.param(
             "keep",
             {"active_for": None},
-            ".active_for: must be one number and one unit such as 90d (units: w, d, h, m), not None",
+            ".active_for: must be one number and one unit such as 90d (units: y, w, d, h, min), not None",
             id="null for active_for",
         ),
         pytest.param(
@@ -451,7 +451,7 @@ def test_scope_that_excludes_everything_is_a_problem(scope: dict[str, Any], empt
 
 def test_problems_of_an_invalid_policy_are_its_errors() -> None:
     assert Policy.find_problems({"expire": [{"older_than": "90"}], "limits": {"max_deletions": -1}}) == [
-        "expire.0.older_than: '90' has no unit; write 90d (units: w, d, h, m)",
+        "expire.0.older_than: '90' has no unit; write 90d (units: y, w, d, h, min)",
         "limits.max_deletions: must be >= 0, not -1",
     ]
 

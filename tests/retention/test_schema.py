@@ -60,11 +60,17 @@ GOOD = {
     "all keys": {
         "name": "stale",
         "expire": [
-            {"rule": "a b", "older_than": "090d", "unused_for": "36500d", "status": ["error"], "grace": "1m"},
-            {"older_than": "876000h", "status": ["started", "completed", "error"]},
+            {
+                "rule": "a b",
+                "older_than": "090d",
+                "unused_for": "36500d",
+                "status": ["error"],
+                "grace": "1min",
+            },
+            {"older_than": "100y", "status": ["started", "completed", "error"]},
         ],
         "scope": {"include": ["*"], "exclude": ["vip_*"], "model_names": ["phoenix-3"]},
-        "narrow": {"include": ["a*"], "exclude": [], "older_than": "52560000m"},
+        "narrow": {"include": ["a*"], "exclude": [], "older_than": "52560000min"},
         "keep": {
             "protected_ids": ["rf4e9d9790f0", "r_1-"],
             "keep_within": "5214w",
@@ -96,13 +102,30 @@ BAD = {
     "grace and a null name": {"name": None, **rule(grace="14d")},
     **{
         f"the duration {text!r}": {"expire": [{"older_than": text}]}
-        for text in ("90", "0d", "", "d", "90 d", "90D", "-1d", "1.5d", "36501d", "5215w", "876001h")
+        for text in (
+            "90",
+            "0d",
+            "",
+            "d",
+            "90 d",
+            "90D",
+            "-1d",
+            "1.5d",
+            "36501d",
+            "5215w",
+            "876001h",
+            "101y",
+            "6m",
+            "6M",
+            "6mo",
+            "6months",
+        )
     },
     **{
         f"the duration {value!r} of another type": {"expire": [{"older_than": value}]}
         for value in (90, None, True, ["90d"])
     },
-    "minutes above 36500d": {"expire": [{"older_than": "52560001m"}]},
+    "minutes above 36500d": {"expire": [{"older_than": "52560001min"}]},
     "duration with a line break": {"expire": [{"older_than": "90d\n"}]},
     **{f"the name {text!r}": parts(name=text) for text in ("", " ", "None", " a", "a ", "a\nb", "a\tb", 1)},
     "a blank rule": rule(rule=""),
@@ -166,7 +189,9 @@ def test_schema_accepts_what_json_schema_cannot_express(value):
 texts = st.sampled_from(["a", "a b", "", " a", "None", "*", "é", "error", "90d", "x\n"])
 numbers = st.sampled_from([0, 1, 100, 101, -1, 0.5, True])
 durations = st.one_of(
-    st.builds("{}{}".format, st.integers(0, 60_000_000), st.sampled_from("wdhms")), texts, numbers
+    st.builds("{}{}".format, st.integers(0, 60_000_000), st.sampled_from([*"ywdhms", "min", "mo"])),
+    texts,
+    numbers,
 )
 lists = st.one_of(st.lists(texts, max_size=2), texts)
 ids = st.one_of(st.lists(st.sampled_from(["r12", "null", "x", "a.b"]), max_size=2), texts)
@@ -219,7 +244,7 @@ def test_schema_and_package_agree_on_generated_policies(value):
 
 
 @settings(deadline=None, max_examples=300, derandomize=True, database=None)
-@given(st.integers(0, 10**9), st.sampled_from("wdhm"))
+@given(st.integers(0, 10**9), st.sampled_from(["y", "w", "d", "h", "min", "m"]))
 def test_schema_and_package_agree_on_every_duration(number, unit):
     value = {"expire": [{"older_than": f"{number}{unit}"}]}
     assert EDITOR.is_valid(value) == is_accepted(value)

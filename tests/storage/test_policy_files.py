@@ -93,17 +93,17 @@ def test_policy_is_read_from_a_url(file):
         ),
         pytest.param(
             "expire: [{older_than: }]",
-            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not None",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, min), not None",
             id="blank",
         ),
         pytest.param(
             "expire: [{older_than: ''}]",
-            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), not ''",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, min), not ''",
             id="empty-text",
         ),
         pytest.param(
             "expire: [{older_than: soon}]",
-            "expire.0.older_than: must be one number and one unit such as 90d (units: w, d, h, m), "
+            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, min), "
             "not 'soon'",
             id="soon",
         ),
