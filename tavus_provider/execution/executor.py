@@ -132,6 +132,7 @@ class PlanExecutor:
         self._deleted_ids: set[str] = set()
         self._unconfirmable: set[str] = set()
         self._halt = _Halt()
+        self._in_progress = _InProgress()
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
         """Whether another attempt may do what this one could not."""
@@ -255,7 +256,7 @@ class PlanExecutor:
         pool = ThreadPoolExecutor(min(self._concurrency, len(rows)), thread_name_prefix="tavus")
         try:
             futures: dict[Future[None], str] = {
-                pool.submit(self._delete_one, row): row["replica_id"] for row in rows
+                pool.submit(self._run_one, row): row["replica_id"] for row in rows
             }
             unrecorded: dict[str, str] = {}
             recorded_at = time.monotonic()
@@ -279,6 +280,12 @@ class PlanExecutor:
         finally:
             self._halt.set()
             pool.shutdown(wait=True, cancel_futures=True)
+            # The pool does not know a thread that it was starting when the exception was raised.
+            self._in_progress.wait()
+
+    def _run_one(self, row: PlanRow) -> None:
+        with self._in_progress:
+            self._delete_one(row)
 
     def _delete_one(self, row: PlanRow) -> None:
         replica_id, hard = row["replica_id"], self._plan["hard"]
@@ -400,6 +407,28 @@ class _Halt:
             self._consecutive = 0 if trouble is None else self._consecutive + 1
             if self._consecutive >= MAX_CONSECUTIVE:
                 self.set(f"{MAX_CONSECUTIVE} consecutive deletes {trouble}")
+
+
+class _InProgress:
+    """Counts the deletes in progress, as a context manager for each of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait until no delete is in progress. A thread that begins later must check ``_Halt`` first."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0)
 
 
 class _Progress:

@@ -46,6 +46,8 @@ def run_stopped(monkeypatch):
     """
     Run a task that is stopped when an event is set, as Airflow stops it; return its task instance.
 
+    If the task does not end, it is ended after 30 seconds, and the test fails.
+
     ``run_stopped(operator, stop, error, when=event)``
     """
     threads, before = [], {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)}
@@ -61,17 +63,25 @@ def run_stopped(monkeypatch):
             if when.wait(60):
                 stop(operator)
 
-        threads.append(threading.Thread(target=stop_later))
-        threads[-1].start()
+        def end():
+            too_late.set()
+            operator.hook.stop()
+
+        too_late, timer = threading.Event(), threading.Timer(30, end)
+        threads.extend((timer, threading.Thread(target=stop_later)))
+        for thread in threads:
+            thread.start()
         ti = Ti()
         with pytest.raises(error):
             run(operator, ti)
+        timer.cancel()
         assert when.is_set()
+        assert not too_late.is_set()
         return ti
 
     yield run_it
     for thread in threads:
-        thread.join()
+        thread.join(60)
     for number, handler in before.items():
         signal.signal(number, handler)
 
