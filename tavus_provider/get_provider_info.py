@@ -110,6 +110,15 @@ def get_provider_info() -> dict[str, object]:
                         "example": "s3://aws_default@my-bucket/tavus-ledger",
                         "default": "",
                     },
+                    "ledger_is_shared": {
+                        "description": "Whether all workers share the ledger although it is a local path, "
+                        "for example on NFS. Set it only if they do: with a ledger of its own, a worker "
+                        "does not know what others deleted.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
+                    },
                     "portal": {
                         "description": "URL of the replica list in the Tavus portal, for the link on each "
                         "task. Default: https://platform.tavus.io/dev/replicas. The example is the URL in "

@@ -189,7 +189,7 @@ def test_form_and_client_accept_the_same_values(name):
 def test_configuration_options_have_safe_defaults():
     options = INFO["config"]["tavus"]["options"]
     assert options["allowed_origins"]["default"] == DEFAULT_ORIGIN
-    assert {name: option["default"] for name, option in options.items() if name != "allowed_origins"} == {
-        name: "" for name in options if name != "allowed_origins"
-    }
+    assert options["ledger_is_shared"]["default"] == "False"
+    others = options.keys() - {"allowed_origins", "ledger_is_shared"}
+    assert {options[name]["default"] for name in others} == {""}
     assert {"allowed_origins", "proxy", "ca_bundle", "approvers"} <= options.keys()

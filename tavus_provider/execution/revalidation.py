@@ -184,12 +184,12 @@ def find_exceeded_limit(
     } - {row["replica_id"] for row in to_delete}
     earlier = [row for row in rows if row["replica_id"] in deleted]
     others = [row for row in plan["delete"] if row["replica_id"] not in own]
-    unlisted = sum(
-        row["replica_id"] not in known and row["source"] != "soft_deleted" for row in (*others, *earlier)
-    )
+    listed = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.listed}
+    planned = (*to_delete, *earlier, *others)
     return decision.limits.exceeded(
-        delete=len(to_delete) + len(earlier) + len(others),
-        listed=decision.listed + unlisted,
+        delete=len(planned),
+        listed=decision.listed,
+        unlisted=sum(row["replica_id"] not in listed for row in planned),
         undetermined=len(decision.undetermined),
         unreadable=len(decision.unreadable),
     )

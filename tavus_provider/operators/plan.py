@@ -92,7 +92,7 @@ class PlanRetentionOperator(TavusOperator):
             policy = self._rendered_policy()
             dry_run = check_bool("dry_run", self.dry_run)
             ledger = self.ledger
-            self._require_shared(ledger, policy)
+            self._require_shared(ledger, policy, dry_run=dry_run)
             inventory = read_inventory(
                 self.hook,
                 policy,
@@ -131,15 +131,23 @@ class PlanRetentionOperator(TavusOperator):
 
         return _parse_policy(read_policy(self.policy_as_written), narrow=narrow)
 
-    def _require_shared(self, ledger: Ledger, policy: Policy) -> None:
-        """Check that all workers use the same ledger, if the plan or its successors depend on it."""
+    def _require_shared(self, ledger: Ledger, policy: Policy, *, dry_run: bool) -> None:
+        """
+        Check that all workers use the same ledger, if the plan or its successors depend on it.
+
+        A dry run deletes nothing and records nothing, so it only warns.
+        """
         for purpose, needed in (
             ("a permanent delete", self.hard),
             ("grace", policy.has_grace),
             ("hard_delete_after", policy.hard_delete_after is not None),
         ):
-            if needed:
+            if not needed:
+                continue
+            if not dry_run:
                 ledger.require_shared(purpose)
+            elif (reason := ledger.find_unshared(purpose)) is not None:
+                self.log.warning("A real run would stop here: %s", reason)
 
     def _publish_decision(
         self, context: Context, decision: Decision, inventory: Inventory, *, dry_run: bool

@@ -73,8 +73,12 @@ def plain_text(text: str) -> str:
 
 def _how_many(plan: Plan) -> str:
     count, listed = len(plan["delete"]), plan["listed"]
-    # A plan for one replica that a person chose knows only that replica, not the size of the account.
-    return "1 replica" if count == 1 >= listed else f"{count:,} of {listed:,} replicas"
+    if count == 1 >= listed:
+        # A plan for one replica that a person chose knows only that replica, not the size of the account.
+        return "1 replica"
+    # Soft-deleted replicas that Tavus no longer lists: nothing but their ids is known.
+    unlisted = sum(row["source"] == "soft_deleted" and row["created_at"] is None for row in plan["delete"])
+    return f"{count:,} of {listed + unlisted:,} replicas"
 
 
 def _list(rows: Sequence[PlanRow], *, made_at: datetime) -> list[str]:

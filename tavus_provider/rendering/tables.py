@@ -100,7 +100,7 @@ def decision_sentence(decision: Decision) -> str:
     kept = ", ".join(f"{count:,} {code}" for code, count in decision.keep.items()) or "none"
     scheduled = f"{len(decision.scheduled):,} scheduled, " if decision.scheduled else ""
     return (
-        f"{len(decision.delete):,} of {decision.listed:,} replicas to delete, {scheduled}"
+        f"{len(decision.delete):,} of {decision.listed + decision.unlisted:,} replicas to delete, {scheduled}"
         f"{len(decision.undetermined):,} undetermined and kept, others kept: {kept}"
     )
 

@@ -207,6 +207,11 @@ class Decision:
         return sum(verdict.listed for verdict in self.verdicts)
 
     @property
+    def unlisted(self) -> int:
+        """Number of replicas to delete that Tavus does not list, because they are soft-deleted."""
+        return sum(not verdict.listed for verdict in self.delete)
+
+    @property
     def delete(self) -> tuple[Verdict, ...]:
         """Replicas that may be deleted now."""
         return self._with_status(Status.EXPIRED)
@@ -234,6 +239,7 @@ class Decision:
         return self.limits.exceeded(
             delete=len(self.delete),
             listed=self.listed,
+            unlisted=self.unlisted,
             undetermined=len(self.undetermined),
             unreadable=len(self.unreadable),
         )

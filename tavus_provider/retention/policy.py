@@ -200,16 +200,22 @@ class Limits(Part):
     max_deletions: Count = 10
     """Maximum number of replicas that one run deletes; 0 allows none."""
     max_deletion_percent: Percent = 25
-    """Maximum percentage of the listed replicas that one run deletes; 0 allows none."""
+    """Maximum percentage of the replicas that one run deletes, but at least one; 0 allows none."""
     max_undetermined_percent: Omittable[Percent] = None
     """Maximum percentage of undetermined replicas; above it a run stops. They are kept in any case."""
 
-    def exceeded(self, *, delete: int, listed: int, undetermined: int = 0, unreadable: int = 0) -> str | None:
+    def exceeded(
+        self, *, delete: int, listed: int, unlisted: int = 0, undetermined: int = 0, unreadable: int = 0
+    ) -> str | None:
         """
         Return the sentence that names every limit which these numbers exceed, or ``None``.
 
-        :param delete: number of replicas to delete
+        A percentage other than 0 always allows one replica. Otherwise nothing could ever be deleted in a
+        small account.
+
+        :param delete: number of replicas to delete, listed or not
         :param listed: number of replicas that Tavus listed
+        :param unlisted: how many of those to delete are not listed; the percentage is of all that exist
         :param undetermined: number of undetermined replicas
         :param unreadable: how many of them are rows of the listing that cannot be read
         """
@@ -228,14 +234,21 @@ class Limits(Part):
         limits = []
         if delete > self.max_deletions:
             limits.append(f"max_deletions is {self.max_deletions}")
-        if 100 * delete > self.max_deletion_percent * listed:
+        total = listed + unlisted
+        if delete > self._share(total):
             limits.append(f"max_deletion_percent is {self.max_deletion_percent}")
         if not limits:
             return None
         return (
-            f"{delete} of {listed} replicas would be deleted, {' and '.join(limits)}: "
+            f"{delete} of {total} replicas would be deleted, {' and '.join(limits)}: "
             "narrow the policy or raise the limit in the DAG file; nothing was deleted"
         )
+
+    def _share(self, total: int) -> int:
+        """Return the number of replicas that ``max_deletion_percent`` allows."""
+        if self.max_deletion_percent == 0:
+            return 0
+        return max(1, int(self.max_deletion_percent * total // 100))
 
 
 class Policy(Part):

@@ -166,7 +166,9 @@ def simulate(
                 stops[-1] = replace(stops[-1], last=day)
             else:
                 stops.append(SimulatedStop(day, day, reason))
-            if policy.limits.exceeded(delete=len(decision.delete), listed=decision.listed):
+            if policy.limits.exceeded(
+                delete=len(decision.delete), listed=decision.listed, unlisted=decision.unlisted
+            ):
                 days_to_evaluate = {days}
         else:
             announced = inventory.history.scheduled

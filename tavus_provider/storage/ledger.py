@@ -23,10 +23,12 @@ from hashlib import sha256
 from typing import Any, Final, Literal
 
 from airflow.configuration import conf
+from airflow.exceptions import AirflowConfigException
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_json
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
+from tavus_provider.sanitize import quote
 from tavus_provider.storage.object_storage import (
     StorageError,
     is_local,
@@ -203,20 +205,40 @@ class Ledger:
         """
         Refuse a ledger that the workers do not share: a task on one would not find the records of another.
 
+        ``[tavus] ledger_is_shared`` accepts a local path, which may be a shared file system.
+
         :param purpose: what needs the records, for the message
         :raises TavusValidationError: if the ledger is a local path and the executor is not local
         """
+        if (reason := self.find_unshared(purpose)) is not None:
+            raise TavusValidationError(f"{reason}. Nothing was deleted")
+
+    def find_unshared(self, purpose: str) -> str | None:
+        """Return why the workers may not share this ledger, and what would be right; ``None`` if they do."""
         executors = {
             # [core] executor can be LocalExecutor, alias:module.Class, team=CeleryExecutor, or a list.
             re.split("[:=.]", part)[-1].strip()
             for part in re.split("[,;]", conf.get("core", "executor", fallback="LocalExecutor"))
         }
-        if is_local(self.root) and not executors <= _LOCAL_EXECUTORS:
-            raise TavusValidationError(
-                f"{purpose} needs a ledger that all workers share, but {redact(self.root)!a} is local to one "
-                f"machine and the executor is {', '.join(sorted(executors))}: set ledger in section tavus of "
-                "the configuration to a bucket. Nothing was deleted"
-            )
+        if not is_local(self.root) or executors <= _LOCAL_EXECUTORS or _is_declared_shared():
+            return None
+        return (
+            f"{purpose} needs a ledger that all workers share, but {redact(self.root)!a} is a local path and "
+            f"the executor is {', '.join(sorted(executors))}: set ledger in section tavus of the configuration "
+            "to a bucket; or, if this path is on a file system that all workers share, set ledger_is_shared "
+            "there to True"
+        )
+
+
+def _is_declared_shared() -> bool:
+    try:
+        return conf.getboolean("tavus", "ledger_is_shared", fallback=False)
+    except AirflowConfigException:
+        value = quote(conf.get("tavus", "ledger_is_shared", fallback=""))
+    raise TavusValidationError(
+        f"ledger_is_shared in section tavus of the configuration is {value}; expected True or False. Nothing "
+        "was deleted"
+    )
 
 
 def job_name(kind: JobKind, *parts: object) -> str:

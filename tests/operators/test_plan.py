@@ -9,6 +9,8 @@ from operators.tasks import EXPIRED, KEY, POLICY, Ti, plan_task, planned, reques
 from tavus_provider.exceptions import TavusError, TavusValidationError
 from tavus_provider.retention.policy import Policy
 
+GRACE = POLICY | {"name": "announced", "expire": [{"rule": "old", "older_than": "90d", "grace": "7d"}]}
+
 
 def test_plan_and_verdicts_are_pushed(sandbox):
     ti = Ti()
@@ -52,6 +54,19 @@ def test_dry_run_beyond_a_limit_succeeds_with_a_warning(sandbox, log):
     assert len(plan["delete"]) == 6
     message = "A real run would stop here: 6 of 26 replicas would be deleted, max_deletion_percent is 23"
     assert [line for line in log() if message in line and "warning" in line]
+
+
+@pytest.mark.parametrize("parts", [{"hard": True}, {"policy": GRACE}], ids=["hard", "grace"])
+def test_local_ledger_with_a_remote_executor_stops_a_plan_but_not_a_dry_run(sandbox, log, monkeypatch, parts):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    with pytest.raises(AirflowFailException, match="set ledger_is_shared there to True"):
+        run(plan_task(**parts))
+    assert not requests(sandbox, "GET")
+    assert run(plan_task(**parts, dry_run=True))["origin"] == sandbox.url
+    message = "A real run would stop here: "
+    assert [line for line in log() if message in line and "ledger_is_shared" in line and "warning" in line]
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER_IS_SHARED", "True")
+    assert run(plan_task(**parts))["origin"] == sandbox.url
 
 
 @pytest.mark.parametrize("kind", ["replicas", "personas", "conversations", "videos"])

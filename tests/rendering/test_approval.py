@@ -123,8 +123,10 @@ def test_count_of_listed_replicas_is_omitted_for_a_plan_of_one():
     assert approval_page(make(replica("r1"))).startswith("**1 replica** of ")
     two = make(replica("r1"), replica("r2"))
     assert approval_page(two).startswith("**2 of 2 replicas** of ")
-    # One of the two is no longer listed.
-    assert approval_page({**two, "listed": 1}).startswith("**2 of 1 replicas** of ")
+    unlisted = {**two["delete"][1], "source": "soft_deleted", "rule": None, "created_at": None}
+    assert approval_page({**two, "listed": 1, "delete": [two["delete"][0], unlisted]}).startswith(
+        "**2 of 2 replicas** of "
+    )
 
 
 def test_rows_above_the_maximum_are_counted_by_rule_and_approved_too():

@@ -122,6 +122,30 @@ LOOSE = {"max_deletions": 1000, "max_deletion_percent": 100}
         ),
         pytest.param(29, 71, {**LOOSE, "max_deletion_percent": 29}, None, id="29 percent without rounding"),
         pytest.param(7, 0, LOOSE, None, id="100 percent allows all"),
+        pytest.param(1, 2, {}, None, id="one of three in a small account"),
+        pytest.param(1, 0, {}, None, id="the only one"),
+        pytest.param(1, 98, {**LOOSE, "max_deletion_percent": 1}, None, id="one percent of 99 allows one"),
+        pytest.param(
+            2,
+            197,
+            {**LOOSE, "max_deletion_percent": 1},
+            "2 of 199 replicas would be deleted, max_deletion_percent is 1",
+            id="one percent of 199 allows one",
+        ),
+        pytest.param(
+            2,
+            2,
+            {},
+            "2 of 4 replicas would be deleted, max_deletion_percent is 25",
+            id="two in a small account",
+        ),
+        pytest.param(
+            1,
+            2,
+            {"max_deletion_percent": 0},
+            "1 of 3 replicas would be deleted, max_deletion_percent is 0",
+            id="0 percent allows none in a small account",
+        ),
     ],
 )
 def test_exceeded_limit_is_reported_for_the_whole_decision(
@@ -161,6 +185,20 @@ def test_soft_deleted_replica_is_due_from_its_source_and_without_a_rule() -> Non
     (kept,) = (v for v in found.verdicts if v.replica.replica_id == "r3")
     assert (kept.status, kept.reason_code) == ("kept", "soft_deleted")
     assert found.listed == 2
+
+
+def test_percentage_counts_soft_deleted_replicas_that_are_no_longer_listed() -> None:
+    found = hard_decision(replica("r3"), replica("r4"), limits=LOOSE | {"max_deletion_percent": 49})
+    assert (found.listed, found.unlisted, len(found.delete)) == (2, 3, 3)
+    assert str(found.limit_exceeded).startswith(
+        "3 of 5 replicas would be deleted, max_deletion_percent is 49"
+    )
+    assert (
+        hard_decision(
+            replica("r3"), replica("r4"), limits=LOOSE | {"max_deletion_percent": 60}
+        ).limit_exceeded
+        is None
+    )
 
 
 def test_soft_deleted_replica_that_is_held_protected_or_used_is_not_due() -> None:

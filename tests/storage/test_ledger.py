@@ -298,12 +298,35 @@ def test_local_ledger_is_refused_with_a_remote_executor(local_ledger, monkeypatc
         local_ledger.require_shared("grace")
     message = message_of(caught)
     assert message.startswith(
-        f"grace needs a ledger that all workers share, but '{local_ledger.root}' is local to one machine "
-        f"and the executor is {named}"
+        f"grace needs a ledger that all workers share, but '{local_ledger.root}' is a local path and the "
+        f"executor is {named}"
     )
     assert message.endswith(
-        ": set ledger in section tavus of the configuration to a bucket. Nothing was deleted"
+        ": set ledger in section tavus of the configuration to a bucket; or, if this path is on a file system "
+        "that all workers share, set ledger_is_shared there to True. Nothing was deleted"
     )
+
+
+def test_local_ledger_that_is_declared_shared_is_accepted(local_ledger, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER_IS_SHARED", "True")
+    local_ledger.require_shared("grace")
+    assert local_ledger.find_unshared("grace") is None
+
+
+@pytest.mark.parametrize("value", ["False", "0"])
+def test_local_ledger_that_is_declared_not_shared_is_refused(local_ledger, monkeypatch, value):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER_IS_SHARED", value)
+    with pytest.raises(TavusValidationError, match="needs a ledger that all workers share"):
+        local_ledger.require_shared("grace")
+
+
+def test_value_of_ledger_is_shared_that_is_no_boolean_is_refused(local_ledger, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER_IS_SHARED", "nfs")
+    with pytest.raises(TavusValidationError, match=r"ledger_is_shared .* is 'nfs'; expected True or False"):
+        local_ledger.require_shared("grace")
 
 
 @pytest.mark.parametrize(

@@ -81,16 +81,20 @@ const sum = (counts) => counts.reduce((total, count) => total + count, 0);
 function showAbout({ run, task, plan, report }) {
   const limits = plan.limits ?? {};
   const deletes = plan.delete.length;
+  // The percentage is of all replicas, also of soft-deleted ones that Tavus no longer lists. It allows at least one.
+  const total = plan.listed + plan.delete.filter((row) => row.source === "soft_deleted" && row.created_at === null).length;
+  const percent = limits.max_deletion_percent;
+  const allowed = percent > 0 ? Math.max(1, Math.floor((percent * total) / 100)) : 0;
   const waiting = run.approve.find(waitsForApproval);
   const parts = [
     make("p", {}, "Made ", time(plan.made_at), " by ", link(taskPath(task), escapeText(`${task.dag_id} / ${task.task_id}`)),
       `, connection ${escapeText(plan.tavus_conn_id ?? "–")} (${escapeText(plan.origin ?? "–")}), policy ${escapeText(plan.policy?.name ?? "–")}, `,
       plan.hard ? make("strong", {}, "permanent deletes") : "soft deletes", ". ", link(runPath(run), "Open the run")),
     make("p", { class: "soft" }, `Limits: ${plural(deletes, "replica")} of at most ${number(limits.max_deletions)}, `,
-      `${plan.listed ? ((100 * deletes) / plan.listed).toFixed(1) : 0} % of the account of at most ${number(limits.max_deletion_percent)} %. `,
+      `${total ? ((100 * deletes) / total).toFixed(1) : 0} % of the account of at most ${number(percent)} %. `,
       `Valid until ${time(plan.valid_until)}. Digest `, make("code", {}, escapeText(plan.digest ?? "–").slice(0, 16)), "…"),
   ];
-  const exceeded = deletes > limits.max_deletions || 100 * deletes > limits.max_deletion_percent * plan.listed;
+  const exceeded = deletes > limits.max_deletions || deletes > allowed;
   if (exceeded) parts.push(make("p", { class: "note bad" }, "This exceeds the limits: a real run fails before its first delete."));
   if (task.state === "failed") parts.push(make("p", { class: "note bad" }, "The plan task failed, so nothing was deleted. See its log."));
   if (waiting) parts.push(make("p", { class: "note" }, "This plan waits for an approval. ", link(`${taskPath(waiting)}/required_actions`, "Open the approval")));
