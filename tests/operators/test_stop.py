@@ -11,7 +11,7 @@ import signal
 import threading
 
 import pytest
-from airflow.sdk.exceptions import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
 
 from tavus_provider.client import rate_limiter
