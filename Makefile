@@ -38,7 +38,7 @@ airflow: $(VENV)/ready  ## Run Airflow with its UI, connected to a sandbox (PORT
 test: lint types unit  ## Run lint, types and all tests, every DAG against a sandbox included (minutes)
 
 quick: $(VENV)/ready  ## Run the tests that need no server, no Airflow database and no other process (seconds)
-	$(VENV)/bin/python -m pytest -q -m 'not server and not airflow_db and not process'
+	$(VENV)/bin/python -m pytest -q -m 'not server and not airflow_db and not process and not slow'
 
 lint: $(VENV)/ready  ## Check style (ruff), the layers of the package (import-linter) and the table of `make mutants`
 	$(VENV)/bin/ruff check .

@@ -48,10 +48,12 @@ NEEDS = {
     "server": {"sandbox", "serve", "raw_server", "tavus", "chat"},
     "airflow_db": {"airflow_db"},
     "process": {"airflow", "wheel"},
+    "slow": set(),
 }
 """The fixtures that give a test a marker. Folders and modules are in ``FILES``."""
 FILES = {
     "server": ("tests/sandbox/", "tests/faults/"),
+    "slow": ("tests/client/test_pagination_model.py",),
     "process": ("tests/test_crash.py", "tests/test_kill.py", "tests/test_wheel.py", "tests/test_airflow.py"),
 }
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "process", "writer_process"}

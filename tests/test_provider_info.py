@@ -177,13 +177,16 @@ def test_form_has_the_extras_of_the_client():
 def test_form_and_client_accept_the_same_values(name):
     schema = CONNECTION["conn-fields"][name]["schema"]
     form = jsonschema.Draft202012Validator(schema)
-    for value in (None, 0, -1, 0.5, 1, 30, 64, 65, 600, 601, 1000, 1001, "5", True):
+    for value in (None, 0, -1, 0.5, 1, 30, 64, 65, 600, 601, 1000, 1001, "x", True):
         try:
             ClientOptions.parse(json.dumps({name: value}))
             accepted = True
         except TavusValidationError:
             accepted = False
         assert form.is_valid(value) == accepted, (name, value)
+    # Only the client accepts numbers as text: a connection URI has no others.
+    assert not form.is_valid("5")
+    ClientOptions.parse(json.dumps({name: "5"}))
 
 
 def test_configuration_options_have_safe_defaults():
