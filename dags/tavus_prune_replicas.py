@@ -22,6 +22,8 @@ from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetention
 
 # If the deployment sets a policy file ([tavus] policy), it replaces the policy below.
 POLICY_FILE = conf.get("tavus", "policy", fallback="")
+# Age from which a replica has expired. The trigger form can raise it, and cannot lower it.
+OLDER_THAN = "90d"
 
 with DAG(
     dag_id="tavus_prune_replicas",
@@ -34,7 +36,7 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention"],
-    params=retention_params(policy_file=POLICY_FILE, dry_run=True),
+    params=retention_params(policy_file=POLICY_FILE, older_than=OLDER_THAN, dry_run=True),
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
@@ -49,13 +51,13 @@ Fails if the plan exceeds a limit of the policy.
         policy=POLICY_FILE
         or {
             "name": "prune",
-            "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
+            "expire": [{"rule": "stale", "older_than": OLDER_THAN}],
             "scope": {"include": ["*"], "exclude": []},
             # A plan above one of the limits is not cut to fit: nothing is deleted.
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
         },
         # The form can only reduce the number of replicas that are deleted.
-        narrow=narrow_from_params(policy_file=POLICY_FILE),
+        narrow=narrow_from_params(),
         dry_run="{{ params.dry_run }}",
     )
     ApplyRetentionOperator(

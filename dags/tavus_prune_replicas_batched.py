@@ -27,6 +27,8 @@ from tavus_provider.operators.tavus import (
 
 # If the deployment sets a policy file ([tavus] policy), it replaces the policy below.
 POLICY_FILE = conf.get("tavus", "policy", fallback="")
+# Age from which a replica has expired. The trigger form can raise it, and cannot lower it.
+OLDER_THAN = "90d"
 # Maximum number of batches that run at the same time. They share the connection's requests_per_second.
 PARALLEL_TASKS = 4
 # The pool of the batches, to limit them together with other DAGs that call Tavus. Tasks whose pool does not
@@ -45,7 +47,7 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention"],
-    params=retention_params(policy_file=POLICY_FILE, dry_run=True, batch_size=500),
+    params=retention_params(policy_file=POLICY_FILE, older_than=OLDER_THAN, dry_run=True, batch_size=500),
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
@@ -60,13 +62,13 @@ its location next to the ledger. Fails if the plan exceeds a limit of the policy
         policy=POLICY_FILE
         or {
             "name": "prune",
-            "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
+            "expire": [{"rule": "stale", "older_than": OLDER_THAN}],
             "scope": {"include": ["*"], "exclude": []},
             # A plan above one of the limits is not cut to fit: nothing is deleted.
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
         },
         # The form can only reduce the number of replicas that are deleted.
-        narrow=narrow_from_params(policy_file=POLICY_FILE),
+        narrow=narrow_from_params(),
         dry_run="{{ params.dry_run }}",
     )
     split = SplitRetentionOperator(

@@ -25,6 +25,8 @@ from tavus_provider.operators.tavus import (
 
 # If the deployment sets a policy file ([tavus] policy), it replaces the policy below.
 POLICY_FILE = conf.get("tavus", "policy", fallback="")
+# Age from which a replica has expired. The trigger form can raise it, and cannot lower it.
+OLDER_THAN = "90d"
 
 with DAG(
     dag_id="tavus_purge_replicas",
@@ -37,7 +39,7 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention", "irrevocable"],
-    params=retention_params(policy_file=POLICY_FILE, dry_run=False, approval=True),
+    params=retention_params(policy_file=POLICY_FILE, older_than=OLDER_THAN, dry_run=False, approval=True),
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",
@@ -54,13 +56,13 @@ Fails if the plan exceeds a limit of the policy; then nobody is asked for an app
         policy=POLICY_FILE
         or {
             "name": "purge",
-            "expire": [{"rule": "stale", "older_than": "{{ params.older_than }}"}],
+            "expire": [{"rule": "stale", "older_than": OLDER_THAN}],
             "scope": {"include": ["*"], "exclude": []},
             # A plan above one of the limits is not cut to fit: nothing is deleted.
             "limits": {"max_deletions": 10, "max_deletion_percent": 25},
         },
         # The form can only reduce the number of replicas that are deleted.
-        narrow=narrow_from_params(policy_file=POLICY_FILE),
+        narrow=narrow_from_params(),
     )
     approve = ApproveRetentionOperator(
         task_id="approve",

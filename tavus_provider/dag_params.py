@@ -16,7 +16,12 @@ _NARROW: Final = "Narrow by name"
 
 
 def retention_params(
-    *, policy_file: str, dry_run: bool, approval: bool = False, batch_size: int | None = None
+    *,
+    policy_file: str,
+    older_than: str,
+    dry_run: bool,
+    approval: bool = False,
+    batch_size: int | None = None,
 ) -> dict[str, Param]:
     """
     Return the params of a retention DAG, in the order in which the form shows them.
@@ -24,25 +29,23 @@ def retention_params(
     Params without a section are in the part of the form that is open from the start.
 
     :param policy_file: location of the deployment's policy file, from ``[tavus] policy``; empty if it is
-        not set. With a policy file ``older_than`` may be empty, and it can only narrow a run.
+        not set. With a policy file the field ``older_than`` may be empty.
+    :param older_than: the age in the policy of the DAG file, for runs without a policy file. The form begins
+        with it, and can raise it but not lower it.
     :param dry_run: whether the form has the switch ``dry_run``
     :param approval: whether the DAG deletes permanently, after a person has approved the plan
     :param batch_size: default of the field ``batch_size``, in replicas; ``None`` for a DAG without batches
     """
     params = {
         "older_than": Param(
-            None if policy_file else "90d",
+            None if policy_file else older_than,
             type=["null", "string"] if policy_file else "string",
             title="Older than",
             description_md=f"{_what_trigger_does(dry_run=dry_run, approval=approval)}\n\n"
-            "Age from which a replica has expired: a whole number greater than 0 and a unit, which is years "
+            "Age from which a replica has expired. **A form can only raise it**: an age below "
+            f"{'that of the policy file' if policy_file else older_than} is rejected. A whole number greater than 0 and a unit, which is years "
             "of 365 days (y), weeks (w), days (d), hours (h) or minutes (min). Example: 90d."
-            + (
-                " Leave it empty to use the policy file. A value can only reduce the number of replicas "
-                "that are deleted."
-                if policy_file
-                else ""
-            ),
+            + (" Leave it empty to use the policy file." if policy_file else ""),
             **_AGE,
         ),
         "include": Param(
@@ -81,19 +84,16 @@ def retention_params(
     return params
 
 
-def narrow_from_params(*, policy_file: str) -> dict[str, str | None]:
+def narrow_from_params() -> dict[str, str]:
     """
     Return the templates that hand the form's fields to the ``narrow`` argument of ``PlanRetentionOperator``.
 
     A form can only narrow a run: a replica must match the policy and the form to be deleted.
-
-    :param policy_file: as for :func:`retention_params`. Without a policy file the DAG's own policy uses
-        ``older_than``, so it is not handed over a second time.
     """
     return {
         "include": "{{ params.include or [] }}",
         "exclude": "{{ params.exclude or [] }}",
-        "older_than": "{{ params.older_than }}" if policy_file else None,
+        "older_than": "{{ params.older_than }}",
     }
 
 

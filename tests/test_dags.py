@@ -158,7 +158,6 @@ def test_shipped_policy_keeps_replicas_in_use_and_has_default_limits(bag, dag_id
     from tavus_provider.retention.policy import Policy
 
     written = dict(bag.dags[dag_id].get_task("plan").policy)
-    written["expire"] = [{**written["expire"][0], "older_than": "90d"}]
     written["narrow"] = {}
     policy = Policy.parse(written)
     assert [(str(rule.older_than), rule.unused_for) for rule in policy.expire] == [("90d", None)]
@@ -226,15 +225,16 @@ def test_retention_dags_share_their_fields(bag):
 
 
 def test_policy_file_makes_older_than_optional_and_a_narrowing_field():
-    from tavus_provider.dag_params import narrow_from_params, retention_params
+    from tavus_provider.dag_params import retention_params
 
     without, with_file = (
-        retention_params(policy_file=file, dry_run=True)["older_than"] for file in ("", "policy.yaml")
+        retention_params(policy_file=file, older_than="90d", dry_run=True)["older_than"]
+        for file in ("", "policy.yaml")
     )
     assert (without.value, without.schema["type"]) == ("90d", "string")
     assert (with_file.value, with_file.schema["type"]) == (None, ["null", "string"])
-    assert narrow_from_params(policy_file="")["older_than"] is None
-    assert narrow_from_params(policy_file="policy.yaml")["older_than"] == "{{ params.older_than }}"
+    assert "below 90d is rejected" in without.schema["description_md"]
+    assert "below that of the policy file is rejected" in with_file.schema["description_md"]
 
 
 def test_first_fields_have_no_section_and_the_others_share_one(bag):
@@ -435,7 +435,7 @@ def test_protected_replica_is_kept(sandbox, run_dag, tmp_path):
     [
         pytest.param({}, {"r2b9d41c07ae", "r3f6a2e9d815"}, id="policy-file-only"),
         pytest.param({"older_than": "300d"}, {"r3f6a2e9d815"}, id="narrowed-by-age"),
-        pytest.param({"older_than": "1d", "exclude": ["black*"]}, {"r2b9d41c07ae"}, id="never-widened"),
+        pytest.param({"older_than": "200d", "exclude": ["black*"]}, {"r2b9d41c07ae"}, id="narrowed-by-name"),
     ],
 )
 def test_policy_file_of_the_deployment_replaces_the_policy_in_the_dag(
@@ -473,8 +473,38 @@ def test_run_with_invalid_older_than_is_not_created(sandbox, run_dag, dag_id, ol
     assert requests(sandbox) == []
 
 
-def test_prune_above_limits_deletes_nothing_and_pushes_the_plan(sandbox, run_dag):
-    ran = run_dag("tavus_prune_replicas", {"older_than": "60d"})
+@pytest.mark.parametrize(
+    "dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"]
+)
+def test_form_cannot_lower_the_age_of_the_dag_file(sandbox, run_dag, capfd, dag_id):
+    ran = run_dag(dag_id, {"older_than": "1min"})
+    assert ran.state == "failed"
+    assert requests(sandbox) == []
+    assert "1min is lower than 90d, the age that the policy asks for" in "".join(capfd.readouterr())
+
+
+def test_form_cannot_lower_the_age_of_the_policy_file(sandbox, run_dag, tmp_path, monkeypatch, capfd):
+    (tmp_path / "policy.yaml").write_text("expire: [{older_than: 1y, unused_for: 30w}, {older_than: 200d}]")
+    monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", f"{tmp_path}/policy.yaml")
+    (tmp_path / "dags").mkdir()
+    (tmp_path / "dags" / "prune.py").write_text((DAGS / "tavus_prune_replicas.py").read_text())
+    ran = run_dag("tavus_prune_replicas", {"older_than": "199d"}, folder=tmp_path / "dags")
+    assert ran.state == "failed"
+    assert requests(sandbox) == []
+    assert "199d is lower than 200d" in "".join(capfd.readouterr())
+
+
+def from_60_days(tmp_path, dag_id):
+    """Write a copy of a DAG in whose policy replicas expire after 60 days."""
+    text = (DAGS / f"{dag_id}.py").read_text()
+    changed = text.replace('OLDER_THAN = "90d"', 'OLDER_THAN = "60d"')
+    assert changed != text
+    (tmp_path / "changed.py").write_text(changed)
+    return tmp_path
+
+
+def test_prune_above_limits_deletes_nothing_and_pushes_the_plan(sandbox, run_dag, tmp_path):
+    ran = run_dag("tavus_prune_replicas", {}, folder=from_60_days(tmp_path, "tavus_prune_replicas"))
     assert ran.states == {"plan": "failed", "apply": "upstream_failed"}
     assert len(ran.pull("plan")["delete"]) > 6
     assert sandbox.state()["deletes"] == []
@@ -576,8 +606,9 @@ def test_plan_too_large_for_xcom_is_read_from_the_store(sandbox, run_dag, monkey
     assert deleted(sandbox) == EXPIRED
 
 
-def test_plan_above_limits_makes_no_batches_and_no_summary(sandbox, run_dag):
-    ran = run_dag("tavus_prune_replicas_batched", {"older_than": "60d", "batch_size": 1})
+def test_plan_above_limits_makes_no_batches_and_no_summary(sandbox, run_dag, tmp_path):
+    folder = from_60_days(tmp_path, "tavus_prune_replicas_batched")
+    ran = run_dag("tavus_prune_replicas_batched", {"batch_size": 1}, folder=folder)
     assert ran.states == {"plan": "failed", **dict.fromkeys(("split", "apply", "summary"), "upstream_failed")}
     assert sandbox.state()["deletes"] == []
 
@@ -592,8 +623,8 @@ def test_purge_with_nothing_to_delete_succeeds_without_approval(sandbox, run_dag
     assert sandbox.state()["deletes"] == []
 
 
-def test_purge_above_limits_asks_for_no_approval(sandbox, run_dag):
-    ran = run_dag("tavus_purge_replicas", {"older_than": "60d"})
+def test_purge_above_limits_asks_for_no_approval(sandbox, run_dag, tmp_path):
+    ran = run_dag("tavus_purge_replicas", {}, folder=from_60_days(tmp_path, "tavus_purge_replicas"))
     assert ran.states == {"plan": "failed", "approve": "upstream_failed", "apply": "upstream_failed"}
     assert sandbox.state()["deletes"] == []
 

@@ -124,12 +124,16 @@ class PlanRetentionOperator(TavusOperator):
             return pushed
 
     def _rendered_policy(self) -> Policy:
-        narrow = take_rendered(self.narrow_as_written, self.narrow)
-        if isinstance(self.policy_as_written, Mapping):
-            return _parse_policy(take_rendered(self.policy_as_written, self.policy), narrow=narrow)
         from tavus_provider.storage.policy_files import read_policy
 
-        return _parse_policy(read_policy(self.policy_as_written), narrow=narrow)
+        narrow = take_rendered(self.narrow_as_written, self.narrow)
+        if isinstance(self.policy_as_written, Mapping):
+            policy = _parse_policy(take_rendered(self.policy_as_written, self.policy), narrow=narrow)
+        else:
+            policy = _parse_policy(read_policy(self.policy_as_written), narrow=narrow)
+        if (problem := policy.narrow_age_problem()) is not None:
+            raise TavusValidationError(f"policy: {problem}. Nothing was read or deleted")
+        return policy
 
     def _require_shared(self, ledger: Ledger, policy: Policy, *, dry_run: bool) -> None:
         """

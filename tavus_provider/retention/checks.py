@@ -125,9 +125,9 @@ def find_keep_last(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
-    """Return that a replica is younger than ``narrow.older_than``."""
+    """Return that a replica which a rule matches is younger than ``narrow.older_than``."""
     limit = context.min_age
-    if limit is None or facts.replica.created_at is None or facts.age >= limit.delta:
+    if limit is None or facts.rule is None or facts.age >= limit.delta:
         return None
     return f"{limit.format(facts.age)} old, narrow.older_than is {limit}"
 

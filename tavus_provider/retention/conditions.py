@@ -58,6 +58,11 @@ class Condition(ABC):
         :param rule: the rule as a reason names it, such as ``rule 'stale'``
         """
 
+    @property
+    def min_age(self) -> Duration | None:
+        """The age below which it never holds, or ``None`` if it can hold at every age."""
+        return None
+
     def time_left(self, facts: ReplicaFacts) -> timedelta:
         """Return how long it takes until it holds if only time passes; zero if it holds."""
         return ZERO if self.holds(facts) else timedelta.max
@@ -83,6 +88,11 @@ class _AtLeast(Condition):
 
     limit: Duration
     field_type = Duration
+
+    @property
+    def min_age(self) -> Duration | None:
+        """The limit: no length of time of a replica is longer than its age."""
+        return self.limit
 
     @abstractmethod
     def span(self, facts: ReplicaFacts) -> timedelta:

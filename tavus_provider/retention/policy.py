@@ -123,6 +123,12 @@ class Rule(Part):
             raise ValueError(f"must have a condition: {', '.join(kind.key for kind in CONDITIONS)}")
         return self
 
+    @property
+    def min_age(self) -> Duration | None:
+        """The age below which this rule never matches, or ``None`` if it can match at every age."""
+        ages = [condition.min_age for condition in self.conditions if condition.min_age is not None]
+        return max(ages, key=lambda age: age.delta, default=None)
+
     def covers(self, other: Rule) -> bool:
         """Return whether this rule matches every replica that the other rule matches."""
         return set(other.status) <= set(self.status) and all(
@@ -333,7 +339,27 @@ class Policy(Part):
         include, exclude = set(self.scope.include), set(self.scope.exclude)
         if "*" in exclude or (include and include <= exclude):
             found.append("scope: exclude covers everything that include names, so no rule can match")
+        if (problem := self.narrow_age_problem()) is not None:
+            found.append(problem)
         return found
+
+    @property
+    def min_age(self) -> Duration | None:
+        """The age below which no rule matches, or ``None`` if a rule can match at every age."""
+        ages = [rule.min_age for rule in self.expire if rule.min_age is not None]
+        if len(ages) < len(self.expire):
+            return None
+        return min(ages, key=lambda age: age.delta)
+
+    def narrow_age_problem(self) -> str | None:
+        """Return why the age of the trigger form has no effect: it can raise the age of the rules only."""
+        age, floor = self.narrow.older_than, self.min_age
+        if age is None or floor is None or age.delta >= floor.delta:
+            return None
+        return (
+            f"narrow.older_than: {age} is lower than {floor}, the age that the policy asks for; a trigger form "
+            f"can only raise it: write {floor} or more"
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole policy with its defaults; :meth:`parse` makes an equal policy of it."""

@@ -460,3 +460,25 @@ def test_set_is_no_list_because_its_order_would_change_the_digest() -> None:
     assert rejection({"expire": [STALE], "scope": {"include": {"a", "b"}}}) == (
         "policy: scope.include: must be a list, not a set"
     )
+
+
+@pytest.mark.parametrize(
+    ("rules", "age", "floor"),
+    [
+        pytest.param([{"older_than": "90d"}], "89d", "90d", id="a day too low"),
+        pytest.param([{"older_than": "90d"}], "2160h", None, id="equal in another unit"),
+        pytest.param([{"older_than": "90d"}], "91d", None, id="raised"),
+        pytest.param([{"unused_for": "30d"}], "29d", "30d", id="a replica is at least as old as unused"),
+        pytest.param([{"older_than": "10d", "unused_for": "4w"}], "27d", "4w", id="the longest of a rule"),
+        pytest.param([{"older_than": "1y"}, {"unused_for": "2w"}], "13d", "2w", id="the lowest of all rules"),
+        pytest.param([{"older_than": "1y"}, {"unused_for": "2w"}], "20d", None, id="narrows one rule"),
+        pytest.param([{"older_than": "90d"}], None, None, id="no age"),
+    ],
+)
+def test_age_of_a_form_below_that_of_the_policy_is_a_problem(rules, age, floor):
+    narrowed = Policy.parse({"expire": rules, "narrow": {"older_than": age}})
+    expected = [] if floor is None else [
+        f"narrow.older_than: {age} is lower than {floor}, the age that the policy asks for; a trigger form can "
+        f"only raise it: write {floor} or more"
+    ]  # fmt: skip
+    assert narrowed.problems() == expected
