@@ -22,7 +22,6 @@ from types import SimpleNamespace
 import pytest
 import requests
 import yaml
-from conftest import KEY
 from pages import MAKEFILE, ROOT, blocks, params, read
 
 PYTHON = blocks("python")
@@ -127,7 +126,7 @@ def test_asset_example_reads_the_event(chat):
 @pytest.mark.parametrize("block", params(OTHER_PYTHON))
 def test_other_python_runs_against_the_sandbox(block, sandbox, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = block.text.replace("https://tavusapi.com", sandbox.url).replace("YOUR-API-KEY", KEY)
+    text = block.text.replace("https://tavusapi.com", sandbox.url).replace("YOUR-API-KEY", sandbox.key)
     exec(compile(text, block.where, "exec"), {"__name__": "example"})
 
 
