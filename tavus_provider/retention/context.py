@@ -232,7 +232,8 @@ class Context:
         """
         Return, for the newest replicas of each group, why ``keep_last`` keeps them.
 
-        Undetermined and soft-deleted replicas are not counted: they must not take the place of another.
+        Only completed replicas are counted, and no undetermined or soft-deleted ones: a failed training must not
+        take the place of a replica that works.
         """
         limit = self.keep.keep_last
         if limit is None:
@@ -242,6 +243,8 @@ class Context:
         for facts in self.replicas:
             replica = facts.replica
             if replica.replica_type != "user" or facts.out_of_scope or facts.undetermined:
+                continue
+            if replica.status != "completed":
                 continue
             if replica.replica_id in self.history.soft_deleted:
                 continue

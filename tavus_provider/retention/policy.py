@@ -169,7 +169,7 @@ class Keep(Part):
     keep_within: Omittable[Duration] = None
     """Replicas created within this time are kept."""
     keep_last: Omittable[PositiveCount] = None
-    """How many of the newest replicas of each group are kept, whether the others expired or not."""
+    """How many of the newest completed replicas of each group are kept, whether the others expired or not."""
     group_by: Omittable[GroupPattern] = None
     """Regular expression (Python) on the name; its group 'group' is what keep_last counts by."""
     in_use: UseKinds = USE_KINDS

@@ -563,17 +563,35 @@ def test_keep_last_counts_all_replicas_of_a_group_not_only_expired_ones() -> Non
         pytest.param({"created_at": NOW, "replica_type": "system"}, False, id="system"),
         pytest.param({"created_at": NOW, "replica_name": "vip_1"}, False, id="out of scope"),
         pytest.param({"created_at": NOW}, True, id="created now"),
-        pytest.param({"created_at": NOW, "status": "started"}, True, id="in training"),
-        pytest.param({"created_at": NOW, "status": "error"}, True, id="failed"),
+        pytest.param({"created_at": NOW, "status": "started"}, False, id="in training"),
+        pytest.param({"created_at": NOW, "status": "error"}, False, id="failed"),
     ],
 )
-def test_undetermined_and_out_of_scope_replicas_take_no_place_of_keep_last(
+def test_undetermined_out_of_scope_and_unfinished_replicas_take_no_place_of_keep_last(
     facts: dict[str, Any], takes_a_place: bool
 ) -> None:
     by = policy(scope={"exclude": ["vip_*"]}, keep={"keep_last": 1})
     found = reason_codes(decide(replica("r1"), replica("r2", **facts), by=by))
     assert found["r1"] == ("expired" if takes_a_place else "keep_last")
     assert found["r2"] != "expired"
+
+
+@pytest.mark.parametrize("status", ["error", "started"])
+def test_only_completed_replicas_take_a_place_of_keep_last(status: str) -> None:
+    by = policy(
+        {"rule": "stale", "older_than": "30d", "status": ["completed"]},
+        {"rule": "failed", "older_than": "38d", "status": ["error"]},
+        keep={"keep_last": 2, "group_by": "^(?P<group>[^_]+)_"},
+    )
+    found = decide(
+        replica("r1", replica_name="acme_1", age=timedelta(days=200)),
+        replica("r2", replica_name="acme_2", age=timedelta(days=100)),
+        replica("r3", replica_name="acme_3", age=timedelta(days=40), status=status),
+        replica("r4", replica_name="acme_4", age=timedelta(days=35), status=status),
+        by=by,
+    )
+    others = {"error": ("expired", "not_expired"), "started": ("training", "training")}[status]
+    assert reason_codes(found) == {"r1": "keep_last", "r2": "keep_last", "r3": others[0], "r4": others[1]}
 
 
 def test_protected_replicas_take_a_place_of_keep_last() -> None:
