@@ -52,8 +52,11 @@ def plan(arguments: argparse.Namespace) -> int:
 
     from tavus_provider.rendering.tables import decision_sentence, decision_table
     from tavus_provider.retention.engine import evaluate
+    from tavus_provider.retention.unmatched import find_unmatched
 
     policy, inventory = _read(arguments)
+    for warning in find_unmatched(policy, inventory):
+        write_error(f"warning: {warning}")
     decision = evaluate(policy, inventory, now=inventory.read_at, hard=arguments.hard)
     if arguments.output == "table":
         print_rich(decision_table(decision, now=inventory.read_at), Text(decision_sentence(decision)))

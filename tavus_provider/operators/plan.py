@@ -84,6 +84,7 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.planning.verdicts import make_verdicts
         from tavus_provider.retention.engine import evaluate
+        from tavus_provider.retention.unmatched import find_unmatched
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.plan_store import to_xcom
         from tavus_provider.storage.policy_files import read_legal_holds
@@ -100,6 +101,8 @@ class PlanRetentionOperator(TavusOperator):
                 history=lambda now: read_history(ledger, policy),
                 held=lambda now: read_legal_holds(policy.legal_holds, now=now),
             )
+            for warning in find_unmatched(policy, inventory):
+                self.log.warning("%s", warning)
             decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
             self._publish_decision(context, decision, inventory, dry_run=dry_run)
             plan = make_plan(

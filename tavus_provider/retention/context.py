@@ -285,8 +285,8 @@ def _name_filters(where: str, scope: Names) -> Iterator[_NameFilter]:
     if include or scope.exclude:
         quoted = {glob: f"'{escape_line(glob, 60)}'" for glob in (*include, *scope.exclude)}
         yield _NameFilter(
-            include=tuple(_compile_glob(glob) for glob in include),
-            exclude=tuple((f"{where}.exclude {quoted[glob]}", _compile_glob(glob)) for glob in scope.exclude),
+            include=tuple(compile_glob(glob) for glob in include),
+            exclude=tuple((f"{where}.exclude {quoted[glob]}", compile_glob(glob)) for glob in scope.exclude),
             included=f"{where}.include {escape_line(', '.join(quoted[glob] for glob in include), 120)}",
         )
 
@@ -296,7 +296,8 @@ def describe_unreadable(row: UnreadableRow) -> str:
     return f"a row of the listing cannot be read: {escape_line(row.reason)}"
 
 
-def _compile_glob(glob: str) -> Callable[[str], object]:
+def compile_glob(glob: str) -> Callable[[str], object]:
+    """Return a function that tests whether a name, composed (NFC), matches a glob."""
     # As fnmatch.fnmatchcase does. Composed, because macOS writes "é" as two characters and a keyboard as one.
     return re.compile(fnmatch.translate(normalize("NFC", glob))).match
 

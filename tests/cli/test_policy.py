@@ -102,6 +102,13 @@ def test_plan_shows_every_replica_with_its_verdict_and_reason(run, policy, sandb
     assert out.splitlines()[-1].startswith("4 of 26 replicas to delete, 4 undetermined and kept")
 
 
+def test_plan_warns_about_ids_that_are_not_listed(run, policy, sandbox):
+    code, _, err = run("plan", policy(keep={"protected_ids": ["r1a0c5e8f3b3"]}))
+    assert (code, err) == (
+        0, "warning: keep.protected_ids: id 'r1a0c5e8f3b3' is not listed; check the spelling\n"
+    )  # fmt: skip
+
+
 def test_plan_beyond_a_limit_is_shown_and_is_a_problem(run, policy, sandbox):
     code, out, err = run("plan", policy(limits={"max_deletions": 3}))
     assert code == 1

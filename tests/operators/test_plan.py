@@ -167,3 +167,10 @@ def test_rendered_duration_that_is_invalid_fails_before_anything_is_sent(sandbox
     with pytest.raises(AirflowFailException, match=r"^policy: expire\.0"):
         run(operator)
     assert requests(sandbox) == []
+
+
+def test_log_warns_about_ids_and_patterns_that_match_no_replica(sandbox, log):
+    run(plan_task(POLICY | {"keep": {"protected_ids": ["r1a0c5e8f3b3"]}, "scope": {"exclude": ["VIP_*"]}}))
+    text = "\n".join(log())
+    assert "keep.protected_ids: id 'r1a0c5e8f3b3' is not listed; check the spelling" in text
+    assert "scope.exclude: pattern 'VIP_*' matches no name; check the spelling" in text
