@@ -136,7 +136,7 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
     """Decide about replicas that are due for a permanent delete although Tavus no longer lists them."""
     if context.policy.narrow != Narrow():
         return  # they have no name and no date, so it is unknown whether the form includes them
-    listed = {facts.replica.replica_id for facts in context.replicas} | context.unreadable_ids.keys()
+    listed = {facts.replica.replica_id for facts in context.replicas}
     for replica_id in sorted(context.history.soft_deleted.keys() - listed):
         facts = context.find_facts(Replica(replica_id))
         reason = find_hard_delete_due(facts, context)
