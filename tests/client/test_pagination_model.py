@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tavus_provider.client.pagination import Page, read_list
 from tavus_provider.exceptions import TavusInvalidResponseError
 
-FULL = bool(os.environ.get("TAVUS_MODEL_FULL"))
+FULL = bool(os.environ.get("MODEL_TEST_FULL"))
 """Explore all cases: minutes instead of seconds."""
 
 
