@@ -101,6 +101,22 @@ def get_provider_info() -> dict[str, object]:
                         "example": "s3://aws_default@my-bucket/retention.yaml",
                         "default": "",
                     },
+                    "legal_holds": {
+                        "description": "YAML or JSON file with the ids under legal hold. It binds every "
+                        "operator, whatever policy it was given. A local path or an object storage path.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "s3://aws_default@my-bucket/legal-holds.json",
+                        "default": "",
+                    },
+                    "legal_holds_max_age": {
+                        "description": "Maximum age of that file. If it is older or cannot be read, nothing "
+                        "is deleted.",
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "1d",
+                        "default": "7d",
+                    },
                     "ledger": {
                         "description": "Folder for the records of deletes and for plans that are too large "
                         "for an XCom (subfolder _plans). A local path or an object storage path. "

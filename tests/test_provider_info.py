@@ -193,6 +193,7 @@ def test_configuration_options_have_safe_defaults():
     options = INFO["config"]["tavus"]["options"]
     assert options["allowed_origins"]["default"] == DEFAULT_ORIGIN
     assert options["ledger_is_shared"]["default"] == "False"
-    others = options.keys() - {"allowed_origins", "ledger_is_shared"}
+    assert options["legal_holds_max_age"]["default"] == "7d"
+    others = options.keys() - {"allowed_origins", "ledger_is_shared", "legal_holds_max_age"}
     assert {options[name]["default"] for name in others} == {""}
     assert {"allowed_origins", "proxy", "ca_bundle", "approvers"} <= options.keys()

@@ -128,9 +128,10 @@ def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
+    from tavus_provider.storage.binding_holds import read_binding_holds
     from tavus_provider.storage.history import read_history
     from tavus_provider.storage.ledger import Ledger
-    from tavus_provider.storage.policy_files import read_legal_holds, read_policy
+    from tavus_provider.storage.policy_files import read_policy
 
     if not sys.warnoptions:  # after the imports: Airflow 3.1 enables some warnings when it is imported
         warnings.simplefilter("ignore")
@@ -141,7 +142,7 @@ def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
 
         def held(now: datetime) -> frozenset[str]:
             try:
-                return read_legal_holds(policy.legal_holds, now=now)
+                return read_binding_holds(policy.legal_holds, now=now)
             except TavusValidationError as error:
                 message = str(error)
             raise PlanRejectedError(message)

@@ -157,7 +157,11 @@ class TavusHook(BaseHook):
         return self.client.get_replica(replica_id)
 
     def delete_replica(self, replica_id: str, *, hard: bool = False) -> Deletion:
-        """See :meth:`TavusClient.delete_replica`."""
+        """
+        See :meth:`TavusClient.delete_replica`.
+
+        It does not ask for legal holds and writes no ledger; the operators do.
+        """
         return self.client.delete_replica(replica_id, hard=hard)
 
     def test_connection(self) -> tuple[bool, str]:

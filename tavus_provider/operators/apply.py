@@ -162,9 +162,9 @@ class ApplyRetentionOperator(TavusOperator):
         from tavus_provider.execution.executor import PlanExecutor
         from tavus_provider.planning.attempts import PriorAttempts
         from tavus_provider.retention.policy import Policy
+        from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.ledger import job_name
-        from tavus_provider.storage.policy_files import read_legal_holds
 
         ledger, task, policy = self.ledger, task_identity(context), Policy.parse(plan["policy"])
         if self.hard:
@@ -200,7 +200,7 @@ class ApplyRetentionOperator(TavusOperator):
                 **fields,
             ),
             history=lambda now: read_history(ledger, policy),
-            held=lambda now: read_legal_holds(policy.legal_holds, now=now),
+            held=lambda now: read_binding_holds(policy.legal_holds, now=now),
             prior=prior,
             reread_prior=read_prior,
             rows=rows,

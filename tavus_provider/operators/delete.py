@@ -37,7 +37,7 @@ class DeleteReplicaOperator(TavusOperator):
     Delete one Tavus replica. This cannot be undone, with or without ``hard``.
 
     Retries of the task are safe: the replica is deleted at most once. An error that a retry cannot fix (an
-    invalid id, 400, 401, 403, a legal hold in the file ``[tavus] policy``) fails without a retry. Use
+    invalid id, 400, 401, 403, a legal hold of the deployment) fails without a retry. Use
     ``.expand(replica_id=[...])`` for a few replicas, and :class:`.PlanRetentionOperator` with
     :class:`.ApplyRetentionOperator` for many.
 
@@ -183,7 +183,7 @@ class LookUpReplicaOperator(TavusOperator):
     Read one replica and what uses it, and fail if it may not be deleted by hand.
 
     It may not if its type is not ``user``, if it is the default of a persona, in an active conversation or in
-    an unfinished video, or if the file ``[tavus] policy`` has it under legal hold. The XCom is a plan with
+    an unfinished video, or if the deployment has it under legal hold. The XCom is a plan with
     this one replica for a permanent delete, which :class:`.ApproveRetentionOperator` can show.
 
     :param replica_id: id of the replica; templated
@@ -226,14 +226,8 @@ class LookUpReplicaOperator(TavusOperator):
 
 
 def _refuse_if_held(replica_id: str) -> None:
-    """Raise PlanRejectedError if the policy of the deployment has this replica under legal hold."""
-    from airflow.configuration import conf
+    """Raise PlanRejectedError if the deployment has this replica under legal hold."""
+    from tavus_provider.storage.binding_holds import read_binding_holds
 
-    location = conf.get("tavus", "policy", fallback="")
-    if not location:
-        return
-    from tavus_provider.storage.policy_files import read_legal_holds, read_policy
-
-    holds = read_policy(location).legal_holds
-    if holds is not None and replica_id in read_legal_holds(holds, now=base.now()):
+    if replica_id in read_binding_holds(now=base.now()):
         raise PlanRejectedError(f"replica {replica_id} is under legal hold; nothing was deleted")

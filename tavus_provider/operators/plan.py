@@ -85,9 +85,9 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.planning.verdicts import make_verdicts
         from tavus_provider.retention.engine import evaluate
         from tavus_provider.retention.unmatched import find_unmatched
+        from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.plan_store import to_xcom
-        from tavus_provider.storage.policy_files import read_legal_holds
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
             policy = self._rendered_policy()
@@ -99,7 +99,7 @@ class PlanRetentionOperator(TavusOperator):
                 policy,
                 now=base.now,
                 history=lambda now: read_history(ledger, policy),
-                held=lambda now: read_legal_holds(policy.legal_holds, now=now),
+                held=lambda now: read_binding_holds(policy.legal_holds, now=now),
             )
             for warning in find_unmatched(policy, inventory):
                 self.log.warning("%s", warning)

@@ -291,3 +291,9 @@ def test_stored_plan_that_was_changed_deletes_nothing(sandbox, small_xcoms, tmp_
     with pytest.raises(AirflowFailException, match="is not the plan that was stored there"):
         run(apply_task(reference))
     assert requests(sandbox, "DELETE") == []
+
+
+def test_hold_of_the_deployment_after_the_plan_keeps_the_replica(sandbox, plan, held):
+    report = run(apply_task(plan))
+    outcomes = {item["replica_id"]: item["outcome"] for item in report["items"]}
+    assert outcomes == dict.fromkeys(EXPIRED - {OLD}, "deleted") | {OLD: "skipped"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
-from operators.tasks import EXPIRED, KEY, POLICY, Ti, plan_task, planned, requests, run
+from operators.tasks import EXPIRED, KEY, OLD, POLICY, Ti, plan_task, planned, requests, run
 
 from tavus_provider.exceptions import TavusError, TavusValidationError
 from tavus_provider.retention.policy import Policy
@@ -174,3 +174,8 @@ def test_log_warns_about_ids_and_patterns_that_match_no_replica(sandbox, log):
     text = "\n".join(log())
     assert "keep.protected_ids: id 'r1a0c5e8f3b3' is not listed; check the spelling" in text
     assert "scope.exclude: pattern 'VIP_*' matches no name; check the spelling" in text
+
+
+def test_holds_of_the_deployment_bind_a_policy_of_the_dag_file(sandbox, held):
+    assert OLD in EXPIRED
+    assert {row["replica_id"] for row in planned()["delete"]} == EXPIRED - {OLD}
