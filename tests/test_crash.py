@@ -57,7 +57,7 @@ FAULTS = [
 
 
 CALLS = (
-    *("list_replicas", "list_personas", "list_conversations", "list_videos"),
+    *("list_replicas", "list_personas", "get_conversations_page", "list_conversations", "list_videos"),
     *("get_replica", "delete_replica"),
 )
 

@@ -19,6 +19,7 @@ OLD = "r1a0c5e8f3b2"
 DOCUMENTED = [
     ("GET", r"/v2/replicas", r"verbose=true&replica_type=user&limit=([1-9][0-9]?|100)&page=[1-9][0-9]*"),
     ("GET", r"/v2/(personas|conversations|videos)", r"limit=([1-9][0-9]?|100)&page=[0-9]+"),
+    ("GET", r"/v2/conversations", r"status=(active|ended)&limit=([1-9][0-9]?|100)&page=1"),
     ("GET", r"/v2/replicas/[A-Za-z0-9_-]+", r"verbose=true"),
     ("DELETE", r"/v2/replicas/[A-Za-z0-9_-]+", r"(hard=true)?"),
 ]

@@ -181,14 +181,32 @@ class TavusClient:
         """Return all personas (PALs) of any type. Raises the errors of :meth:`list_replicas`."""
         return self._list(Persona, "/v2/personas")
 
-    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation | UnreadableRow]:
+    def list_conversations(
+        self, *, latest_only: bool = False, status: str | None = None
+    ) -> list[Conversation | UnreadableRow]:
         """
         Return all conversations, active and ended. Raises the errors of :meth:`list_replicas`.
 
         :param latest_only: return only the latest of those with the same replica, persona and status. A
             retention decision needs no others, and memory then grows with the number of replicas.
+        :param status: return only those with this status, ``active`` or ``ended``. The server filters, and
+            one that ignores the filter returns others too; see the status of the rows.
         """
-        return self._list_activities(Conversation, latest_only=latest_only)
+        query = {} if status is None else {"status": status}
+        return self._list_activities(Conversation, query, latest_only=latest_only)
+
+    def get_conversations_page(
+        self, *, status: str | None = None, number: int = 1, limit: int = 1
+    ) -> Page[Conversation | UnreadableRow]:
+        """
+        Return one page of conversations. Raises the errors of :meth:`list_replicas`.
+
+        :param status: as for :meth:`list_conversations`
+        :param number: number of the page, from 1
+        :param limit: most rows of the page
+        """
+        query = {} if status is None else {"status": status}
+        return self._get_page(Conversation, "/v2/conversations", query, number=number, limit=limit)
 
     def list_videos(self, *, latest_only: bool = False) -> list[Video | UnreadableRow]:
         """
@@ -197,7 +215,7 @@ class TavusClient:
         :param latest_only: as for :meth:`list_conversations`
         """
         # Tavus numbers the pages of videos from 0.
-        return self._list_activities(Video, latest_only=latest_only, first_page=0)
+        return self._list_activities(Video, {}, latest_only=latest_only, first_page=0)
 
     def get_replica(self, replica_id: str) -> Replica:
         """
@@ -241,14 +259,25 @@ class TavusClient:
         return self._retry.run(_ReadRequest(self._transport, path, query))
 
     def _list_activities(
-        self, kind: type[A], *, latest_only: bool, first_page: int = 1
+        self, kind: type[A], query: Query, *, latest_only: bool, first_page: int = 1
     ) -> list[A | UnreadableRow]:
         return self._list(
             kind,
             f"/v2/{kind.kind}s",
+            query,
             first_page=first_page,
             collect=_keep_latest if latest_only else keep_all,
         )
+
+    def _get_page(
+        self, model: type[T], path: str, query: Query, *, number: int, limit: int, first_page: int = 1
+    ) -> Page[T | UnreadableRow]:
+        what = f"GET {path} page {number}"
+        response = self._get(path, {**query, "limit": limit, "page": number})
+        if response.too_large and response.status == 200:
+            raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
+        rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
+        return Page(parse_rows(model, rows, start=(number - first_page) * limit), total_count)
 
     def _list(
         self,
@@ -261,13 +290,7 @@ class TavusClient:
         collect: Callable[[dict[Any, T | UnreadableRow], Mapping[str, T | UnreadableRow]], None] = keep_all,
     ) -> list[T | UnreadableRow]:
         def fetch(number: int, limit: int) -> Page[T | UnreadableRow]:
-            what = f"GET {path} page {number}"
-            response = self._get(path, {**(query or {}), "limit": limit, "page": number})
-            if response.too_large and response.status == 200:
-                raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
-            rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
-            start = (number - first_page) * limit
-            return Page(parse_rows(model, rows, start=start), total_count)
+            return self._get_page(model, path, query or {}, number=number, limit=limit, first_page=first_page)
 
         concurrency = self.options.concurrency if parallel else 1
         return read_list(

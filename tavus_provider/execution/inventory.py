@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
+from tavus_provider.execution.conversations import ConversationClient, read_conversations
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
@@ -15,7 +16,7 @@ from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.verdict import Status, Verdict
 
 if TYPE_CHECKING:
-    from tavus_provider.models import Conversation, Persona, Video
+    from tavus_provider.models import Persona, Video
 
 __all__ = ["MANUAL_POLICY", "Inventory", "InventoryClient", "evaluate_one", "read_inventory"]
 
@@ -34,7 +35,7 @@ MANUAL_POLICY: Final = Policy.parse(
 T = TypeVar("T")
 
 
-class InventoryClient(Protocol):
+class InventoryClient(ConversationClient, Protocol):
     """The client methods that read the account."""
 
     @property
@@ -43,7 +44,6 @@ class InventoryClient(Protocol):
     def clock_evidence(self) -> str | None: ...
     def list_replicas(self, *, while_deleting: bool = False) -> Sequence[Replica | UnreadableRow]: ...
     def list_personas(self) -> Sequence[Persona | UnreadableRow]: ...
-    def list_conversations(self, *, latest_only: bool = False) -> Sequence[Conversation | UnreadableRow]: ...
     def list_videos(self, *, latest_only: bool = False) -> Sequence[Video | UnreadableRow]: ...
     def get_replica(self, replica_id: str) -> Replica: ...
 
@@ -132,7 +132,8 @@ def _read_lists(
         replicas=_split(replicas, unreadable),
         personas=_split(client.list_personas() if "personas" in needs else (), unreadable),
         conversations=_split(
-            client.list_conversations(latest_only=True) if "conversations" in needs else (), unreadable
+            read_conversations(client, with_ended=policy.asks_about_past) if "conversations" in needs else (),
+            unreadable,
         ),
         videos=_split(client.list_videos(latest_only=True) if "videos" in needs else (), unreadable),
         unreadable=unreadable,

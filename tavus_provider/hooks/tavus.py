@@ -21,6 +21,7 @@ from tavus_provider.client.config import (
     parse_key,
     parse_origin,
 )
+from tavus_provider.client.pagination import Page
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
@@ -144,9 +145,17 @@ class TavusHook(BaseHook):
         """See :meth:`TavusClient.list_personas`."""
         return self.client.list_personas()
 
-    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation | UnreadableRow]:
+    def list_conversations(
+        self, *, latest_only: bool = False, status: str | None = None
+    ) -> list[Conversation | UnreadableRow]:
         """See :meth:`TavusClient.list_conversations`."""
-        return self.client.list_conversations(latest_only=latest_only)
+        return self.client.list_conversations(latest_only=latest_only, status=status)
+
+    def get_conversations_page(
+        self, *, status: str | None = None, number: int = 1, limit: int = 1
+    ) -> Page[Conversation | UnreadableRow]:
+        """See :meth:`TavusClient.get_conversations_page`."""
+        return self.client.get_conversations_page(status=status, number=number, limit=limit)
 
     def list_videos(self, *, latest_only: bool = False) -> list[Video | UnreadableRow]:
         """See :meth:`TavusClient.list_videos`."""

@@ -40,7 +40,7 @@ class Condition(ABC):
     description: ClassVar[str]
     """What the field means, for editors."""
     needs: ClassVar[frozenset[str]] = frozenset()
-    """The kinds of use, of :data:`.USE_KINDS`, that must be read completely to test it."""
+    """The kinds of use, of :data:`.USE_KINDS`, whose past must be read to test it, so finished use too."""
 
     @abstractmethod
     def holds(self, facts: ReplicaFacts) -> bool:

@@ -43,7 +43,7 @@ class Inventory:
 
     :param replicas: the complete listing, except for unreadable rows
     :param personas, conversations, videos: complete, as far as :attr:`.Policy.needs` names them, except for
-        unreadable rows
+        unreadable rows; without ended conversations unless the policy asks about the past
     :param unreadable: the unreadable rows of all listings
     :param held: ids under legal hold
     :param read_at: when it was read, for the argument ``now`` of :func:`.evaluate`. Without it this is a time

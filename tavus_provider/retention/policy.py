@@ -376,8 +376,17 @@ class Policy(Part):
         return any(rule.grace is not None for rule in self.expire)
 
     @property
+    def asks_about_past(self) -> bool:
+        """Whether a rule depends on past use. Otherwise ended conversations are not needed to decide."""
+        return any(condition.needs for rule in self.expire for condition in rule.conditions)
+
+    @property
     def needs(self) -> frozenset[str]:
-        """Which of ``personas``, ``conversations`` and ``videos`` must be read completely to decide."""
+        """
+        Which of ``personas``, ``conversations`` and ``videos`` must be read to decide.
+
+        Each must be complete; but see :attr:`asks_about_past`.
+        """
         kinds: set[str] = set(self.keep.in_use)
         for rule in self.expire:
             for condition in rule.conditions:

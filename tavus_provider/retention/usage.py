@@ -77,8 +77,8 @@ class Usage:
         for kind, activities in ((Conversation, inventory.conversations), (Video, inventory.videos)):
             self._read(kind, activities)
             self._read_unreadable(kind, [row for row in inventory.unreadable if row.kind == kind.kind])
-        if not policy.needs >= {"conversations", "videos"}:
-            # One of the lists was not read, so the last use may be later than it seems.
+        if not policy.asks_about_past:
+            # Only present use was read, so the last use may be later than it seems.
             self.last_used.clear()
             self.unattributed = None
 

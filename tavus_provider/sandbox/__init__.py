@@ -50,7 +50,12 @@ odd_rows        {}                                           rows to send at the
 vocabulary      "replica", "face", "both"                    field names of responses; /v2/faces and
                                                              /v2/pals always use face and PAL
 clamp_limit     null, 1 to 100                               maximum page size; null means 100
-total_count     "right", "missing", "high"                   "high" is three more than there are
+total_count     "right", "missing", "high", "page"           "high" is three more than there are; "page" is
+                                                             the number of rows on the page
+status_filter   "works", "ignored", "rejected"               the parameter `status` of conversations;
+                                                             "rejected" answers it with status 400
+order           "oldest", "newest"                           order of conversations: as in the seed, or the
+                                                             other way round
 latency         0, up to 600                                 seconds before every response
 list_lag        0, up to 600                                 seconds for which lists still show a deleted
                                                              replica; a GET of it does not

@@ -22,7 +22,9 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "nulls": ("null", "empty"),
     "json": ("plain", "bom", "nan", "huge", "duplicate"),
     "vocabulary": ("replica", "face", "both"),
-    "total_count": ("right", "missing", "high"),
+    "total_count": ("right", "missing", "high", "page"),
+    "status_filter": ("works", "ignored", "rejected"),
+    "order": ("oldest", "newest"),
     "encoding": ("identity", "gzip", "deflate", "raw-deflate", "not-gzip"),
     "interim": (None, 100, 102, 103),
 }

@@ -240,8 +240,13 @@ class Api:
             rows = [row for row in rows if row["replica_id"] in requested]
         if request.kind == "replicas" and (model := request.param("model_name")):
             rows = [row for row in rows if row.get("model_name") == model]
-        if request.kind == "conversations" and (status := request.param("status")):
-            rows = [row for row in rows if row.get("status") == status]
+        if request.kind == "conversations":
+            if self.switches["order"] == "newest":
+                rows.reverse()
+            if (status := request.param("status")) and self.switches["status_filter"] == "rejected":
+                return _bad_request("status", "Unknown field.")
+            if status and self.switches["status_filter"] == "works":
+                rows = [row for row in rows if row.get("status") == status]
         first = KINDS[request.kind].first_page
         limit = request.number("limit", 10)
         limit = min(limit if limit > 0 else 10, self.switches["clamp_limit"] or 100)
@@ -252,9 +257,9 @@ class Api:
         if (oddity := self.switches["json"]) in _ODD_VALUES:
             page = [{**row, "odd": _PLACEHOLDER} if isinstance(row, dict) else row for row in page]
         body: dict[str, Any] = {"data": page}
-        if self.switches["total_count"] != "missing":
-            count = len(rows) + len(odd_rows)
-            body["total_count"] = count + (3 if self.switches["total_count"] == "high" else 0)
+        if (total_count := self.switches["total_count"]) != "missing":
+            count = len(page) if total_count == "page" else len(rows) + len(odd_rows)
+            body["total_count"] = count + (3 if total_count == "high" else 0)
         return ApiResponse(200, body, json=oddity)
 
     def get(self, request: ApiRequest) -> ApiResponse:

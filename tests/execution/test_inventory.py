@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from tavus_provider.client.pagination import Page
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
 from tavus_provider.execution.inventory import evaluate_one, read_inventory
 from tavus_provider.models import Persona, Replica, Video, parse_row
@@ -31,8 +32,14 @@ class Client:
 
     def __getattr__(self, name):
         def read(**arguments):
+            if name == "get_conversations_page":  # as of an account without conversations
+                return Page([], 0)
             self.calls.append((name, arguments))
-            return [SimpleNamespace(read_by=name)] if self.rows is None else self.rows.get(name, [])
+            return (
+                [SimpleNamespace(read_by=name, status="active")]
+                if self.rows is None
+                else self.rows.get(name, [])
+            )
 
         return read
 
@@ -89,7 +96,7 @@ def test_of_activities_only_the_latest_are_read():
     client = Client()
     read_inventory(client, Policy.parse(POLICY), now=now)
     assert client.calls[2:] == [
-        ("list_conversations", {"latest_only": True}),
+        ("list_conversations", {"status": "active", "latest_only": True}),
         ("list_videos", {"latest_only": True}),
     ]
 

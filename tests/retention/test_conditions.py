@@ -228,13 +228,15 @@ def test_use_that_names_no_replica_counts_for_every_replica() -> None:
 
 def test_verdict_has_age_and_last_use_only_if_known() -> None:
     used = Inventory((), [], [conversation(at=ago(days=4))], [])
-    found = verdict(replica(), use=used)
+    by_use = policy({"unused_for": "30d"})
+    found = verdict(replica(), by=by_use, use=used)
     assert (found.age_days, found.last_used_at) == (200, ago(days=4))
     assert verdict(replica()).last_used_at is None
     assert verdict(replica(created_at=NOW + SECOND)).age_days is None
-    assert verdict(replica(), use=Inventory((), [], [conversation(at=None)], [])).last_used_at is None
-    # Where videos were not read the last use is not known, whatever the conversations say.
-    assert verdict(replica(), by=policy(keep={"in_use": ["conversation"]}), use=used).last_used_at is None
+    undated = Inventory((), [], [conversation(at=None)], [])
+    assert verdict(replica(), by=by_use, use=undated).last_used_at is None
+    # Where only present use was read the last use is not known, whatever the conversations say.
+    assert verdict(replica(), use=used).last_used_at is None
 
 
 # --- what every condition declares -----------------------------------------------------------------------

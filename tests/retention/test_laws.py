@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tavus_provider.client.pagination import Page
 from tavus_provider.exceptions import (
     PlanRejectedError,
     ReplicaNotFoundError,
@@ -530,8 +531,16 @@ class Memory:
     def list_personas(self) -> list[Persona]:
         return list(self.world.inventory.personas)
 
-    def list_conversations(self, *, latest_only: bool = False) -> list[Conversation]:
-        return list(self.world.inventory.conversations)
+    def list_conversations(
+        self, *, latest_only: bool = False, status: str | None = None
+    ) -> list[Conversation]:
+        return [one for one in self.world.inventory.conversations if status in (None, one.status)]
+
+    def get_conversations_page(
+        self, *, status: str | None = None, number: int = 1, limit: int = 1
+    ) -> Page[Conversation]:
+        rows = self.list_conversations(status=status)
+        return Page(rows[(number - 1) * limit : number * limit], len(rows))
 
     def list_videos(self, *, latest_only: bool = False) -> list[Video]:
         return list(self.world.inventory.videos)
