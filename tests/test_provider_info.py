@@ -197,3 +197,9 @@ def test_configuration_options_have_safe_defaults():
     others = options.keys() - {"allowed_origins", "ledger_is_shared", "legal_holds_max_age"}
     assert {options[name]["default"] for name in others} == {""}
     assert {"allowed_origins", "proxy", "ca_bundle", "approvers"} <= options.keys()
+
+
+def test_options_that_can_contain_a_password_are_sensitive():
+    options = INFO["config"]["tavus"]["options"]
+    sensitive = {name for name, option in options.items() if option.get("sensitive")}
+    assert sensitive == {"proxy", "policy", "legal_holds", "ledger"}

@@ -247,7 +247,7 @@ class Limits(Part):
             return None
         return (
             f"{delete} of {total} replicas would be deleted, {' and '.join(limits)}: "
-            "narrow the policy or raise the limit in the DAG file; nothing was deleted"
+            "narrow the policy or raise its limit; nothing was deleted"
         )
 
     def _share(self, total: int) -> int:
