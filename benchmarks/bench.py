@@ -122,10 +122,26 @@ def apply_plan(url: str, count: int, hard: bool = False) -> None:
     os.environ |= connection(url, concurrency=CONCURRENCY)
     os.environ["AIRFLOW__TAVUS__LEDGER"] = f"{os.environ['AIRFLOW_HOME']}/{time.monotonic_ns()}"
     plan = PlanRetentionOperator(task_id="plan", policy=ALL, hard=hard).execute({"ti": Ti("plan")})  # type: ignore[typeddict-item]
-    apply = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard, approved_digest=plan["digest"])
+    if hard:
+        _approve(plan)
+    apply = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard)
     report = apply.execute({"ti": Ti("apply")})  # type: ignore[typeddict-item]
     if report["counts"]["deleted"] != count:
         raise SystemExit(f"not all replicas were deleted: {report['counts']}")
+
+
+def _approve(plan: Any) -> None:
+    """Record an approval as the approve task does."""
+    from tavus_provider.storage.authority import APPROVE, RunAuthority, Trigger
+    from tavus_provider.storage.ledger import Ledger
+    from tavus_provider.storage.plan_store import from_xcom
+
+    task = {"dag_id": "bench", "run_id": "one", "task_id": "approve", "map_index": -1, "try_number": 1}
+    authority = RunAuthority(Ledger(plan["origin"], plan["tavus_conn_id"]), task=task)
+    authority.record_shown(from_xcom(plan), subject="", body="")
+    authority.record_answer(
+        APPROVE, person={"id": "bench"}, answered_at="2026-01-01T00:00:00Z", trigger=Trigger()
+    )
 
 
 def requests_loop(url: str, count: int) -> None:

@@ -61,6 +61,7 @@ with DAG(
         # A mistyped key, such as "hard" for "permanent", must not be ignored.
         strict_conf=True,
         replica_id="{{ params.replica_id }}",
+        permanent="{{ params.permanent }}",
         ignore_if_missing="{{ params.ignore_if_missing }}",
         doc_md="""
 Reads the replica and what uses it. Fails for a stock replica, for a replica in use, and for an id that Tavus
@@ -79,7 +80,12 @@ does not know.
         replica_id="{{ params.replica_id }}",
         hard=False,
         ignore_if_missing="{{ params.ignore_if_missing }}",
-        doc_md="Soft-deletes the replica. **There is no undelete.** XCom `return_value` has the outcome.",
+        plan=look.output,
+        doc_md="""
+Reads the replica again and soft-deletes it if it is unchanged and not in use. **There is no undelete.**
+
+XCom `return_value` has the outcome.
+""",
     )
     approve = ApproveRetentionOperator(
         task_id="approve",
@@ -92,12 +98,11 @@ Shows the replica under *Required Actions* and waits for a person.
     )
     delete_permanently = DeleteReplicaOperator(
         task_id="delete_permanently",
-        # This XCom exists only after a person has approved, so marking `approve` as success deletes nothing.
-        replica_id=approve.output["approved_replica_id"],  # type: ignore[index]  # typed as the base class of XComs
+        replica_id="{{ params.replica_id }}",
+        # Needs the approval in the ledger, so marking `approve` as success deletes nothing.
         hard=True,
         ignore_if_missing="{{ params.ignore_if_missing }}",
         plan=look.output,
-        approved_digest=approve.output["approved_digest"],  # type: ignore[index]  # typed as the base class of XComs
         doc_md="""
 Deletes the approved replica **permanently, with its training footage**, if it is unchanged since it was
 shown, is not in use, and was read within the last 24 hours.

@@ -74,11 +74,10 @@ Shows the plan under *Required Actions* and waits for a person.
 this task does not ask again: trigger a new run.
 """,
     )
-    ApplyRetentionOperator(
+    apply = ApplyRetentionOperator(
         task_id="apply",
         hard=True,
         plan=plan.output,
-        approved_digest=approve.output["approved_digest"],  # type: ignore[index]  # typed as the base class of XComs
         doc_md="""
 Reads the account again and deletes the approved replicas that are still expired
 **permanently, with their training footage**.
@@ -87,3 +86,5 @@ XCom `return_value` is the report: one outcome for each planned replica. The tas
 still exist.
 """,
     )
+    # Without the approval of this plan in the ledger, `apply` deletes nothing.
+    plan >> approve >> apply

@@ -81,7 +81,6 @@ def get_provider_info() -> dict[str, object]:
                         "description": "URL of the proxy for requests to Tavus. Environment variables such "
                         "as HTTPS_PROXY are ignored.",
                         "version_added": "0.1.0",
-                        "sensitive": True,
                         "type": "string",
                         "example": "http://proxy.example:3128",
                         "default": "",
@@ -98,7 +97,6 @@ def get_provider_info() -> dict[str, object]:
                         "description": "YAML or JSON file with the retention policy that the prune and purge "
                         "DAGs use instead of their own. A local path or an object storage path.",
                         "version_added": "0.1.0",
-                        "sensitive": True,
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/retention.yaml",
                         "default": "",
@@ -107,7 +105,6 @@ def get_provider_info() -> dict[str, object]:
                         "description": "YAML or JSON file with the ids under legal hold. It binds every "
                         "operator, whatever policy it was given. A local path or an object storage path.",
                         "version_added": "0.1.0",
-                        "sensitive": True,
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/legal-holds.json",
                         "default": "",
@@ -121,11 +118,10 @@ def get_provider_info() -> dict[str, object]:
                         "default": "7d",
                     },
                     "ledger": {
-                        "description": "Folder for the records of deletes and for plans that are too large "
-                        "for an XCom (subfolder _plans). A local path or an object storage path. "
+                        "description": "Folder for the records of deletes and approvals, and for plans "
+                        "(subfolder _plans). A local path or an object storage path. "
                         "Default: tavus-ledger in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
-                        "sensitive": True,
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/tavus-ledger",
                         "default": "",
@@ -155,6 +151,14 @@ def get_provider_info() -> dict[str, object]:
                         "type": "string",
                         "example": "alice,bob",
                         "default": "",
+                    },
+                    "approver_must_differ": {
+                        "description": "Whether the user who triggered a run may not approve its permanent "
+                        "deletes. Runs that were triggered by an unknown user are then rejected.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
                     },
                 },
             }

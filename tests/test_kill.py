@@ -19,6 +19,7 @@ import time
 from collections import Counter
 
 import pytest
+from plans import approve_plan
 
 from tavus_provider.operators.tavus import PlanRetentionOperator
 from tavus_provider.outcomes import ORDER
@@ -55,7 +56,7 @@ def run(job):
     os.environ.update(job["env"])
     plan, hard = job["plan"], job["plan"]["hard"]
     operator = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard,
-        approved_digest=plan["digest"] if hard else None, concurrency=job["concurrency"])
+        concurrency=job["concurrency"])
     signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())  # as the task runner of Airflow does
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if job["signal_while_reading"]:
@@ -137,9 +138,12 @@ class Batch:
 
     def __init__(self, sandbox, runner, run_task, folder, *, hard) -> None:
         self.sandbox, self.runner, self.folder = sandbox, runner, folder
-        ti = run_task(PlanRetentionOperator(task_id="plan", policy=POLICY, hard=hard))
+        operator = PlanRetentionOperator(task_id="plan", policy=POLICY, hard=hard)
+        ti = run_task(operator, run_id=str(folder))
         assert ti.error is None
         self.plan = ti.pushed["return_value"]
+        if hard:
+            approve_plan(self.plan, run_id=str(folder))
         self.planned = {row["replica_id"] for row in self.plan["delete"]}
         self.attempts = 0
 

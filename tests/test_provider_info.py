@@ -191,15 +191,13 @@ def test_form_and_client_accept_the_same_values(name):
 
 def test_configuration_options_have_safe_defaults():
     options = INFO["config"]["tavus"]["options"]
-    assert options["allowed_origins"]["default"] == DEFAULT_ORIGIN
-    assert options["ledger_is_shared"]["default"] == "False"
-    assert options["legal_holds_max_age"]["default"] == "7d"
-    others = options.keys() - {"allowed_origins", "ledger_is_shared", "legal_holds_max_age"}
-    assert {options[name]["default"] for name in others} == {""}
+    defaults = {
+        "allowed_origins": DEFAULT_ORIGIN,
+        "approver_must_differ": "False",
+        "ledger_is_shared": "False",
+        "legal_holds_max_age": "7d",
+    }
+    assert {name: option["default"] for name, option in options.items()} == dict.fromkeys(
+        options, ""
+    ) | defaults
     assert {"allowed_origins", "proxy", "ca_bundle", "approvers"} <= options.keys()
-
-
-def test_options_that_can_contain_a_password_are_sensitive():
-    options = INFO["config"]["tavus"]["options"]
-    sensitive = {name for name, option in options.items() if option.get("sensitive")}
-    assert sensitive == {"proxy", "policy", "legal_holds", "ledger"}

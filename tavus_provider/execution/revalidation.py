@@ -170,8 +170,8 @@ def find_exceeded_limit(
     """
     Return which limit of the policy would be exceeded now, if one would.
 
-    Limits apply to the whole plan. Replicas that earlier attempts deleted, and all rows of other batches,
-    count as if they were still to be deleted.
+    Limits apply to the whole DAG run. Replicas that its earlier attempts deleted, or may have, and all rows
+    of other batches count as if they were still to be deleted.
 
     :param rows: the rows that this task carries out
     :param decision: made without the replicas of other batches
@@ -184,12 +184,13 @@ def find_exceeded_limit(
     } - {row["replica_id"] for row in to_delete}
     earlier = [row for row in rows if row["replica_id"] in deleted]
     others = [row for row in plan["delete"] if row["replica_id"] not in own]
+    counted = prior.deleted_in_run | {row["replica_id"] for row in (*to_delete, *earlier, *others)}
     listed = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.listed}
-    planned = (*to_delete, *earlier, *others)
     return decision.limits.exceeded(
-        delete=len(planned),
+        delete=len(counted),
         listed=decision.listed,
-        unlisted=sum(row["replica_id"] not in listed for row in planned),
+        unlisted=len(counted - listed),
         undetermined=len(decision.undetermined),
         unreadable=len(decision.unreadable),
+        earlier=len(prior.deleted_in_run - {row["replica_id"] for row in to_delete}),
     )

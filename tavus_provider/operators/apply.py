@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tavus_provider.planning.batches import Batch
     from tavus_provider.planning.plan import Plan, PlanRow
     from tavus_provider.planning.report import Report
+    from tavus_provider.storage.authority import RunAuthority
 
 
 class ApplyRetentionOperator(TavusOperator):
@@ -46,9 +47,13 @@ class ApplyRetentionOperator(TavusOperator):
     On SIGTERM and ``execution_timeout`` no further delete begins, the deletes in progress are waited for, and
     the report is pushed.
 
+    Only the digest is taken from the XCom of the plan. The plan itself is read from the plan store. The
+    ledger must show that a plan task of the same run made it, and if ``hard``, that a person approved it
+    there (:class:`.ApproveRetentionOperator`). Limits count what earlier attempts of the same run deleted.
+
     :param plan: the output of a plan task; templated
-    :param approved_digest: ``approve.output["approved_digest"]``; required if ``hard``; templated
-    :param hard: also delete the training footage; must be as in the plan; default: False; not templated
+    :param hard: also delete the training footage; must be as in the plan, which must be
+        approved; default: False; not templated
     :param dry_run: report every replica as ``skipped`` and send no delete; default: False; templated
     :param concurrency: maximum number of deletes at the same time; default: that of the connection. If the
         connection sets a smaller one, that is used
@@ -62,13 +67,12 @@ class ApplyRetentionOperator(TavusOperator):
     :raises TavusValidationError: if an argument is invalid
     """
 
-    template_fields: Sequence[str] = ("plan", "approved_digest", "dry_run", "tavus_conn_id")
+    template_fields: Sequence[str] = ("plan", "dry_run", "tavus_conn_id")
 
     def __init__(
         self,
         *,
         plan: Any,
-        approved_digest: Any = None,
         hard: bool = False,
         dry_run: bool | str = False,
         concurrency: int | None = None,
@@ -81,7 +85,6 @@ class ApplyRetentionOperator(TavusOperator):
         self.plan = plan
         self.batch = batch
         self.parallel_tasks = parallel_tasks
-        self.approved_digest = approved_digest
         self.hard = check_bool("hard", hard)
         # Hides a method of BaseOperator that nothing uses.
         self.dry_run = check_bool_or_template("dry_run", dry_run)  # type: ignore[assignment, method-assign]
@@ -117,17 +120,17 @@ class ApplyRetentionOperator(TavusOperator):
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
             dry_run = check_bool("dry_run", self.dry_run)
-            plan = self.check_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
+            authority = self.authority(context)
+            plan = self.check_plan(self.plan, hard=self.hard, authority=authority, dry_run=dry_run)
             batch = None if self.batch is None else Batch.parse(self.batch, plan=plan)
             rows: Sequence[PlanRow] = plan["delete"]
             if batch is not None:
                 rows = batch.rows(plan)
-                label = batch.label(plan)
-                self.set_label(context, label)
+                context["map_index_template"] = label = batch.label(plan)
                 self.log.info("Batch %d of %d: replicas %s", batch.number, batch.of, label)
             if dry_run:
                 return publish_report(self, context, dry_run_report(plan, rows), plan=plan)
-            report = self._run(context, plan, batch, rows)
+            report = self._run(context, plan, batch, rows, authority=authority)
             if batch is None:
                 emit_pruned(context, report)
             return report
@@ -138,10 +141,18 @@ class ApplyRetentionOperator(TavusOperator):
             self._executor.stop("the task received a request to stop")
         super().on_kill()
 
-    def _run(self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[PlanRow]) -> Report:
+    def _run(
+        self,
+        context: Context,
+        plan: Plan,
+        batch: Batch | None,
+        rows: Sequence[PlanRow],
+        *,
+        authority: RunAuthority,
+    ) -> Report:
         from tavus_provider.planning.report import unfinished_message
 
-        self._executor = executor = self._make_executor(context, plan, batch, rows)
+        self._executor = executor = self._make_executor(context, plan, batch, rows, authority=authority)
         if self._stop_requested:  # before the executor existed
             self.on_kill()
         try:
@@ -158,7 +169,13 @@ class ApplyRetentionOperator(TavusOperator):
         return report
 
     def _make_executor(
-        self, context: Context, plan: Plan, batch: Batch | None, rows: Sequence[PlanRow]
+        self,
+        context: Context,
+        plan: Plan,
+        batch: Batch | None,
+        rows: Sequence[PlanRow],
+        *,
+        authority: RunAuthority,
     ) -> PlanExecutor:
         from tavus_provider.execution.executor import PlanExecutor
         from tavus_provider.planning.attempts import PriorAttempts
@@ -168,10 +185,11 @@ class ApplyRetentionOperator(TavusOperator):
         from tavus_provider.storage.ledger import job_name
 
         ledger, task, policy = self.ledger, task_identity(context), Policy.parse(plan["policy"])
-        if self.hard:
-            ledger.require_shared("a permanent delete")
+        ledger.require_shared("a permanent delete" if self.hard else "a run that is not a dry run")
         job = job_name("plan", plan["digest"])
-        batch_fields = {} if batch is None else {"batch": batch.to_json()}
+        batch_fields: dict[str, Any] = {} if batch is None else {"batch": batch.to_json()}
+
+        other_plans = authority.attempts_of_other_plans(plan)
 
         def read_prior() -> PriorAttempts:
             return PriorAttempts.from_ledger(
@@ -180,6 +198,7 @@ class ApplyRetentionOperator(TavusOperator):
                 replica_ids={row["replica_id"] for row in rows},
                 batch=batch_fields.get("batch"),
                 retried=try_number(context) > 1,
+                other_plans=other_plans,
             )
 
         prior = read_prior()
@@ -195,8 +214,7 @@ class ApplyRetentionOperator(TavusOperator):
                 hard=self.hard,
                 plan_digest=plan["digest"],
                 policy_digest=plan["policy_digest"],
-                approved_digest=self.approved_digest,
-                prior_attempts=prior.last_digests,
+                prior_attempts={**authority.heads, **prior.last_digests},
                 **batch_fields,
                 **fields,
             ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
-from tavus_provider.operators.base import LINKS, fail_without_retry, push_xcom, task_identity, try_number
+from tavus_provider.operators.base import LINKS, fail_without_retry, find_trigger, load_plan, try_number
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -23,15 +22,17 @@ class ApproveRetentionOperator(ApprovalOperator):
     """
     Show a plan for permanent deletes to a person, and wait for approval.
 
-    The page, under Required Actions in the Airflow UI, is made from the plan that this task gets. An approval
-    is valid only for the digest of that plan: pass ``approve.output["approved_digest"]`` to
-    :class:`.ApplyRetentionOperator`. For a plan with one replica, the XCom ``approved_replica_id`` is its id,
-    for :class:`.DeleteReplicaOperator`.
+    The page, under Required Actions in the Airflow UI, is made from the stored plan with the digest in the
+    XCom, which a plan task of the same run must have made. Before the task waits, the ledger records the
+    digests of plan and shown text, and the text is stored; the answer is recorded with the user. An approval
+    is valid only for that plan and this run. :class:`.ApplyRetentionOperator` and
+    :class:`.DeleteReplicaOperator` with ``hard=True`` demand it. Put this task between them and the plan.
 
-    - *Approve* pushes these XComs. *Reject* skips the tasks that follow. Without an answer the task fails.
+    - *Approve* lets the tasks that follow run. *Reject* skips them.
     - If the plan deletes nothing, the task is skipped.
     - A second attempt fails, because Airflow would show the page of the first one: trigger a new run.
     - Only the users in ``[tavus] approvers`` may answer; if it is empty, every user who may by Airflow.
+      With ``[tavus] approver_must_differ``, who triggered the run may not approve it.
 
     :param plan: the output of a plan task with ``hard=True``; templated
     :param response_timeout: how long to wait; default: 24 hours, which is how long a plan is valid
@@ -58,6 +59,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Show the page and wait."""
         from tavus_provider.rendering.approval import approval_page, approval_subject
+        from tavus_provider.storage.authority import approver_must_differ, approvers
 
         with fail_without_retry():
             if try_number(context) > 1:
@@ -65,60 +67,41 @@ class ApproveRetentionOperator(ApprovalOperator):
                     "a second attempt cannot ask for approval, because Airflow would show the page of the "
                     "first: trigger a new run"
                 )
-            digest = self._load_plan()
-            if not self.plan["delete"]:
+            plan, authority = load_plan(self.plan, context)
+            if plan["hard"] is not True:
+                raise PlanRejectedError(
+                    "plan: must be the output of a plan task with hard=True; no other plan can be approved"
+                )
+            if not plan["delete"]:
                 raise AirflowSkipException("The plan deletes nothing, so no approval is needed.")
-            self.subject, self.body = approval_subject(self.plan), approval_page(self.plan)
-            self.assigned_users = _approvers()
-            push_xcom(context, "shown_digest", digest)
+            trigger = find_trigger(context)
+            if approver_must_differ() and trigger.is_manual and trigger.user is None:
+                raise PlanRejectedError(
+                    "approver_must_differ in section tavus of the configuration is on, but Airflow does not "
+                    "know who triggered this run, so nobody can approve it: trigger a new run as a user"
+                )
+            self.subject, self.body = approval_subject(plan), approval_page(plan)
+            authority.record_shown(plan, subject=self.subject, body=self.body)
+            self.assigned_users = [{"id": name, "name": name} for name in approvers()] or None
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Push the digest if the plan that was shown was approved."""
-        answer = super().execute_complete(context, event)
-        if event["chosen_options"] == [self.APPROVE]:
+        """Record the answer, and skip the tasks that follow if it was *Reject*."""
+        from tavus_provider.storage.authority import APPROVE, REJECT
+
+        # Before Airflow's method, which leaves by an exception after some rejections.
+        if event.get("chosen_options") in ([self.APPROVE], [self.REJECT]):
             with fail_without_retry():
-                digest = self._load_plan()
-                shown = context["ti"].xcom_pull(task_ids=self.task_id, key="shown_digest")
-                if shown is None or shown != digest:
+                approved = event["chosen_options"] == [self.APPROVE]
+                plan, authority = load_plan(self.plan, context)
+                digest, objection = authority.record_answer(
+                    APPROVE if approved else REJECT,
+                    person=event.get("responded_by_user") or {},
+                    answered_at=event["responded_at"].isoformat(),
+                    trigger=find_trigger(context),
+                )
+                if approved and digest != plan["digest"]:
                     raise PlanRejectedError("the plan is not the one that was shown: trigger a new run")
-                self._record(context, event)
-                push_xcom(context, "approved_digest", shown)
-                if len(self.plan["delete"]) == 1:
-                    push_xcom(context, "approved_replica_id", self.plan["delete"][0]["replica_id"])
-        return answer
-
-    def _load_plan(self) -> str:
-        """Replace a reference to a stored plan by the plan, and return the digest of its content."""
-        from tavus_provider.digest import digest_of
-        from tavus_provider.storage.plan_store import from_xcom
-
-        self.plan = from_xcom(self.plan)
-        if isinstance(self.plan, dict) and self.plan.get("hard") is True:
-            digest = digest_of(self.plan)
-            if digest == self.plan.get("digest"):
-                return digest
-        raise PlanRejectedError(
-            "plan: must be the unchanged output of a plan task with hard=True; no other plan can be approved"
-        )
-
-    def _record(self, context: Context, event: Mapping[str, Any]) -> None:
-        from tavus_provider.storage.ledger import Ledger, job_name
-
-        user = event.get("responded_by_user") or {}
-        writer = Ledger(self.plan["origin"], self.plan["tavus_conn_id"]).begin_attempt(
-            job_name("plan", self.plan["digest"]),
-            **task_identity(context),
-            hard=True,
-            plan_digest=self.plan["digest"],
-            policy_digest=self.plan["policy_digest"],
-            approved_by=str(user.get("id")),
-        )
-        writer.close()
-
-
-def _approvers() -> list[Any] | None:
-    from airflow.configuration import conf
-
-    names = [name.strip() for name in conf.get("tavus", "approvers", fallback="").split(",")]
-    return [{"id": name, "name": name} for name in names if name] or None
+                if approved and objection:
+                    raise PlanRejectedError(f"{objection}. Nothing was deleted; trigger a new run")
+        return super().execute_complete(context, event)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.planning.plan import Plan
+    from tavus_provider.storage.authority import RunAuthority, Trigger
     from tavus_provider.storage.ledger import Ledger
 
 DEFAULT_CONN_ID: Final = "tavus_default"
@@ -95,18 +96,13 @@ class TavusOperator(BaseOperator):
 
         :param label: template of the name of a mapped task, such as ``{{ task.tavus_conn_id }}``
         """
-        self.set_label(context, label)
+        context["map_index_template"] = label
         with fail_without_retry(), contextlib.closing(self.hook):
             if self.strict_conf:
                 check_run_conf(context)
             if self._stop_requested:  # before the hook existed
                 self.hook.stop()
             yield
-
-    def set_label(self, context: Context, label: str) -> None:
-        """Set the template of the name of a mapped task, unless the author of the DAG did."""
-        if not self.map_index_template:
-            context["map_index_template"] = label
 
     def on_kill(self) -> None:
         """
@@ -119,26 +115,40 @@ class TavusOperator(BaseOperator):
         if "hook" in self.__dict__:
             self.hook.stop()
 
-    def check_plan(self, plan: object, *, hard: bool, approved_digest: object) -> Plan:
+    def authority(self, context: Context) -> RunAuthority:
+        """Return what the ledger shows about the plans of this DAG run."""
+        from tavus_provider.storage.authority import RunAuthority
+
+        return RunAuthority(self.ledger, task=task_identity(context))
+
+    def check_plan(self, plan: object, *, hard: bool, authority: RunAuthority, dry_run: bool = False) -> Plan:
         """
-        Return the plan of an XCom if this task may execute it now.
+        Return the plan whose digest is in an XCom, if this task may execute it now.
+
+        The plan must have been made in this run, and if ``hard``, approved in this run.
 
         :param hard: whether the deletes are permanent
-        :param approved_digest: the digest that a person approved
+        :param authority: what the ledger shows about this run
+        :param dry_run: whether nothing is sent; then the plan need not be stored and recorded
         :raises PlanRejectedError: naming what does not match
-        :raises LedgerUnavailableError: if the plan is stored and cannot be read
+        :raises LedgerUnavailableError: if the plan or the ledger cannot be read
         """
         from tavus_provider.planning.plan import check_plan
         from tavus_provider.storage.plan_store import from_xcom
 
-        return check_plan(
-            from_xcom(plan),
+        unstored = dry_run and not (isinstance(plan, dict) and "plan_at" in plan)
+        checked = check_plan(
+            plan if unstored else from_xcom(plan),
             now=now(),
             hard=hard,
             tavus_conn_id=self.tavus_conn_id,
             origin=self.hook.origin,
-            approved_digest=approved_digest,
         )
+        if not dry_run:
+            authority.require_planned(checked)
+            if hard:
+                authority.require_approval(checked)
+        return checked
 
 
 def check_bool_or_template(name: str, value: bool | str) -> bool | str:
@@ -180,14 +190,32 @@ def push_xcom(context: Context, key: str, value: Any) -> None:
     context["ti"].xcom_push(key=key, value=value)
 
 
-def verified_plan(value: object) -> Plan:
+def load_plan(value: object, context: Context) -> tuple[Plan, RunAuthority]:
     """
-    Return the plan of an XCom if its content matches its digest.
+    Return the stored plan whose digest is in an XCom, if a plan task of this run made it.
 
+    :returns: the plan, and what the ledger of its account shows about this run
     :raises PlanRejectedError: for anything else
-    :raises LedgerUnavailableError: if the plan is stored and cannot be read
+    :raises LedgerUnavailableError: if the plan or the ledger cannot be read
     """
     from tavus_provider.planning.plan import verify_digest
+    from tavus_provider.storage.authority import RunAuthority
+    from tavus_provider.storage.ledger import Ledger
     from tavus_provider.storage.plan_store import from_xcom
 
-    return verify_digest(from_xcom(value))
+    plan = verify_digest(from_xcom(value))
+    ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
+    authority = RunAuthority(ledger, task=task_identity(context))
+    authority.require_planned(plan)
+    return plan, authority
+
+
+def find_trigger(context: Context) -> Trigger:
+    """Return who started this run, as far as Airflow knows it."""
+    from tavus_provider.storage.authority import Trigger
+
+    dag_run = context.get("dag_run")
+    user = getattr(dag_run, "triggering_user_name", None)
+    run_type = getattr(dag_run, "run_type", None)
+    by_schedule = str(getattr(run_type, "value", run_type)) in ("scheduled", "backfill", "asset_triggered")
+    return Trigger(user=user or None, is_manual=not by_schedule)

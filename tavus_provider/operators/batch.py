@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import BaseOperator
 
 from tavus_provider.operators.assets import PRUNED, with_outlet
-from tavus_provider.operators.base import fail_without_retry, verified_plan
+from tavus_provider.operators.base import fail_without_retry, load_plan
 from tavus_provider.operators.reports import emit_pruned, publish_report
 from tavus_provider.operators.templates import is_template
 
@@ -53,7 +53,7 @@ class SplitRetentionOperator(BaseOperator):
         from tavus_provider.planning.batches import MAX_BATCHES, check_batch_size, split
 
         with fail_without_retry():
-            plan = verified_plan(self.plan)
+            plan, _ = load_plan(self.plan, context)
             batch_size = check_batch_size(self.batch_size)
             max_batches = min(MAX_BATCHES, conf.getint("core", "max_map_length", fallback=MAX_BATCHES))
             batches = split(plan, batch_size=batch_size, max_batches=max_batches)
@@ -99,7 +99,7 @@ class SummarizeRetentionOperator(BaseOperator):
         from tavus_provider.storage.ledger import Ledger, job_name
 
         with fail_without_retry():
-            plan = verified_plan(self.plan)
+            plan, _ = load_plan(self.plan, context)
             ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
             job = job_name("plan", plan["digest"])
             report = summarize(

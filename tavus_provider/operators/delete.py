@@ -51,23 +51,17 @@ class DeleteReplicaOperator(TavusOperator):
         set it
     :param ignore_if_missing: succeed with ``already_gone`` if Tavus does not know the id; default: False,
         because a mistyped id must not look like a success; templated
-    :param plan: the plan with this one replica that a person approved, from :class:`LookUpReplicaOperator`.
-        The replica is read again, and is not deleted if it is in use, has changed, or the plan has expired;
-        templated
-    :param approved_digest: ``approve.output["approved_digest"]``, the digest of that plan; templated
+    :param plan: a plan with this replica that a task of the same run made, such as
+        :class:`LookUpReplicaOperator`; if ``hard``, a person must have approved it there. The replica is read
+        again, and is not deleted if it is in use, has changed, or the plan has expired. Only the digest is
+        taken from the XCom; templated
     :param tavus_conn_id: id of the Airflow connection; templated
     :param strict_conf: fail, before anything is read, if the run was triggered with a conf key that is no
         param of the DAG; default: False; not templated
     :raises TavusValidationError: if ``hard`` or ``ignore_if_missing`` is invalid
     """
 
-    template_fields: Sequence[str] = (
-        "replica_id",
-        "ignore_if_missing",
-        "plan",
-        "approved_digest",
-        "tavus_conn_id",
-    )
+    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "plan", "tavus_conn_id")
 
     def __init__(
         self,
@@ -76,12 +70,10 @@ class DeleteReplicaOperator(TavusOperator):
         hard: bool = False,
         ignore_if_missing: bool | str = False,
         plan: Any = None,
-        approved_digest: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.plan = plan
-        self.approved_digest = approved_digest
         # If the plan of another task is missing when this task runs, that is not the same as no plan.
         self._needs_plan = plan is not None
         self.replica_id = replica_id
@@ -94,7 +86,7 @@ class DeleteReplicaOperator(TavusOperator):
             replica_id = check_replica_id(self.replica_id)
             ignore_if_missing = check_bool("ignore_if_missing", self.ignore_if_missing)
             with self._recorded(context, replica_id) as record:
-                self._check_replica(replica_id, begun_before=record.begun_before)
+                self._check_replica(context, replica_id, begun_before=record.begun_before)
                 try:
                     deletion = self.hook.delete_replica(replica_id, hard=self.hard)
                 except ReplicaNotFoundError as error:
@@ -113,12 +105,12 @@ class DeleteReplicaOperator(TavusOperator):
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
             return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
 
-    def _check_replica(self, replica_id: str, *, begun_before: bool) -> None:
+    def _check_replica(self, context: Context, replica_id: str, *, begun_before: bool) -> None:
         """Refuse a replica that is held, or that is not as it was approved."""
         try:
             _refuse_if_held(replica_id)
             if self._needs_plan:
-                self._refuse_if_changed(replica_id)
+                self._refuse_if_changed(context, replica_id)
         except PlanRejectedError as error:
             if not begun_before:
                 raise
@@ -130,11 +122,11 @@ class DeleteReplicaOperator(TavusOperator):
             f"{reason}; this attempt sent nothing, but an earlier attempt may have deleted it"
         )
 
-    def _refuse_if_changed(self, replica_id: str) -> None:
+    def _refuse_if_changed(self, context: Context, replica_id: str) -> None:
         from tavus_provider.execution.inventory import evaluate_one
         from tavus_provider.execution.revalidation import difference
 
-        plan = self.check_plan(self.plan, hard=self.hard, approved_digest=self.approved_digest)
+        plan = self.check_plan(self.plan, hard=self.hard, authority=self.authority(context))
         row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
         if row is None:
             raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
@@ -150,8 +142,8 @@ class DeleteReplicaOperator(TavusOperator):
         from tavus_provider.storage.ledger import job_name
 
         ledger, task = self.ledger, task_identity(context)
-        if self.hard:
-            ledger.require_shared("a permanent delete")
+        if self.hard or self._needs_plan:
+            ledger.require_shared("a permanent delete" if self.hard else "a delete with a plan")
         job = job_name("delete", task["dag_id"], task["run_id"], task["task_id"], task["map_index"])
         attempts = ledger.attempts(job)
         not_deleted = (Outcome.FAILED, Outcome.ALREADY_GONE, Outcome.NOT_ATTEMPTED)
@@ -184,21 +176,32 @@ class LookUpReplicaOperator(TavusOperator):
 
     It may not if its type is not ``user``, if it is the default of a persona, in an active conversation or in
     an unfinished video, or if the deployment has it under legal hold. The XCom is a plan with
-    this one replica for a permanent delete, which :class:`.ApproveRetentionOperator` can show.
+    this one replica, which :class:`.ApproveRetentionOperator` can show if it is for a permanent delete. The
+    plan is stored, and the ledger records that this run made it.
 
     :param replica_id: id of the replica; templated
+    :param permanent: whether the plan is for a permanent delete; default: True; templated. ``hard`` of
+        ``DeleteReplicaOperator`` decides how it deletes; it refuses the other kind of plan
     :param ignore_if_missing: succeed if Tavus does not know the id, because the replica may be soft-deleted;
         default: False; templated
     :param tavus_conn_id: id of the Airflow connection; templated
     :param strict_conf: fail, before anything is read, if the run was triggered with a conf key that is no
         param of the DAG; default: False; not templated
-    :raises TavusValidationError: if ``ignore_if_missing`` is invalid
+    :raises TavusValidationError: if ``permanent`` or ``ignore_if_missing`` is invalid
     """
 
-    template_fields: Sequence[str] = ("replica_id", "ignore_if_missing", "tavus_conn_id")
+    template_fields: Sequence[str] = ("replica_id", "permanent", "ignore_if_missing", "tavus_conn_id")
 
-    def __init__(self, *, replica_id: str, ignore_if_missing: bool | str = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        replica_id: str,
+        permanent: bool | str = True,
+        ignore_if_missing: bool | str = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
+        self.permanent = check_bool_or_template("permanent", permanent)
         self.replica_id = replica_id
         self.ignore_if_missing = check_bool_or_template("ignore_if_missing", ignore_if_missing)
 
@@ -207,6 +210,7 @@ class LookUpReplicaOperator(TavusOperator):
         from tavus_provider.execution.inventory import MANUAL_POLICY, evaluate_one
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.retention.engine import Decision
+        from tavus_provider.storage.plan_store import store
 
         with self.running(context, label="{{ task.replica_id }}"):
             ignore_if_missing = check_bool("ignore_if_missing", self.ignore_if_missing)
@@ -215,14 +219,18 @@ class LookUpReplicaOperator(TavusOperator):
                 self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore_if_missing
             )
             self.log.info("%s: %s", verdict.replica.replica_id, verdict.reason)
-            return make_plan(
+            plan = make_plan(
                 Decision((verdict,), MANUAL_POLICY.limits),
                 MANUAL_POLICY,
                 now=base.now(),
-                hard=True,
+                hard=check_bool("permanent", self.permanent),
                 tavus_conn_id=self.tavus_conn_id,
                 origin=self.hook.origin,
             )
+            self.ledger.require_shared("a delete with a plan")
+            store(plan)
+            self.authority(context).record_plan(plan)
+            return plan
 
 
 def _refuse_if_held(replica_id: str) -> None:

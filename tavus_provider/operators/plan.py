@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
+from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError, TavusValidationError
 from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import SCHEDULED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, push_xcom, task_identity
-from tavus_provider.operators.templates import (
-    check_native,
-    check_templates,
-    take_rendered,
-    with_placeholders,
-)
-from tavus_provider.sanitize import escape_line
+from tavus_provider.operators.templates import check_templates, take_rendered, with_placeholders
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,6 +19,7 @@ if TYPE_CHECKING:
     from tavus_provider.retention.context import Inventory
     from tavus_provider.retention.engine import Decision
     from tavus_provider.retention.policy import Policy
+    from tavus_provider.storage.authority import RunAuthority
     from tavus_provider.storage.ledger import Ledger
 
 MAX_LOGGED_IDS: Final = 50
@@ -35,11 +30,14 @@ class PlanRetentionOperator(TavusOperator):
     """
     Read the whole account and decide with a policy which replicas are deleted. Delete nothing.
 
+    The plan is stored beside the ledger under its digest, and the ledger records that this run made it. The
+    other operators take only the digest from the XCom. A dry run does without if nothing can be written.
+
     The log has the verdict on every replica and its reason. The XCom ``return_value`` is the plan; if it is
-    too large for an XCom, the plan is stored beside the ledger, and the XCom has its location, digest and
-    counts. The other operators accept both. The XCom ``verdicts`` has the verdict on every replica,
-    ``summary`` is the decision in one sentence. If the plan exceeds a limit of its policy, the task pushes
-    these XComs and then fails, so that nobody is asked to approve the plan. A dry run only logs a warning.
+    too large for an XCom, its location, digest and counts. The XCom ``verdicts`` has the verdict on every
+    replica, ``summary`` is the decision in one sentence. If the plan exceeds a limit of its policy, the task
+    pushes these XComs and then fails, so that nobody is asked to approve the plan. A dry run only logs a
+    warning.
 
     If a rule has ``grace``, replicas that it matches are first scheduled: they are recorded in the ledger,
     the plan and the log, and with an event of the asset ``tavus_replicas_scheduled``. A dry run schedules
@@ -87,19 +85,23 @@ class PlanRetentionOperator(TavusOperator):
     def execute(self, context: Context) -> Plan | PlanReference:
         """Return the plan."""
         from tavus_provider.execution.inventory import read_inventory
+        from tavus_provider.planning.attempts import find_deleted
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.planning.verdicts import make_verdicts
         from tavus_provider.retention.engine import evaluate
         from tavus_provider.retention.unmatched import find_unmatched
         from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import read_history
-        from tavus_provider.storage.plan_store import to_xcom
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
             policy = self._rendered_policy()
             dry_run = check_bool("dry_run", self.dry_run)
             ledger = self.ledger
             self._require_shared(ledger, policy, dry_run=dry_run)
+            authority = self.authority(context)
+            deleted = (
+                frozenset[str]() if dry_run else find_deleted(authority.attempts(), task_identity(context))
+            )
             inventory = read_inventory(
                 self.hook,
                 policy,
@@ -122,33 +124,38 @@ class PlanRetentionOperator(TavusOperator):
             if policy.has_grace and not dry_run:
                 self._record_schedule(context, policy, inventory, decision)
             push_xcom(context, "verdicts", make_verdicts(decision))
-            pushed = to_xcom(plan)
-            if plan_at := dict(pushed).get("plan_at"):
-                self.log.info("The plan is too large for an XCom. It is stored at %s", plan_at)
-            if decision.limit_exceeded and not dry_run:
+            pushed = self._store(plan, authority, dry_run=dry_run)
+            exceeded = decision.find_exceeded_limit(deleted=deleted)
+            if exceeded and not dry_run:
                 push_xcom(context, "return_value", pushed)
-                raise PlanRejectedError(f"{decision.limit_exceeded}. {self._where_the_policy_is()}")
-            if decision.limit_exceeded:
-                self.log.warning(
-                    "A real run would stop here: %s. %s",
-                    decision.limit_exceeded, self._where_the_policy_is(),
-                )  # fmt: skip
+                raise PlanRejectedError(exceeded)
+            if exceeded:
+                self.log.warning("A real run would stop here: %s", exceeded)
             return pushed
 
-    def _where_the_policy_is(self) -> str:
-        if isinstance(self.policy_as_written, Mapping):
-            return "The policy is in the DAG file"
-        from tavus_provider.storage.object_storage import redact
+    def _store(self, plan: Plan, authority: RunAuthority, *, dry_run: bool) -> Plan | PlanReference:
+        """Store the plan, record that this run made it, and return its XCom."""
+        from tavus_provider.planning.plan import fits_xcom
+        from tavus_provider.storage.plan_store import store, to_xcom
 
-        return f"The policy is {escape_line(redact(self.policy_as_written))}"
+        plan_at = None
+        try:
+            plan_at = store(plan)
+            authority.record_plan(plan)
+        except LedgerUnavailableError as error:
+            if not dry_run or not (plan_at or fits_xcom(plan)):
+                raise
+            self.log.warning("The plan of this dry run is not stored and recorded: %s", error)
+        pushed = to_xcom(plan, plan_at=plan_at)
+        if "plan_at" in pushed:
+            self.log.info("The plan is too large for an XCom. It is stored at %s", plan_at)
+        return pushed
 
     def _rendered_policy(self) -> Policy:
         from tavus_provider.storage.policy_files import read_policy
 
-        check_native(self.narrow_as_written, self.narrow, ("narrow",))
         narrow = take_rendered(self.narrow_as_written, self.narrow)
         if isinstance(self.policy_as_written, Mapping):
-            check_native(self.policy_as_written, self.policy)
             policy = _parse_policy(take_rendered(self.policy_as_written, self.policy), narrow=narrow)
         else:
             policy = _parse_policy(read_policy(self.policy_as_written), narrow=narrow)
@@ -166,6 +173,7 @@ class PlanRetentionOperator(TavusOperator):
             ("a permanent delete", self.hard),
             ("grace", policy.has_grace),
             ("hard_delete_after", policy.hard_delete_after is not None),
+            ("a run that is not a dry run", not dry_run),
         ):
             if not needed:
                 continue

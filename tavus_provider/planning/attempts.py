@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from tavus_provider.outcomes import Outcome
+from tavus_provider.outcomes import GONE, Outcome
 
 _TASK_KEYS: Final = ("dag_id", "run_id", "task_id", "map_index")
 
@@ -37,6 +37,7 @@ class PriorAttempts:
     :param begun: whether any task has begun to delete replicas of these rows
     :param recorded: the ids that any attempt at any row of the plan recorded
     :param last_digests: for each earlier attempt at these rows, the digest of its last record
+    :param deleted_in_run: the ids that the same DAG run has deleted already, or may have, with any plan
     """
 
     own: Mapping[str, Outcome | None] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class PriorAttempts:
     begun: bool = False
     recorded: Set[str] = frozenset()
     last_digests: Mapping[str, str | None] = field(default_factory=dict)
+    deleted_in_run: Set[str] = frozenset()
 
     @classmethod
     def from_ledger(
@@ -54,6 +56,7 @@ class PriorAttempts:
         replica_ids: Set[str],
         batch: Mapping[str, object] | None,
         retried: bool,
+        other_plans: Sequence[RecordedAttempt] = (),
     ) -> PriorAttempts:
         """
         Read what all attempts of a plan recorded.
@@ -61,6 +64,7 @@ class PriorAttempts:
         :param task: ``dag_id``, ``run_id``, ``task_id`` and ``map_index`` of the task
         :param replica_ids: the ids of the rows that the task carries out
         :param batch: the JSON of the batch that the task carries out; ``None`` for the whole plan
+        :param other_plans: the attempts at other plans of the same DAG run
         """
         # Tasks of other batches run at the same time as this one, so they are not earlier attempts of it.
         before = [
@@ -78,6 +82,7 @@ class PriorAttempts:
             begun=any(not replica_ids.isdisjoint(attempt.intended) for attempt in attempts),
             recorded=frozenset(last_outcomes(attempts)),
             last_digests={attempt.name: attempt.last_digest for attempt in before},
+            deleted_in_run=find_deleted([*attempts, *other_plans], task),
         )
 
     def may_have_deleted(self, replica_id: str) -> bool:
@@ -97,6 +102,21 @@ def last_outcomes(attempts: Iterable[RecordedAttempt]) -> dict[str, Outcome | No
         found |= dict.fromkeys(attempt.intended)
         found |= {replica_id: _outcome(text) for replica_id, text in attempt.outcomes.items()}
     return found
+
+
+def find_deleted(attempts: Iterable[RecordedAttempt], task: Mapping[str, object]) -> frozenset[str]:
+    """
+    Return the ids that a DAG run has deleted, or may have.
+
+    :param task: ``dag_id`` and ``run_id`` of the run
+    """
+    sent = {*GONE, Outcome.UNKNOWN}
+    deleted: set[str] = set()
+    for attempt in attempts:
+        if all(attempt.begin_record.get(key) == task[key] for key in ("dag_id", "run_id")):
+            found = last_outcomes([attempt])
+            deleted |= {i for i, outcome in found.items() if outcome is None or outcome in sent}
+    return frozenset(deleted)
 
 
 def _outcome(text: str) -> Outcome:

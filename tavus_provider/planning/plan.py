@@ -221,7 +221,6 @@ def check_plan(
     hard: bool,
     tavus_conn_id: str,
     origin: str,
-    approved_digest: object = None,
 ) -> Plan:
     """
     Return a plan if this task may carry it out now.
@@ -231,7 +230,6 @@ def check_plan(
     :param hard: whether the task deletes permanently
     :param tavus_conn_id: the Airflow connection of the task
     :param origin: the URL that this connection stands for
-    :param approved_digest: the digest that a person approved; required if ``hard``, else optional
     :raises PlanRejectedError: if it is not a plan of this version, or may not be carried out; names
         everything that is wrong
     :raises TavusValidationError: if a ``replica_id`` is not one
@@ -250,10 +248,6 @@ def check_plan(
         faults.append(f"valid_until is {plan['valid_until'][:40]!r}, not an ISO 8601 time with a time zone")
     elif now >= valid_until:
         faults.append(f"it expired at {plan['valid_until']}")
-    if hard and approved_digest is None:
-        faults.append("a permanent delete needs the digest that a person approved, and none was given")
-    elif approved_digest is not None and approved_digest != plan["digest"]:
-        faults.append("the approved digest belongs to another plan")
     if len({check_replica_id(row["replica_id"]) for row in plan["delete"]}) < len(plan["delete"]):
         faults.append("it names a replica twice")
     if faults:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -236,12 +236,23 @@ class Decision:
     @property
     def limit_exceeded(self) -> str | None:
         """The sentence that names the limits which this decision exceeds, or ``None``."""
+        return self.find_exceeded_limit()
+
+    def find_exceeded_limit(self, *, deleted: Set[str] = frozenset()) -> str | None:
+        """
+        Return the sentence that names the limits which this decision exceeds, or ``None``.
+
+        :param deleted: ids that the same run has deleted already, or may have; they count too
+        """
+        deleted = deleted - {verdict.replica.replica_id for verdict in self.delete}
+        known = {verdict.replica.replica_id for verdict in self.verdicts}
         return self.limits.exceeded(
-            delete=len(self.delete),
+            delete=len(self.delete) + len(deleted),
             listed=self.listed,
-            unlisted=self.unlisted,
+            unlisted=self.unlisted + len(deleted - known),
             undetermined=len(self.undetermined),
             unreadable=len(self.unreadable),
+            earlier=len(deleted),
         )
 
     def _with_status(self, status: Status) -> tuple[Verdict, ...]:

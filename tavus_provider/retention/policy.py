@@ -211,7 +211,14 @@ class Limits(Part):
     """Maximum percentage of undetermined replicas; above it a run stops. They are kept in any case."""
 
     def exceeded(
-        self, *, delete: int, listed: int, unlisted: int = 0, undetermined: int = 0, unreadable: int = 0
+        self,
+        *,
+        delete: int,
+        listed: int,
+        unlisted: int = 0,
+        undetermined: int = 0,
+        unreadable: int = 0,
+        earlier: int = 0,
     ) -> str | None:
         """
         Return the sentence that names every limit which these numbers exceed, or ``None``.
@@ -224,6 +231,7 @@ class Limits(Part):
         :param unlisted: how many of those to delete are not listed; the percentage is of all that exist
         :param undetermined: number of undetermined replicas
         :param unreadable: how many of them are rows of the listing that cannot be read
+        :param earlier: how many of ``delete`` the same run has deleted already, or may have
         """
         max_undetermined = self.max_undetermined_percent
         if max_undetermined is not None and 100 * undetermined > max_undetermined * listed:
@@ -245,9 +253,10 @@ class Limits(Part):
             limits.append(f"max_deletion_percent is {self.max_deletion_percent}")
         if not limits:
             return None
+        before = f"{earlier} of them were deleted by this run before, " if earlier else ""
         return (
-            f"{delete} of {total} replicas would be deleted, {' and '.join(limits)}: "
-            "narrow the policy or raise its limit; nothing was deleted"
+            f"{delete} of {total} replicas would be deleted, {before}{' and '.join(limits)}: "
+            "narrow the policy or raise the limit in the DAG file; nothing was deleted"
         )
 
     def _share(self, total: int) -> int:

@@ -3,8 +3,8 @@ The ledger: a record of each intended delete and of its outcome, kept outside Ai
 
 Each attempt of a task writes its records, numbered JSON files, into a folder of its own, so that two runs
 never write to the same file. Each record holds the digest of the record before it, and the last one
-closes the attempt. A job is what attempts have in common: a plan, a replica deleted without a plan, or
-the schedule of a policy::
+closes the attempt. A job is what attempts have in common: a plan, a replica deleted without a plan, the
+schedule of a policy, or a DAG run (:mod:`tavus_provider.storage.authority`)::
 
     <root>/<host>/<tavus_conn_id>/<job>/<start of the attempt>-<random>/000001.json
 
@@ -40,7 +40,7 @@ from tavus_provider.storage.object_storage import (
 )
 from tavus_provider.storage.records import Record, make_record, parse_record
 
-JobKind = Literal["plan", "delete", "schedule"]
+JobKind = Literal["plan", "delete", "schedule", "run"]
 
 PLANS_FOLDER: Final = "_plans"
 
@@ -171,17 +171,18 @@ class Ledger:
         """The folder of this account, relative to the root."""
         return f"{_folder_name(self.origin.split('://', 1)[-1])}/{_folder_name(self.tavus_conn_id)}"
 
-    def begin_attempt(self, job: str, **fields: Any) -> AttemptWriter:
+    def begin_attempt(self, job: str, *, kind: str = "begin", **fields: Any) -> AttemptWriter:
         """
         Start a new attempt and write its first record.
 
         :param job: see :func:`job_name`
+        :param kind: the kind of the record
         :param fields: fields of :class:`~tavus_provider.storage.records.Record`
         :raises LedgerUnavailableError: if it cannot be written
         """
         name = f"{self.account_folder}/{job}/{self.now():%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
         writer = AttemptWriter(self.root / name, name, self.now)
-        writer.write("begin", origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
+        writer.write(kind, origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
         return writer
 
     def attempts(self, job: str) -> list[Attempt]:
@@ -246,7 +247,7 @@ def job_name(kind: JobKind, *parts: object) -> str:
     Return the name of a job.
 
     :param parts: what identifies the job: for ``plan`` its digest; for ``delete`` the dag_id, run_id,
-        task_id and map_index; for ``schedule`` the name of the policy
+        task_id and map_index; for ``schedule`` the name of the policy; for ``run`` the dag_id and run_id
     """
     text = "\x1f".join(map(str, parts))
     return f"{kind}-{text[:32] if kind == 'plan' else sha256(text.encode()).hexdigest()[:32]}"

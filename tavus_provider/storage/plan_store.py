@@ -1,5 +1,5 @@
 """
-Plans that are too large for an XCom, stored in the ledger's folder ``_plans`` under their digest.
+Plans, stored in the ledger's folder ``_plans`` under their digest, and the texts that approvers saw.
 
 The digest alone determines the path, so that nothing in Airflow's database can point a task at another
 file, and the plan that is read must have that digest. Unlike ledger records, stored plans contain names.
@@ -16,48 +16,83 @@ from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
-from tavus_provider.planning.plan import Plan, PlanReference, fits_xcom, plan_reference
+from tavus_provider.planning.plan import Plan, PlanReference, fits_xcom, plan_reference, verify_digest
 from tavus_provider.storage.ledger import PLANS_FOLDER, ledger_root
 from tavus_provider.storage.object_storage import StorageError, read_bytes, redact, write_once
 
 
-def to_xcom(plan: Plan) -> Plan | PlanReference:
+def store(plan: Plan) -> str:
     """
-    Return a plan as an XCom: the plan itself, or if it is too large, a reference to the stored plan.
+    Store a plan under its digest.
+
+    :returns: its location, for people to read
+    :raises LedgerUnavailableError: if it cannot be stored
+    """
+    path = _plan_path(plan["digest"])
+    _store_once(path, canonical_json(plan))
+    return redact(path)
+
+
+def store_text(text: bytes, *, plan_digest: str, shown_digest: str) -> None:
+    """
+    Store the text that an approver is about to see, beside the plan.
 
     :raises LedgerUnavailableError: if it cannot be stored
     """
-    if fits_xcom(plan):
-        return plan
-    path = _plan_path(plan["digest"])
-    try:
-        _store(path, canonical_json(plan))
-    except StorageError as error:
-        fault = _unavailable("stored", error)
-    else:
-        return plan_reference(plan, plan_at=redact(path))
-    raise fault
+    _store_once(ledger_root() / PLANS_FOLDER / f"{plan_digest}.{shown_digest}.md", text)
 
 
-def from_xcom(value: object) -> object:
+def to_xcom(plan: Plan, *, plan_at: str | None) -> Plan | PlanReference:
     """
-    Return the plan that an XCom refers to. Any other value is returned as it is.
+    Return a stored plan as an XCom: the plan itself, or if it is too large, a reference to the stored plan.
 
-    :raises PlanRejectedError: if the stored file is not the plan that the XCom refers to
+    :param plan_at: where the plan is stored; ``None`` if it is not
+    """
+    if plan_at is None or fits_xcom(plan):
+        return plan
+    return plan_reference(plan, plan_at=plan_at)
+
+
+def from_xcom(value: object) -> Plan:
+    """
+    Return the stored plan with the digest that an XCom names, if the XCom is unchanged.
+
+    Nothing else is taken from the XCom.
+
+    :param value: a plan, or a reference to a stored one
+    :raises PlanRejectedError: if the XCom is not as the plan task pushed it, or no such plan is stored
     :raises LedgerUnavailableError: if it cannot be read; a retry may succeed
     """
     if not isinstance(value, Mapping) or "plan_at" not in value:
-        return value
-    digest = value.get("digest")
-    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-        raise PlanRejectedError("the reference to a stored plan has no valid digest. Nothing was deleted")
+        plan = load(verify_digest(value)["digest"])
+    else:
+        digest = value.get("digest")
+        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+            raise PlanRejectedError("the reference to a stored plan has no valid digest. Nothing was deleted")
+        path = redact(_plan_path(digest))
+        if value["plan_at"] != path:
+            raise PlanRejectedError(
+                f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task would read it from "
+                f"{path!a}: set the same ledger in section tavus of the configuration of all workers. "
+                "Nothing was deleted"
+            )
+        plan = load(digest)
+        if value != plan_reference(plan, plan_at=path):
+            raise PlanRejectedError(
+                "the reference to the stored plan was changed after it was made. Nothing was deleted; "
+                "trigger a new run"
+            )
+    return plan
+
+
+def load(digest: str) -> Plan:
+    """
+    Return the stored plan with a digest.
+
+    :raises PlanRejectedError: if the stored file is not that plan
+    :raises LedgerUnavailableError: if it cannot be read; a retry may succeed
+    """
     path = _plan_path(digest)
-    if value["plan_at"] != redact(path):
-        raise PlanRejectedError(
-            f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task would read it from "
-            f"{redact(path)!a}: set the same ledger in section tavus of the configuration of all workers. "
-            "Nothing was deleted"
-        )
     try:
         data = read_bytes(path)
     except StorageError as error:
@@ -73,13 +108,19 @@ def from_xcom(value: object) -> object:
     raise fault
 
 
-def _store(path: ObjectStoragePath, data: bytes) -> None:
+def _store_once(path: ObjectStoragePath, data: bytes) -> None:
     try:
-        write_once(path, data)
+        try:
+            write_once(path, data)
+        except StorageError as error:
+            # A retry of the same plan finds its own file.
+            if not error.exists or read_bytes(path) != data:
+                raise
     except StorageError as error:
-        # A retry of the same plan finds its own file.
-        if not error.exists or read_bytes(path) != data:
-            raise
+        fault = _unavailable("stored", error)
+    else:
+        return
+    raise fault
 
 
 def _parse_plan(data: bytes) -> Plan | None:
@@ -97,7 +138,8 @@ def _plan_path(digest: str) -> ObjectStoragePath:
 
 
 def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
+    changed = ". If that location is right, the XCom was changed" if error.is_missing else ""
     return LedgerUnavailableError(
-        f"a plan too large for XCom cannot be {action} at {error.location!a} ({error.reason}). Nothing was "
-        "deleted: set ledger in section tavus of the configuration to a location that all workers share"
+        f"the plan cannot be {action} at {error.location!a} ({error.reason}). Nothing was deleted: set ledger "
+        f"in section tavus of the configuration to a location that all workers share{changed}"
     )

@@ -16,7 +16,7 @@ from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import check_replica_id
 from tavus_provider.outcomes import Outcome
 
-RecordKind = Literal["begin", "outcome", "verification", "end"]
+RecordKind = Literal["begin", "planned", "shown", "answered", "outcome", "verification", "end"]
 VERSION: Final = 1
 
 
@@ -39,7 +39,8 @@ class Record(RecordHead, total=False):
     """
     One record of an attempt. A record has the fields that apply to its kind and job.
 
-    A ``begin`` record says who does what, an ``outcome`` record has ``outcomes``, a ``verification`` record
+    A ``begin`` record says who does what; in the job of a DAG run, ``planned``, ``shown`` or ``answered`` is
+    in its place. An ``outcome`` record has ``outcomes``, a ``verification`` record
     has ``listed`` and ``still_listed``, an ``end`` record has ``records``, ``outcomes`` and
     ``report_digest``.
     """
@@ -54,9 +55,17 @@ class Record(RecordHead, total=False):
     hard: bool
     plan_digest: str
     policy_digest: str
-    approved_digest: str | None
-    approved_by: str
-    """Id of the Airflow user who approved the plan."""
+    limits: dict[str, Any]
+    """Limits of the plan that was made."""
+    shown_digest: str
+    """SHA-256 of the text that was shown to the approver, which is stored beside the plan."""
+    answer: str
+    """``approve`` or ``reject``."""
+    answered_by: str
+    """Id of the Airflow user who answered."""
+    answered_at: str
+    triggered_by_other: bool
+    """Whether it is known that the user who answered did not trigger the run."""
     batch: dict[str, Any]
     prior_attempts: dict[str, str | None]
     """Name of each attempt that this one has read, and the digest of its last record then."""
@@ -183,8 +192,12 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "hard": lambda value: isinstance(value, bool),
     "plan_digest": _is_str,
     "policy_digest": _is_str,
-    "approved_digest": _is_str_or_none,
-    "approved_by": _is_str,
+    "limits": lambda value: isinstance(value, dict),
+    "shown_digest": _is_str,
+    "answer": lambda value: value in ("approve", "reject"),
+    "answered_by": _is_str,
+    "answered_at": _is_time,
+    "triggered_by_other": lambda value: isinstance(value, bool),
     "batch": lambda value: isinstance(value, dict),
     "prior_attempts": _is_mapping(_is_str, _is_str_or_none),
     "intent": _is_list_of_ids,

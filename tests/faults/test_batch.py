@@ -11,6 +11,7 @@ from faults.harness import ALWAYS, each_applied
 from faults.judge import REPORTED_GONE, false_delete_claims, unwanted_deletes
 from faults.kinds import BY_NAME, KINDS, FaultKind, samples
 from faults.server import Fault
+from plans import approve_plan
 
 from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
@@ -37,6 +38,8 @@ def each_kind_and_concurrency(kinds):
 
 class Ti:
     """A task instance that records the XComs pushed."""
+
+    dag_id, run_id, task_id, map_index = "dag", "manual__1", "task", -1
 
     def __init__(self) -> None:
         self.try_number = 1
@@ -66,9 +69,10 @@ def apply(start):
         plan, _ = run(PlanRetentionOperator(task_id="plan", policy=POLICY, hard=hard))
         assert [row["replica_id"] for row in plan["delete"]] == ids
         harness.tavus.set_faults(*faults)
-        approved = {"hard": True, "approved_digest": plan["digest"]} if hard else {}
+        if hard:
+            approve_plan(plan)
         report, error = run(
-            ApplyRetentionOperator(task_id="apply", plan=plan, concurrency=concurrency, **approved)
+            ApplyRetentionOperator(task_id="apply", plan=plan, concurrency=concurrency, hard=hard)
         )
         harness.record([report, error])
         outcomes = {item["replica_id"]: item["outcome"] for item in report["items"]}

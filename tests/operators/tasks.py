@@ -43,11 +43,11 @@ class Ti:
         return self.pushed.get(key)
 
 
-def run(operator, ti=None):
+def run(operator, ti=None, **context):
     """Execute an operator, and return what it returns."""
     ti = ti or Ti()
     ti.task_id = operator.task_id
-    return operator.execute({"ti": ti, "task_instance": ti, "task": operator})
+    return operator.execute({"ti": ti, "task_instance": ti, "task": operator} | context)
 
 
 def delete(replica_id=OLD, **arguments):

@@ -20,7 +20,9 @@ from operators.tasks import (
     summarize,
     with_digest,
 )
+from plans import approve_plan, record_plan
 
+from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import (
     LedgerUnavailableError,
     TavusError,
@@ -28,6 +30,7 @@ from tavus_provider.exceptions import (
     TavusValidationError,
 )
 from tavus_provider.outcomes import ORDER
+from tavus_provider.storage.plan_store import load
 
 
 def test_plan_is_executed_and_the_report_is_pushed(sandbox, plan):
@@ -39,20 +42,10 @@ def test_plan_is_executed_and_the_report_is_pushed(sandbox, plan):
     assert ti.pushed["return_value"] == report
 
 
-def test_permanent_plan_is_executed_with_its_approved_digest(sandbox):
-    plan = planned(hard=True)
-    run(apply_task(plan, hard=True, approved_digest=plan["digest"]))
+def test_permanent_plan_is_executed_if_it_was_approved(sandbox):
+    plan = approve_plan(planned(hard=True))
+    run(apply_task(plan, hard=True))
     assert {d["replica_id"] for d in sandbox.state()["deletes"] if d["hard"]} == EXPIRED
-
-
-@pytest.mark.parametrize("approved", [None, "", "0" * 64, "None", True], ids=repr)
-def test_permanent_plan_without_its_approved_digest_deletes_nothing(sandbox, approved):
-    plan = planned(hard=True)
-    with pytest.raises(
-        AirflowFailException, match=r"(none was given|belongs to another plan)\. Nothing was deleted"
-    ):
-        run(apply_task(plan, hard=True, approved_digest=approved))
-    assert requests(sandbox, "DELETE") == []
 
 
 @pytest.mark.parametrize(
@@ -78,8 +71,11 @@ def test_permanent_plan_without_its_approved_digest_deletes_nothing(sandbox, app
 )
 def test_plan_that_does_not_match_deletes_nothing_and_is_not_retried(sandbox, plan, change, message):
     before = requests(sandbox)
+    changed = change(plan)
+    if isinstance(changed, dict) and changed["digest"] == digest_of(changed):
+        record_plan(changed)
     with pytest.raises(AirflowFailException, match=message):
-        run(apply_task(change(plan)))
+        run(apply_task(changed))
     assert requests(sandbox) == before
 
 
@@ -161,7 +157,7 @@ def test_nothing_is_deleted_without_a_record(sandbox, plan, monkeypatch, tmp_pat
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "file" / "ledger"))
     for task in (apply_task(plan), delete(), delete(hard=True)):
         with pytest.raises(
-            LedgerUnavailableError, match=r"^the ledger cannot be (written|read) at .* set ledger"
+            LedgerUnavailableError, match=r"^the (ledger|plan) cannot be (written|read) at .* set ledger"
         ):
             run(task)
     assert requests(sandbox, "DELETE") == []
@@ -218,6 +214,8 @@ def test_retry_that_cannot_read_the_account_keeps_earlier_outcomes(sandbox, plan
 
 
 def test_another_run_does_not_claim_the_outcomes_of_this_one(sandbox, plan):
+    for run_id in ("one", "two"):
+        record_plan(plan, run_id=run_id)
     assert run(apply_task(plan), Ti(run_id="one"))["counts"]["deleted"] == 6
     assert run(apply_task(plan), Ti(run_id="two"))["counts"]["already_gone"] == 6
 
@@ -266,7 +264,9 @@ def test_stored_plan_is_executed(sandbox, small_xcoms, hard):
     reference = planned(hard=hard)
     assert set(reference) >= {"plan_at", "digest", "counts"}
     assert "delete" not in reference
-    more = {"hard": True, "approved_digest": reference["digest"]} if hard else {}
+    more = {"hard": hard}
+    if hard:
+        approve_plan(load(reference["digest"]))
     one, two = split(reference, 3)
     assert apply_batch(reference, one, **more)["counts"]["deleted"] == 3
     assert run(apply_task(reference, **more))["counts"] == dict.fromkeys(ORDER, 0) | {

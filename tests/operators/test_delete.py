@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import OLD, Ti, delete, look_up, requests, run
+from plans import approve_plan
 
 from tavus_provider.exceptions import TavusOutcomeUnknownError, TavusRetryableError
 from tavus_provider.operators import base
@@ -161,8 +162,8 @@ def test_nothing_is_deleted_if_the_legal_holds_cannot_be_read(sandbox, held):
 
 def approved(replica_id=OLD, **more):
     """Return a task that deletes a replica permanently with the plan that was approved."""
-    plan = run(look_up(replica_id))
-    return delete(replica_id, hard=True, plan=plan, **{"approved_digest": plan["digest"]} | more)
+    plan = approve_plan(run(look_up(replica_id)))
+    return delete(replica_id, hard=True, plan=plan, **more)
 
 
 def test_approved_replica_is_deleted_permanently(sandbox):
@@ -189,8 +190,8 @@ def test_approved_replica_is_deleted_permanently(sandbox):
             id="another id",
         ),
         pytest.param(
-            lambda _, task: setattr(task, "approved_digest", None),
-            "a permanent delete needs the digest that a person approved",
+            lambda _, task: setattr(task, "plan", run(look_up())),
+            "the ledger has no record of an approval of this plan in this run",
             id="not approved",
         ),
         pytest.param(

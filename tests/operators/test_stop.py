@@ -13,6 +13,7 @@ import threading
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
+from plans import approve_plan
 
 from tavus_provider.client import rate_limiter
 from tavus_provider.exceptions import TavusRetryableError
@@ -124,8 +125,10 @@ def test_apply_stopped_while_it_waits_for_the_rate_limiter(
         limiter.block_for(3_600)
         return real(*args, **fields)
 
+    if hard:
+        approve_plan(plan)
     monkeypatch.setattr(Ledger, "begin_attempt", begin_attempt)
-    operator = apply_task(plan, hard=hard, approved_digest=plan["digest"] if hard else None)
+    operator = apply_task(plan, hard=hard)
     ti = run_stopped(operator, stop, error, when=waiting)
     assert set(outcomes(ti).values()) == {"not_attempted"}
     assert requests(sandbox, "DELETE") == []

@@ -181,13 +181,9 @@ def test_reference_has_the_plan_without_its_rows(soft):
 # -- which plans may be carried out
 
 
-def test_soft_plan_is_accepted_with_or_without_its_approved_digest(soft):
+def test_unchanged_plan_is_accepted(soft, hard):
     assert check(soft) is soft
-    assert check(soft, approved_digest=soft["digest"]) is soft
-
-
-def test_hard_plan_is_accepted_with_its_approved_digest(hard):
-    assert check(hard, hard=True, approved_digest=hard["digest"]) is hard
+    assert check(hard, hard=True) is hard
 
 
 @pytest.mark.parametrize(
@@ -229,7 +225,7 @@ def test_unchanged_plan_has_a_verified_digest(hard):
 def test_plan_is_valid_for_one_kind_of_delete_only(planned, task):
     plan = plan_for(replica("r1"), hard=planned)
     with pytest.raises(PlanRejectedError, match=f"it was made for hard={planned}, this task has hard={task}"):
-        check(plan, hard=task, approved_digest=plan["digest"])
+        check(plan, hard=task)
 
 
 @pytest.mark.parametrize("value", [1, 0, "False", None])
@@ -257,20 +253,6 @@ def test_plan_expires_exactly_at_valid_until(soft):
     assert check(soft, now=limit - timedelta(microseconds=1)) is soft
     with pytest.raises(PlanRejectedError, match="it expired at 2026-06-02T12:00:00Z"):
         check(soft, now=limit)
-
-
-def test_permanent_delete_without_an_approved_digest_is_rejected(hard):
-    with pytest.raises(
-        PlanRejectedError, match="needs the digest that a person approved, and none was given"
-    ):
-        check(hard, hard=True)
-
-
-@pytest.mark.parametrize("approved", ["", "0" * 64, True, 1, [], {}])
-def test_approved_digest_of_another_plan_is_rejected(soft, hard, approved):
-    for plan, kind in ((soft, False), (hard, True)):
-        with pytest.raises(PlanRejectedError, match="the approved digest belongs to another plan"):
-            check(plan, hard=kind, approved_digest=approved)
 
 
 @pytest.mark.parametrize("value", [None, "", "{}", "None", [], 7, True, object()], ids=repr)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from plans import approve_plan
 
 from tavus_provider.exceptions import TavusRetryableError, TavusValidationError
 from tavus_provider.operators import base
@@ -37,17 +38,18 @@ class World:
         self.days = 0.0
         monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(days=self.days))
 
-    def plan(self, policy=GRACE, **arguments):
-        ti = self.run_task(PlanRetentionOperator(task_id="plan", policy=policy, **arguments))
+    def plan(self, policy=GRACE, *, run_id="manual__1", **arguments):
+        operator = PlanRetentionOperator(task_id="plan", policy=policy, **arguments)
+        ti = self.run_task(operator, run_id=run_id)
         if ti.error:
             raise ti.error
         return ti
 
     def apply(self, plan, *, hard=False, **attempt):
         """Apply a plan; return the outcome and detail of each id, and the error of the task."""
-        operator = ApplyRetentionOperator(
-            task_id="apply", plan=plan, hard=hard, approved_digest=plan["digest"] if hard else None
-        )
+        if hard:
+            approve_plan(plan, run_id=attempt.get("run_id", "manual__1"))
+        operator = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard)
         ti = self.run_task(operator, **attempt)
         report = ti.pushed["return_value"]
         assert report["ledger"] is None or compare_report(verify(ledger_root())[0], report) == []
@@ -55,8 +57,9 @@ class World:
 
     def plan_and_apply(self, policy=GRACE, *, hard=False, **arguments):
         """Return the ids that were deleted."""
-        plan = self.plan(policy, hard=hard, **arguments).pushed["return_value"]
-        items, error = self.apply(plan, hard=hard, run_id=f"day {self.days}")
+        run_id = f"day {self.days}"
+        plan = self.plan(policy, hard=hard, run_id=run_id, **arguments).pushed["return_value"]
+        items, error = self.apply(plan, hard=hard, run_id=run_id)
         if error:
             raise error
         return {replica_id for replica_id, (outcome, _) in items.items() if outcome == "deleted"}
@@ -114,7 +117,7 @@ def test_expired_replica_is_scheduled_and_announced_before_it_is_deleted(world, 
             "policy": "stale",
         }
     ]
-    (schedule,) = verify(ledger_root())[0]
+    (schedule,) = (one for one in verify(ledger_root())[0] if "/schedule-" in one.name)
     assert set(schedule.begin_record["scheduled"]) == {"old1", "old2"}
     assert world.apply(plan) == ({}, None)
     assert world.deletes == set()
@@ -253,13 +256,14 @@ def test_relative_ledger_ends_grace_and_keeps_earlier_attempts(world, monkeypatc
     assert (error, {outcome for outcome, _ in items.values()}) == (None, {"deleted"})
     assert len(world.sandbox.state()["deletes"]) == 2
     attempts, findings = verify(ledger_root())
-    assert (len(attempts), findings) == (4, [])
+    assert (len(attempts), findings) == (6, [])
 
 
 def test_dry_run_schedules_nothing(world):
     ti = world.plan(dry_run=True)
     assert ids(ti.pushed["return_value"]["scheduled"]) == {"old1", "old2"}
-    assert (ti.events, verify(ledger_root())[0]) == ([], [])
+    assert ti.events == []
+    assert [one.records[0]["kind"] for one in verify(ledger_root())[0]] == ["planned"]
     world.days = 15
     assert world.plan_and_apply() == set()
 
@@ -279,7 +283,7 @@ def test_replica_excluded_by_the_form_is_neither_cancelled_nor_announced(world):
 
 def test_damaged_schedule_starts_every_grace_period_again(world):
     world.plan_and_apply()
-    (schedule,) = verify(ledger_root())[0]
+    (schedule,) = (one for one in verify(ledger_root())[0] if "/schedule-" in one.name)
     path = ledger_root() / schedule.name / "000001.json"
     path.write_bytes(path.read_bytes().replace(b'"old1"', b'"old9"'))
     world.days = 15
@@ -293,7 +297,8 @@ def test_schedule_damaged_between_plan_and_apply_deletes_nothing(world):
     world.plan_and_apply()
     world.days = 15
     plan = world.plan().pushed["return_value"]
-    last = ledger_root() / verify(ledger_root())[0][-1].name / "000001.json"
+    schedules = [one.name for one in verify(ledger_root())[0] if "/schedule-" in one.name]
+    last = ledger_root() / schedules[-1] / "000001.json"
     last.write_bytes(b"{}")
     items, error = world.apply(plan)
     assert error is None
@@ -315,7 +320,12 @@ def test_policy_with_grace_needs_a_name():
 
 @pytest.mark.parametrize(
     ("policy", "hard", "what"),
-    [(GRACE, False, "grace"), (PURGE, True, "a permanent"), (PLAIN, True, "a per")],
+    [
+        (GRACE, False, "grace"),
+        (PURGE, True, "a permanent"),
+        (PLAIN, True, "a per"),
+        (PLAIN, False, "a run"),
+    ],
 )
 def test_local_ledger_is_refused_before_anything_is_read(world, monkeypatch, policy, hard, what):
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
@@ -327,9 +337,8 @@ def test_local_ledger_is_refused_before_anything_is_read(world, monkeypatch, pol
 def test_permanent_apply_with_a_local_ledger_is_refused_with_remote_workers(world, monkeypatch):
     plan = world.plan(PLAIN, hard=True).pushed["return_value"]
     monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor,CeleryExecutor")
-    ti = world.run_task(
-        ApplyRetentionOperator(task_id="apply", plan=plan, hard=True, approved_digest=plan["digest"])
-    )
+    approve_plan(plan)
+    ti = world.run_task(ApplyRetentionOperator(task_id="apply", plan=plan, hard=True))
     assert "a permanent delete needs a ledger that all workers share" in str(ti.error)
     assert world.deletes == set()
 
@@ -401,7 +410,7 @@ def test_soft_deleted_replica_is_planned_permanently_after_hard_delete_after(wor
         f"soft-deleted by this package 30 days ago, hard_delete_after is 30d{more}"
     }
     ti = world.run_task(ApplyRetentionOperator(task_id="apply", plan=plan, hard=True))
-    assert "a permanent delete needs the digest that a person approved" in str(ti.error)
+    assert "no record of an approval of this plan in this run" in str(ti.error)
     assert ("old1", True) not in world.deletes
     items, error = world.apply(plan, hard=True)
     assert (error, {outcome for outcome, _ in items.values()}) == (None, {"deleted"})
@@ -535,7 +544,7 @@ def test_ledger_contains_no_names(world, tmp_path):
     world.days = 50
     world.sandbox.put("replicas", {"replica_id": "older", "replica_name": "Zoe of old", "age": "4000d"})
     assert world.plan_and_apply(PURGE, hard=True) == {"old1", "old2", "older"}
-    written = b"".join(path.read_bytes() for path in (tmp_path / "ledger").rglob("*.json"))
+    written = b"".join(path.read_bytes() for path in (tmp_path / "ledger").glob("[!_]*/**/*.json"))
     assert b'"older"' in written
     for row in world.sandbox.state()["replicas"]:
         name = row["replica_name"].encode()

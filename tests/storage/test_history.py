@@ -146,7 +146,7 @@ def test_records_after_a_flaw_do_not_count(ledger):
 
 
 def test_approvals_and_incomplete_attempts_are_ignored(ledger):
-    ledger.begin_attempt(job_name("plan", "a" * 64), hard=True, approved_by="alice").close()
+    ledger.begin_attempt(job_name("plan", "a" * 64), hard=True).close()
     incomplete = ledger.begin_attempt(job_name("plan", "a" * 64), hard=False, intent=["r1"])
     (incomplete.folder / "000001.json").write_bytes(b'{"at":')
     record_outcome(ledger, "deleted", plan="b")

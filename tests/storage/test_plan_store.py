@@ -1,4 +1,4 @@
-"""Plans too large for an XCom are stored beside the ledger, and nothing else is read in their place."""
+"""Plans are stored beside the ledger, and nothing else is read in their place."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from tavus_provider.digest import seal
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
 from tavus_provider.storage.ledger import Ledger, ledger_root
 from tavus_provider.storage.ledger_verify import verify
-from tavus_provider.storage.plan_store import from_xcom, to_xcom
+from tavus_provider.storage.plan_store import from_xcom, store
+from tavus_provider.storage.plan_store import to_xcom as make_xcom
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +32,12 @@ def make_plan(count, name="anna"):
         "age_days": 200,
         "last_used_at": None,
         "rule": "stale",
+        "source": "rule",
         "reason": "200 days old, limit is 90d",
     }
     return seal(
         {
+            "version": 1,
             "policy": {"name": "stale"},
             "policy_digest": "0" * 64,
             "made_at": datetime(2026, 6, 1, tzinfo=UTC).isoformat(),
@@ -52,6 +55,10 @@ def make_plan(count, name="anna"):
     )
 
 
+def to_xcom(plan):
+    return make_xcom(plan, plan_at=store(plan))
+
+
 LARGE = make_plan(8_000)
 
 
@@ -60,11 +67,12 @@ def stored_file(ledger) -> Path:
     return file
 
 
-def test_small_plan_is_its_own_xcom_file(ledger):
+def test_small_plan_is_its_own_xcom_and_is_stored(ledger):
     plan = make_plan(1_000)
     assert to_xcom(plan) is plan
-    assert from_xcom(plan) is plan
-    assert not ledger.exists()
+    assert stored_file(ledger).name == f"{plan['digest']}.json"
+    assert from_xcom(plan) == plan
+    assert from_xcom(plan) is not plan
 
 
 def test_xcom_of_a_large_plan_is_a_reference_with_digest_and_counts():
@@ -165,8 +173,28 @@ def test_reference_without_a_valid_digest_is_rejected(digest):
 
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, {"delete": []}], ids=repr)
-def test_value_that_is_not_a_reference_is_returned_unchanged(value):
-    assert from_xcom(value) is value
+def test_value_that_is_neither_a_plan_nor_a_reference_is_rejected(value):
+    with pytest.raises(PlanRejectedError, match=r"^the plan is rejected"):
+        from_xcom(value)
+
+
+def test_changed_plan_in_an_xcom_is_rejected():
+    plan = make_plan(3)
+    to_xcom(plan)
+    with pytest.raises(PlanRejectedError, match="was changed after it was made"):
+        from_xcom(plan | {"delete": []})
+
+
+def test_changed_reference_is_rejected():
+    reference = to_xcom(LARGE)
+    with pytest.raises(PlanRejectedError, match="the reference to the stored plan was changed"):
+        from_xcom(reference | {"counts": {"delete": 1, "scheduled": 0, "undetermined": 0}})
+
+
+def test_plan_that_was_never_stored_is_not_read_from_the_xcom(ledger):
+    to_xcom(make_plan(1))
+    with pytest.raises(LedgerUnavailableError, match="the XCom was changed"):
+        from_xcom(make_plan(2))
 
 
 def test_credentials_in_the_location_of_the_ledger_are_not_in_the_xcom(monkeypatch):

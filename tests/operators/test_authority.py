@@ -1,0 +1,204 @@
+"""Users of Airflow can write every XCom and mark every task; only the ledger says what may be deleted."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from operators.tasks import (
+    EXPIRED,
+    OLD,
+    POLICY,
+    Ti,
+    apply_task,
+    delete,
+    look_up,
+    plan_task,
+    planned,
+    requests,
+    run,
+    split,
+    summarize,
+    with_digest,
+)
+from plans import approve_plan, authority
+
+from tavus_provider.exceptions import LedgerUnavailableError, TavusError
+from tavus_provider.operators.tavus import ApplyRetentionOperator, DeleteReplicaOperator
+from tavus_provider.storage.plan_store import store
+
+REJECTED = (AirflowFailException, LedgerUnavailableError)
+
+
+@pytest.mark.parametrize("kind", [ApplyRetentionOperator, DeleteReplicaOperator])
+def test_no_argument_replaces_an_approval(kind):
+    """Cases E1 and E4: ``approve`` marked as success, or no such task, with any XCom."""
+    assert not [name for name in kind.template_fields if "approve" in name]
+
+
+def test_permanent_plan_that_nobody_approved_deletes_nothing(sandbox, hard_plan):
+    """Cases E1 and E4."""
+    with pytest.raises(AirflowFailException, match="no record of an approval of this plan in this run"):
+        run(apply_task(hard_plan, hard=True))
+    assert requests(sandbox, "DELETE") == []
+
+
+@pytest.mark.parametrize(
+    "approval",
+    [
+        pytest.param({"run_id": "manual__2"}, id="another run"),
+        pytest.param({"dag_id": "another"}, id="another DAG"),
+        pytest.param({"answer": "reject"}, id="rejected"),
+    ],
+)
+def test_other_answers_do_not_count(sandbox, hard_plan, approval):
+    approve_plan(hard_plan, **approval)
+    with pytest.raises(AirflowFailException, match=r"no record of an approval|was rejected by"):
+        run(apply_task(hard_plan, hard=True))
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_rejection_outweighs_an_approval(sandbox, hard_plan):
+    approve_plan(hard_plan, task_id="first")
+    approve_plan(hard_plan, task_id="second", answer="reject")
+    with pytest.raises(AirflowFailException, match="was rejected by 'alice'"):
+        run(apply_task(hard_plan, hard=True))
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_plan_exchanged_while_the_approver_looks_is_not_approved(sandbox, hard_plan):
+    """Case E2."""
+    small = planned(policy=POLICY | {"scope": {"include": ["spring-*"]}}, hard=True)
+    approve_plan(small)
+    with pytest.raises(AirflowFailException, match="no record of an approval"):
+        run(apply_task(hard_plan, hard=True))
+    assert requests(sandbox, "DELETE") == []
+
+
+def forged(plan):
+    """Return a plan with other limits, a replica more and a correct digest."""
+    row = plan["delete"][0] | {"replica_id": "rd6a1c3f7e82"}
+    return with_digest(plan, limits={"max_deletions": 1_000}, delete=[*plan["delete"], row])
+
+
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("hard", [False, True])
+def test_exchanged_plan_is_rejected_by_every_task(sandbox, stored, hard):
+    """Case E3."""
+    plan = planned(hard=hard)
+    if hard:
+        approve_plan(plan)
+    other = forged(plan)
+    if stored:  # a plan of another run, for example
+        store(other)
+    (batch,) = split(plan, 100)
+    for task in (
+        lambda: run(apply_task(other, hard=hard)),
+        lambda: run(apply_task(other, hard=hard, batch=batch)),
+        lambda: run(delete(OLD, plan=other, hard=hard)),
+        lambda: split(other, 3),
+        lambda: summarize(other, []),
+    ):
+        with pytest.raises(REJECTED, match=r"no record that a plan task|the XCom was changed"):
+            task()
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_plan_of_another_run_is_rejected(sandbox, plan):
+    with pytest.raises(AirflowFailException, match="no record that a plan task of this run made the plan"):
+        run(apply_task(plan), Ti(run_id="manual__2"))
+    assert requests(sandbox, "DELETE") == []
+
+
+@pytest.mark.parametrize("change", [{"listed": 1}, {"delete": []}, {"plan_at": "elsewhere"}, {"digest": "0"}])
+def test_changed_xcom_is_rejected_although_its_digest_is_not(sandbox, plan, change):
+    with pytest.raises(AirflowFailException):
+        run(apply_task(plan | change))
+    assert requests(sandbox, "DELETE") == []
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_mapped_deletes_with_one_plan(sandbox, hard):
+    plan = planned(hard=hard)
+    if hard:
+        approve_plan(plan)
+    for index, replica_id in enumerate(sorted(EXPIRED)):
+        done = run(delete(replica_id, plan=plan, hard=hard), Ti(map_index=index))
+        assert done["outcome"] == "deleted"
+    assert {row["replica_id"] for row in sandbox.state()["deletes"]} == EXPIRED
+
+
+def test_replica_in_use_is_not_deleted_by_a_cleared_soft_delete(sandbox):
+    """Case E10."""
+    plan = run(look_up(permanent=False))
+    assert plan["hard"] is False
+    task = delete(plan=plan)
+    sandbox.put("personas", {"persona_id": "p1", "default_replica_id": OLD})
+    with pytest.raises(AirflowFailException, match="cannot be deleted by hand: is the default of persona p1"):
+        run(task)
+    assert requests(sandbox, "DELETE") == []
+
+
+# -- limits
+
+
+LIMITED = POLICY | {"limits": {"max_deletions": 6, "max_deletion_percent": 25}}
+
+
+def add(sandbox, number):
+    for n in range(6):
+        row = {"replica_id": f"x{number}{n}", "replica_name": f"x {number} {n}", "replica_type": "user"}
+        sandbox.put("replicas", row | {"status": "completed", "age": "200d"})
+
+
+def test_cleared_run_does_not_delete_more_than_its_limits(sandbox):
+    """Case E5."""
+    run(apply_task(planned(policy=LIMITED)))
+    assert len(requests(sandbox, "DELETE")) == 6
+    add(sandbox, 1)
+    ti = Ti(try_number=2)
+    with pytest.raises(
+        AirflowFailException, match=r"^12 of 32 .* deleted, 6 of them were deleted by this run"
+    ):
+        run(plan_task(LIMITED), ti)
+    with pytest.raises(
+        AirflowFailException, match=r"^12 of 32 .* deleted, 6 of them were deleted by this run"
+    ):
+        run(apply_task(ti.pushed["return_value"]), Ti(try_number=2))
+    assert len(requests(sandbox, "DELETE")) == 6
+
+
+def test_another_run_has_limits_of_its_own(sandbox):
+    run(apply_task(planned(policy=LIMITED)))
+    add(sandbox, 1)
+    other = run(plan_task(LIMITED), Ti(run_id="manual__2"))
+    assert run(apply_task(other), Ti(run_id="manual__2"))["counts"]["deleted"] == 6
+
+
+# -- a dry run where nothing can be written
+
+
+def test_dry_run_needs_no_store(sandbox, monkeypatch, log):
+    def read_only(path, data):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr("tavus_provider.storage.object_storage._create_local_file", read_only)
+    with pytest.raises(TavusError, match="cannot be"):
+        run(plan_task())
+    plan = run(plan_task(dry_run=True))
+    assert "The plan of this dry run is not stored and recorded" in "\n".join(log())
+    assert run(apply_task(plan, dry_run=True))["counts"]["skipped"] == 6
+    with pytest.raises(LedgerUnavailableError):
+        run(apply_task(plan))
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_damaged_records_do_not_count(sandbox, hard_plan, tmp_path):
+    approve_plan(hard_plan)
+    authority(hard_plan).require_approval(hard_plan)
+    for path in (tmp_path / "ledger").rglob("run-*/*/000001.json"):
+        path.write_bytes(path.read_bytes().replace(b'"alice"', b'"bobby"'))
+    with pytest.raises(AirflowFailException, match="no record of an approval"):
+        run(apply_task(hard_plan, hard=True))
+    assert requests(sandbox, "DELETE") == []
