@@ -43,7 +43,8 @@ def retention_params(
             title="Older than",
             description_md=f"{_what_trigger_does(dry_run=dry_run, approval=approval)}\n\n"
             "Age from which a replica has expired. **A form can only raise it**: an age below "
-            f"{'that of the policy file' if policy_file else older_than} is rejected. A whole number greater than 0 and a unit, which is years "
+            f"{'that of the policy file' if policy_file else older_than} is rejected. A whole number "
+            f"greater than 0 and a unit, which is years "
             "of 365 days (y), weeks (w), days (d), hours (h) or minutes (min). Example: 90d."
             + (" Leave it empty to use the policy file." if policy_file else ""),
             **_AGE,

@@ -126,7 +126,7 @@ class UnreadableRow:
 
     @property
     def hides_its_id(self) -> bool:
-        """Whether it shows no id at all. It may then be any replica that seems to be missing from the list."""
+        """Whether it shows no id at all. It may then be any replica that is missing from the list."""
         return not self.own_ids
 
 

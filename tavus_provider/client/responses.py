@@ -102,7 +102,8 @@ def parse_page(what: str, body: object) -> tuple[Sequence[object], int]:
         total = int(total)
     if type(total) is not int or total < 0:
         raise TavusInvalidResponseError(
-            f"{what} returned total_count {json.dumps(total, default=str)[:20]}: expected a whole number, without which "
+            f"{what} returned total_count {json.dumps(total, default=str)[:20]}: expected a whole "
+            f"number, without which "
             "the listing cannot be shown to be complete"
         )
     return rows, total

@@ -159,7 +159,7 @@ class Transport:
         self.rate_limiter = rate_limiter or shared_rate_limiter(config)
         self.stop = stop or threading.Event()
         self.clock_skew: float | None = None
-        """Seconds by which Tavus's clock was ahead at the last response that had a ``Date`` and no ``Age``."""
+        """Seconds by which Tavus's clock was ahead at the last response with a ``Date`` and no ``Age``."""
         self.clock_evidence: str | None = None
         """What ``clock_skew`` was computed from, for messages."""
         self._key = config.key

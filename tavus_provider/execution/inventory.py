@@ -119,7 +119,8 @@ def check_clock(client: InventoryClient) -> None:
     if skew is not None and abs(skew) > MAX_CLOCK_SKEW:
         raise PlanRejectedError(
             f"the clocks of Tavus and of this worker differ by {abs(skew):.0f} s (at most "
-            f"{MAX_CLOCK_SKEW:.0f} s allowed), so ages cannot be computed: {client.clock_evidence}. Correct the "
+            f"{MAX_CLOCK_SKEW:.0f} s allowed), so ages cannot be computed: {client.clock_evidence}. "
+            f"Correct the "
             "clock that is wrong, or have no cache between Tavus and this worker. Nothing was deleted"
         )
 

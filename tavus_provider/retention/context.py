@@ -232,8 +232,8 @@ class Context:
         """
         Return, for the newest replicas of each group, why ``keep_last`` keeps them.
 
-        Only completed replicas are counted, and no undetermined or soft-deleted ones: a failed training must not
-        take the place of a replica that works.
+        Only completed replicas are counted, and no undetermined or soft-deleted ones: a failed training must
+        not take the place of a replica that works.
         """
         limit = self.keep.keep_last
         if limit is None:

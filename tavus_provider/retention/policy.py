@@ -366,7 +366,8 @@ class Policy(Part):
         if age is None or floor is None or age.delta >= floor.delta:
             return None
         return (
-            f"narrow.older_than: {age} is lower than {floor}, the age that the policy asks for; a trigger form "
+            f"narrow.older_than: {age} is lower than {floor}, the age that the policy asks for; a "
+            f"trigger form "
             f"can only raise it: write {floor} or more"
         )
 

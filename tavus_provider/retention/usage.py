@@ -150,7 +150,7 @@ class Usage:
                 self._note_unattributed(row.used_at if is_finished else None, _label(row))
 
     def _find_replicas(self, replica_id: str | None, persona_id: str | None) -> tuple[str, ...]:
-        """Return the replica that a row names, or those of its persona; more than one if that is unreadable."""
+        """Return the replica that a row names, or those of its persona; several if that is unreadable."""
         if replica_id is not None:
             return (replica_id,)
         if persona_id is None:

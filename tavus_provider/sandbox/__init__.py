@@ -63,7 +63,7 @@ unlisted        []                                           ids of replicas tha
                                                              they exist
 encoding        "identity", "gzip", "deflate",               encoding of all bodies; "raw-deflate" has no
                 "raw-deflate", "not-gzip"                    header, "not-gzip" is not what it says
-interim         null, 100, 102, 103                          status of an interim response before each response
+interim         null, 100, 102, 103                          status of an interim response before each one
 headers         {}                                           headers to add to all responses, such as
                                                              {"Date": "...", "Age": "900"}
 faults          []                                           errors to send, see below

@@ -226,7 +226,8 @@ class Ledger:
         return (
             f"{purpose} needs a ledger that all workers share, but {redact(self.root)!a} is a local path and "
             f"the executor is {', '.join(sorted(executors))}: set ledger in section tavus of the "
-            "configuration to a bucket; or, if this path is on a file system that all workers share, set ledger_is_shared "
+            "configuration to a bucket; or, if this path is on a file system that all workers share, "
+            "set ledger_is_shared "
             "there to True"
         )
 

@@ -140,6 +140,7 @@ def _plan_path(digest: str) -> ObjectStoragePath:
 def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
     changed = ". If that location is right, the XCom was changed" if error.is_missing else ""
     return LedgerUnavailableError(
-        f"the plan cannot be {action} at {error.location!a} ({error.reason}). Nothing was deleted: set ledger "
+        f"the plan cannot be {action} at {error.location!a} ({error.reason}). Nothing was deleted: set "
+        f"ledger "
         f"in section tavus of the configuration to a location that all workers share{changed}"
     )

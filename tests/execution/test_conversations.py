@@ -1,4 +1,4 @@
-"""Reading conversations: active ones only where no rule asks about the past, and what shows that these are all."""
+"""Only active conversations are read where no rule asks about the past, if counts show that these are all."""
 
 from __future__ import annotations
 

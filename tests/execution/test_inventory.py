@@ -107,7 +107,8 @@ def test_clock_difference_of_more_than_five_minutes_is_rejected(skew):
         read_inventory(Client(skew=skew), Policy.parse(POLICY), now=now)
     assert str(caught.value) == (
         f"the clocks of Tavus and of this worker differ by {abs(skew):.0f} s (at most 300 s allowed), so "
-        "ages cannot be computed: a response had Age: 0 and Date: x when this worker's clock showed y. Correct "
+        "ages cannot be computed: a response had Age: 0 and Date: x when this worker's clock showed y. "
+        "Correct "
         "the clock that is wrong, or have no cache between Tavus and this worker. Nothing was deleted"
     )
 

@@ -408,7 +408,8 @@ def test_active_conversation_without_replica_stops_the_decision(persona_id: str 
         decide(replica(), use=use)
     assert str(error.value) == (
         f"conversation c7\\n is active and {problem}; it may use any replica, so nothing may be deleted. To "
-        "continue, end that conversation in Tavus, wait until it ends, or take 'conversation' out of keep.in_use"
+        "continue, end that conversation in Tavus, wait until it ends, or take 'conversation' out of "
+        "keep.in_use"
     )
     assert decide(replica(), by=policy(keep={"in_use": ["persona", "video"]}), use=use).delete
 
@@ -418,8 +419,10 @@ def test_unfinished_video_without_replica_stops_the_decision() -> None:
     with pytest.raises(TavusInvalidResponseError) as error:
         decide(replica(), use=use)
     assert str(error.value) == (
-        "video v9 is generating and names neither a replica nor a persona; it may use any replica, so nothing "
-        "may be deleted. To continue, wait until that video is finished, delete it in Tavus, or take 'video' out "
+        "video v9 is generating and names neither a replica nor a persona; it may use any replica, so "
+        "nothing "
+        "may be deleted. To continue, wait until that video is finished, delete it in Tavus, or take "
+        "'video' out "
         "of keep.in_use"
     )
 

@@ -229,7 +229,8 @@ def test_invalid_rule_is_rejected(key: str, value: object, problem: str) -> None
         pytest.param(
             "keep",
             {"protected": ["r1"]},
-            ": unknown key 'protected'; known: protected_ids, keep_within, keep_last, group_by, in_use, active_for",
+            ": unknown key 'protected'; known: protected_ids, keep_within, keep_last, group_by, "
+            "in_use, active_for",
             id="mistyped guard",
         ),
         pytest.param(
@@ -478,7 +479,8 @@ def test_set_is_no_list_because_its_order_would_change_the_digest() -> None:
 def test_age_of_a_form_below_that_of_the_policy_is_a_problem(rules, age, floor):
     narrowed = Policy.parse({"expire": rules, "narrow": {"older_than": age}})
     expected = [] if floor is None else [
-        f"narrow.older_than: {age} is lower than {floor}, the age that the policy asks for; a trigger form can "
+        f"narrow.older_than: {age} is lower than {floor}, the age that the policy asks for; a trigger "
+        f"form can "
         f"only raise it: write {floor} or more"
     ]  # fmt: skip
     assert narrowed.problems() == expected

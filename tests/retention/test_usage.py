@@ -119,7 +119,8 @@ def test_unreadable_row_is_listed_and_undetermined_and_the_rest_is_decided() -> 
     (odd,) = decision.undetermined
     assert (odd.replica.replica_id, odd.status, odd.reason_code) == ("r.1", "undetermined", "unreadable_row")
     assert odd.reason == (
-        "a row of the listing cannot be read: replica_id is 'r.1'; expected 2 to 64 letters, digits, '_' or '-'"
+        "a row of the listing cannot be read: replica_id is 'r.1'; expected 2 to 64 letters, digits, "
+        "'_' or '-'"
     )
     assert decision.listed == 3
 
@@ -143,7 +144,7 @@ def test_every_id_that_an_unreadable_row_shows_is_kept(row: object) -> None:
 
 
 def test_id_of_an_unreadable_row_is_not_due_for_a_permanent_delete() -> None:
-    """A promised permanent delete comes before what is undetermined, but not for an id of an unreadable row."""
+    """A due permanent delete comes before undetermined, but not for an id of an unreadable row."""
     by = policy(hard_delete_after="7d")
     use = replace(
         unreadable(Replica, {"replica_id": "r1", "face_id": "r2"}),
@@ -179,7 +180,8 @@ def test_a_listing_that_is_mostly_unreadable_stops_the_run() -> None:
     """Such as that of another service, or of Tavus after it changed its API."""
     assert mostly_unreadable(5, 5) is None
     assert mostly_unreadable(5, 6) == (
-        "6 of 11 rows of the listing cannot be read, more than 50 %: see the reasons in the log of the plan, or "
+        "6 of 11 rows of the listing cannot be read, more than 50 %: see the reasons in the log of the "
+        "plan, or "
         "set limits.max_undetermined_percent to accept them; nothing was deleted"
     )
     assert mostly_unreadable(5, 6, max_undetermined_percent=60) is None
@@ -239,7 +241,8 @@ def test_persona_of_a_conversation_that_cannot_be_read_names_its_replicas() -> N
         pytest.param(
             Persona,
             None,
-            "persona (row 74234e98afe7) cannot be read (the persona is null; expected a JSON object) and names no "
+            "persona (row 74234e98afe7) cannot be read (the persona is null; expected a JSON object) "
+            "and names no "
             "replica; it may use any replica, so nothing may be deleted. To continue, correct or delete that "
             "persona in Tavus, or take 'persona' out of keep.in_use",
             id="persona",
@@ -247,16 +250,20 @@ def test_persona_of_a_conversation_that_cannot_be_read_names_its_replicas() -> N
         pytest.param(
             Conversation,
             {"conversation_id": "c1", "replica_id": 7, "persona_id": "p3"},
-            "conversation c1 cannot be read (replica_id is 7; expected an id or null) and names no replica; it may "
-            "use any replica, so nothing may be deleted. To continue, end that conversation in Tavus, wait until it "
+            "conversation c1 cannot be read (replica_id is 7; expected an id or null) and names no "
+            "replica; it may "
+            "use any replica, so nothing may be deleted. To continue, end that conversation in Tavus, "
+            "wait until it "
             "ends, or take 'conversation' out of keep.in_use",
             id="conversation",
         ),
         pytest.param(
             Video,
             "v1",
-            "video (row 161078e42e8f) cannot be read (the video is 'v1'; expected a JSON object) and names no "
-            "replica; it may use any replica, so nothing may be deleted. To continue, wait until that video is "
+            "video (row 161078e42e8f) cannot be read (the video is 'v1'; expected a JSON object) and "
+            "names no "
+            "replica; it may use any replica, so nothing may be deleted. To continue, wait until that "
+            "video is "
             "finished, delete it in Tavus, or take 'video' out of keep.in_use",
             id="video",
         ),

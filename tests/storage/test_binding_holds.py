@@ -31,7 +31,8 @@ def deployment(source, monkeypatch, tmp_path):
     """``r1`` is held by ``[tavus] legal_holds``, ``r2`` by the file ``[tavus] policy``."""
     monkeypatch.setenv("AIRFLOW__TAVUS__LEGAL_HOLDS", source("setting", "r1"))
     (tmp_path / "policy.yaml").write_text(
-        f"{{expire: [{{older_than: 90d}}], legal_holds: {{file: {source('policy-holds', 'r2')}, max_age: 2d}}}}"
+        "{expire: [{older_than: 90d}], legal_holds: "
+        f"{{file: {source('policy-holds', 'r2')}, max_age: 2d}}}}"
     )
     monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", str(tmp_path / "policy.yaml"))
 

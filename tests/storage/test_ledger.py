@@ -302,7 +302,8 @@ def test_local_ledger_is_refused_with_a_remote_executor(local_ledger, monkeypatc
         f"executor is {named}"
     )
     assert message.endswith(
-        ": set ledger in section tavus of the configuration to a bucket; or, if this path is on a file system "
+        ": set ledger in section tavus of the configuration to a bucket; or, if this path is on a file "
+        "system "
         "that all workers share, set ledger_is_shared there to True. Nothing was deleted"
     )
 

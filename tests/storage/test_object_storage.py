@@ -70,7 +70,8 @@ def test_url_of_other_storage_is_used_as_it_is(bucket):
 def test_location_without_storage_is_an_error():
     with pytest.raises(StorageError) as caught:
         read_bytes(resolve(f"odd://user:{SECRET}@bucket/policy.yaml"))
-    assert caught.value.location == "odd://***@bucket/policy.yaml"
+    # Airflow 3.1 adds a slash in front of the bucket.
+    assert caught.value.location.replace("@/", "@") == "odd://***@bucket/policy.yaml"
     assert caught.value.reason == "ValueError"
     assert caught.value.__context__ is None
 

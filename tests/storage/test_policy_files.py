@@ -93,12 +93,14 @@ def test_policy_is_read_from_a_url(file):
         ),
         pytest.param(
             "expire: [{older_than: }]",
-            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, min), not None",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, "
+            "min), not None",
             id="blank",
         ),
         pytest.param(
             "expire: [{older_than: ''}]",
-            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, min), not ''",
+            "expire.0.older_than: must be one number and one unit such as 90d (units: y, w, d, h, "
+            "min), not ''",
             id="empty-text",
         ),
         pytest.param(
