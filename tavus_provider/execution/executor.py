@@ -129,6 +129,7 @@ class PlanExecutor:
         self._is_batch = len(self._rows) < len(plan["delete"])
         self._results: dict[str, Result] = {}
         self._unlisted: frozenset[str] = frozenset()
+        self._soft_deleted: frozenset[str] = frozenset()
         self._deleted_ids: set[str] = set()
         self._unconfirmable: set[str] = set()
         self._halt = _Halt()
@@ -222,7 +223,15 @@ class PlanExecutor:
         )
         shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
         self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
-        revalidation = revalidate(self._plan, self._rows, decision, prior=self._prior)
+        self._soft_deleted = frozenset(inventory.history.soft_deleted)
+        revalidation = revalidate(
+            self._plan,
+            self._rows,
+            decision,
+            prior=self._prior,
+            soft_deleted=self._soft_deleted,
+            held=inventory.held,
+        )
         self._results.update(revalidation.settled)
         self._unlisted = revalidation.unlisted
         exceeded = find_exceeded_limit(
@@ -296,6 +305,7 @@ class PlanExecutor:
             if (
                 hard
                 and row["source"] != "soft_deleted"
+                and not (replica_id in self._soft_deleted and replica_id in self._unlisted)
                 and (changed := difference(row, self._client.get_replica(replica_id)))
             ):
                 self._results[replica_id] = Result(Outcome.SKIPPED, changed)
@@ -309,7 +319,10 @@ class PlanExecutor:
             )
             deletion = self._client.delete_replica(replica_id, hard=hard)
         except ReplicaNotFoundError as error:
-            self._results[replica_id] = result = _not_found(row, error, prior=self._prior)
+            soft_deleted = row["source"] == "soft_deleted" or (hard and replica_id in self._soft_deleted)
+            self._results[replica_id] = result = _not_found(
+                row, error, prior=self._prior, soft_deleted=soft_deleted
+            )
             if result.outcome is Outcome.UNKNOWN:
                 self._unconfirmable.add(replica_id)
             trouble = None  # even if the outcome is unknown: the service itself works
@@ -368,8 +381,10 @@ class PlanExecutor:
             self.writer.write(kind, **fields)
 
 
-def _not_found(row: PlanRow, error: ReplicaNotFoundError, *, prior: PriorAttempts) -> Result:
-    if row["source"] == "soft_deleted":
+def _not_found(
+    row: PlanRow, error: ReplicaNotFoundError, *, prior: PriorAttempts, soft_deleted: bool
+) -> Result:
+    if soft_deleted:
         return Result(
             Outcome.UNKNOWN,
             f"{error}; Tavus no longer knows the id, so it cannot be confirmed that its training footage was "

@@ -86,7 +86,8 @@ def evaluate_one(
     :param now: returns the wall clock
     :param ignore_if_missing: accept an id that Tavus does not know; the replica may be soft-deleted
     :returns: a verdict with the status ``expired``; its reason names what would otherwise keep the replica
-    :raises PlanRejectedError: if the replica is not the account's own, or is in use
+    :raises PlanRejectedError: if the replica is not the account's own, or is in use, or if the clocks of
+        Tavus and of this worker differ by more than five minutes
     :raises ReplicaNotFoundError: if Tavus does not know the id
     """
     missing = None
@@ -96,6 +97,7 @@ def evaluate_one(
         if not ignore_if_missing:
             raise
         missing = str(error)
+    check_clock(client)
     if missing is not None:
         reason = f"chosen by hand although {missing}; it may be soft-deleted already"
         return Verdict(Replica(replica_id), Status.EXPIRED, "by_hand", reason, rule="by hand", listed=False)

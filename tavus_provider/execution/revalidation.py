@@ -47,7 +47,13 @@ class Revalidation:
 
 
 def revalidate(
-    plan: Plan, rows: Sequence[PlanRow], decision: Decision, *, prior: PriorAttempts
+    plan: Plan,
+    rows: Sequence[PlanRow],
+    decision: Decision,
+    *,
+    prior: PriorAttempts,
+    soft_deleted: Set[str] = frozenset(),
+    held: Set[str] = frozenset(),
 ) -> Revalidation:
     """
     Compare planned rows with a fresh decision.
@@ -56,6 +62,9 @@ def revalidate(
     :param rows: the rows that this task carries out
     :param decision: made with the plan's policy from an inventory that was read for this task
     :param prior: what earlier attempts recorded
+    :param soft_deleted: ids that this package soft-deleted. If one is missing, its training footage still
+        exists, so a planned permanent delete is sent
+    :param held: ids under legal hold
     """
     verdicts = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
     unreadable = {replica_id: row for row in decision.unreadable for replica_id in row.own_ids}
@@ -73,7 +82,14 @@ def revalidate(
             settled[replica_id] = result
             is_absent = verdict is None and result.outcome is Outcome.ALREADY_GONE
             if is_absent and prior.own.get(replica_id) not in _SHOWN_ABSENT:
-                absent.add(replica_id)
+                if not plan["hard"] or replica_id not in soft_deleted:
+                    absent.add(replica_id)
+                elif replica_id in held:
+                    settled[replica_id] = Result(Outcome.SKIPPED, "under legal hold")
+                else:
+                    del settled[replica_id]
+                    to_delete.append(row)
+                    unlisted.add(replica_id)
         else:
             to_delete.append(row)
             if verdict is not None and not verdict.listed:

@@ -101,6 +101,15 @@ def test_of_activities_only_the_latest_are_read():
     ]
 
 
+def test_clock_is_checked_before_a_delete_by_hand(hook, monkeypatch):
+    """Case E18."""
+    monkeypatch.setattr(type(hook), "clock_skew", 800 * 86_400.0)
+    with pytest.raises(
+        PlanRejectedError, match="the clocks of Tavus and of this worker differ by 69120000 s"
+    ):
+        evaluate_one(hook, "r1a0c5e8f3b2", now=now)
+
+
 @pytest.mark.parametrize("skew", [300.5, -301.0, 86_400.0])
 def test_clock_difference_of_more_than_five_minutes_is_rejected(skew):
     with pytest.raises(PlanRejectedError) as caught:

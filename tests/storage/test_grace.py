@@ -533,6 +533,20 @@ def test_unlisted_replica_is_not_confirmed_by_its_absence(world):
     assert (error, items["old1"][0]) == (None, "deleted")
 
 
+@pytest.mark.parametrize("knows", [True, False])
+def test_replica_soft_deleted_between_plan_and_permanent_apply_is_not_already_gone(world, knows):
+    """Case E13: its training footage still exists."""
+    if knows:
+        world.sandbox.switch(soft_then_hard="works")
+    plan = world.plan(PLAIN, hard=True, run_id="purge").pushed["return_value"]
+    assert world.plan_and_apply(PLAIN) == {"old1", "old2"}
+    items, _ = world.apply(plan, hard=True, run_id="purge")
+    assert {outcome for outcome, _ in items.values()} == {"deleted" if knows else "unknown"}
+    if not knows:
+        assert {"training footage" in detail for _, detail in items.values()} == {True}
+    assert {i for i, hard in world.deletes if hard} == ({"old1", "old2"} if knows else set())
+
+
 # -- the ledger
 
 
