@@ -7,7 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Hashable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
 
 import yaml
@@ -17,10 +17,11 @@ from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import check_replica_id
 from tavus_provider.retention.policy import LegalHolds, Policy
 from tavus_provider.row_fields import parse_time
-from tavus_provider.sanitize import escape_line
+from tavus_provider.sanitize import escape_line, quote
 from tavus_provider.storage.object_storage import StorageError, modified_at, read_bytes, redact, resolve
 
 _MAX_BYTES: Final = 2**20
+_KEYS: Final = ("replica_ids", "as_of", "count")
 _MAX_CLOCK_SKEW: Final = timedelta(minutes=5)
 """How far ``as_of`` may be in the future before a file of legal holds is rejected."""
 
@@ -36,13 +37,27 @@ def read_policy(location: str, *, base: str | None = None) -> Policy:
     try:
         path = _resolve(location, base=base)
         location = str(path)
-        policy = Policy.parse(_parse(_read_text(path)))
+        policy = _with_holds_beside(path, Policy.parse(_parse(_read_text(path))))
         problems = policy.problems()
     except TavusValidationError as error:
         problems = [str(error).removeprefix("policy: ")]
     if problems:
         raise _invalid_policy(location, "; ".join(problems))
     return policy
+
+
+def _with_holds_beside(path: ObjectStoragePath, policy: Policy) -> Policy:
+    """Return a policy whose file of legal holds, if it is relative, is relative to the policy file."""
+    if policy.legal_holds is None:
+        return policy
+    try:
+        location = str(resolve(policy.legal_holds.file, base=path.parent))
+    except StorageError as error:
+        fault = error.reason
+    else:
+        holds = policy.legal_holds.model_copy(update={"file": location})
+        return policy.model_copy(update={"legal_holds": holds})
+    raise TavusValidationError(f"legal_holds.file: cannot be read ({fault})")
 
 
 def find_policy_problems(location: str, *, base: str | None = None) -> list[str]:
@@ -71,8 +86,9 @@ def read_legal_holds(holds: LegalHolds | None, *, now: datetime) -> frozenset[st
     """
     Return the ids under legal hold. Without ``holds``, no id is held.
 
-    The file is a list of ids, or a mapping with ``replica_ids`` and ``as_of``, the time at which the list
-    was correct. Without ``as_of``, the time at which the file was written is used.
+    The file is a list of ids, or a mapping with ``replica_ids``, ``count``, the number of ids, and ``as_of``,
+    the time at which the list was correct. Without ``as_of``, the time at which the file was written is used.
+    A list that may have been cut is rejected: it must be in brackets, or have its count or an end marker.
 
     :param now: the current time, aware
     :raises TavusValidationError: if the file cannot be read, is invalid, or is older than ``max_age``
@@ -93,13 +109,15 @@ def read_legal_holds(holds: LegalHolds | None, *, now: datetime) -> frozenset[st
 
 
 def _read_holds(path: ObjectStoragePath, holds: LegalHolds, now: datetime) -> frozenset[str]:
-    document = _parse(_read_text(path))
+    text = _read_text(path)
+    document = _parse(text)
     if isinstance(document, list):
         document = {"replica_ids": document}
     if not isinstance(document, dict) or not isinstance(document.get("replica_ids"), list):
         raise TavusValidationError("must be a list of ids, or a mapping with replica_ids")
-    if unknown := [str(key) for key in document if key not in ("replica_ids", "as_of")]:
-        raise TavusValidationError(f"unknown key {escape_line(unknown[0], 40)!r}; known: replica_ids, as_of")
+    if unknown := [str(key) for key in document if key not in _KEYS]:
+        raise TavusValidationError(f"unknown key {escape_line(unknown[0], 40)!r}; known: {', '.join(_KEYS)}")
+    _check_complete(text, document)
     as_of = _parse_as_of(document["as_of"]) if "as_of" in document else modified_at(path)
     if as_of is None:
         raise TavusValidationError("its storage does not record when it was written: add as_of to it")
@@ -111,7 +129,45 @@ def _read_holds(path: ObjectStoragePath, holds: LegalHolds, now: datetime) -> fr
     return frozenset(check_replica_id(replica_id) for replica_id in document["replica_ids"])
 
 
+def _check_complete(text: str, document: dict[str, Any]) -> None:
+    """
+    Check that a list of ids was not cut when it was written or copied: a cut list holds fewer replicas.
+
+    A list in brackets that was cut cannot be parsed. A list with one id a line can, so it needs a mark.
+
+    :raises TavusValidationError: saying how the list can show that it is complete
+    """
+    ids, count = document["replica_ids"], document.get("count")
+    if "count" in document and (type(count) is not int or count != len(ids)):
+        raise TavusValidationError(
+            f"count is {quote(count)}, but the list has {len(ids)} ids: it is not complete"
+        )
+    if _ends_list_with_bracket(text):
+        return
+    if text.rstrip().endswith("\n...") or ("count" in document and text.endswith("\n")):
+        return
+    raise TavusValidationError(
+        "the list has one id a line and nothing shows that it is complete: write it as [r1, r2], or as a "
+        "mapping with count, the number of ids, or end the file with a line of three dots"
+    )
+
+
+def _ends_list_with_bracket(text: str) -> bool:
+    if text.lstrip().startswith(("[", "{")):  # JSON, which YAML does not read if it has tabs
+        return True
+    root = yaml.compose(text, Loader=_Loader)
+    if isinstance(root, yaml.MappingNode):
+        root = next((node for key, node in root.value if key.value == "replica_ids"), None)
+    return isinstance(root, yaml.SequenceNode) and bool(root.flow_style)
+
+
 def _parse_as_of(value: object) -> datetime:
+    if isinstance(value, date) and not (isinstance(value, datetime) and value.tzinfo is not None):
+        # YAML reads 2026-11-01 as a date.
+        moment = value if isinstance(value, datetime) else datetime.combine(value, time())
+        raise TavusValidationError(
+            f"as_of {value} has no time zone: write {moment.isoformat(timespec='seconds')}Z if it is UTC"
+        )
     try:
         if isinstance(value, datetime) and value.tzinfo is not None:  # YAML parses dates itself
             return value.astimezone(UTC)

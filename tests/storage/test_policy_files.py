@@ -240,7 +240,12 @@ def dated(content, file, age=timedelta(0)):
     ("content", "held"),
     [
         pytest.param("[r1, r2]", {"r1", "r2"}, id="list"),
-        pytest.param("- r1\n- r2\n- r1\n", {"r1", "r2"}, id="lines"),
+        pytest.param("- r1\n- r2\n- r1\n...\n", {"r1", "r2"}, id="lines and an end marker"),
+        pytest.param("count: 2\nreplica_ids:\n- r1\n- r2\n", {"r1", "r2"}, id="lines and their count"),
+        pytest.param(
+            "replica_ids:\n  - r1\nas_of: 2026-09-01T11:00:00Z\n...", {"r1"}, id="mapping and marker"
+        ),
+        pytest.param('{"count": 1,\t"replica_ids": ["r1"]}', {"r1"}, id="json with a tab"),
         pytest.param('["r1"]', {"r1"}, id="json"),
         pytest.param("[]", set(), id="empty"),
         pytest.param("replica_ids: [r1]\nas_of: 2026-09-01T11:00:00Z", {"r1"}, id="as-of"),
@@ -272,8 +277,12 @@ AS_OF = "replica_ids: [r1]\nas_of: "
         pytest.param(
             AS_OF + "2026-09-01T12:05:01Z", "as of 2026-09-01 12:05 UTC, which is in the future", id="ahead"
         ),
-        pytest.param(AS_OF + "2026-09-01T11:00:00", "write a date with a time zone such as", id="no-zone"),
-        pytest.param(AS_OF + "2026-09-01", "write a date with a time zone such as", id="day"),
+        pytest.param(
+            AS_OF + "2026-09-01T11:00:00", "has no time zone: write 2026-09-01T11:00:00Z", id="no-zone"
+        ),
+        pytest.param(
+            AS_OF + "2026-09-01", "as_of 2026-09-01 has no time zone: write 2026-09-01T00:00:00Z", id="day"
+        ),
         pytest.param(AS_OF + "yesterday", "write a date with a time zone such as", id="word"),
         pytest.param(AS_OF, "write a date with a time zone such as", id="blank"),
         pytest.param(
@@ -286,13 +295,26 @@ AS_OF = "replica_ids: [r1]\nas_of: "
         pytest.param("{r1: held}", "must be a list of ids, or a mapping with replica_ids", id="ids-as-keys"),
         pytest.param("r1", "must be a list of ids, or a mapping with replica_ids", id="word"),
         pytest.param(
-            "replica_ids: [r1]\nuntil: 2027", "unknown key 'until'; known: replica_ids, as_of", id="key"
+            "replica_ids: [r1]\nuntil: 2027",
+            "unknown key 'until'; known: replica_ids, as_of, count",
+            id="key",
         ),
         pytest.param("[r1, 'r 2']", "replica_id: 'r 2' is not a replica id", id="invalid-id"),
         pytest.param("[r1, 12345]", "replica_id: ", id="number-as-id"),
         pytest.param("[r1, none]", "replica_id: ", id="none"),
         pytest.param("[r1, [r2]]", "replica_id: ", id="list-as-id"),
         pytest.param("[r1, ", "line 1, column 6", id="cut"),
+        pytest.param("- r1\n- r2\n", "one id a line and nothing shows that it is complete", id="lines"),
+        pytest.param(
+            "replica_ids:\n- r1\n", "or end the file with a line of three dots", id="lines-of-mapping"
+        ),
+        pytest.param("count: 2\nreplica_ids: [r1]", "count is 2, but the list has 1 ids", id="count"),
+        pytest.param(
+            "count: '1'\nreplica_ids: [r1]", "count is '1', but the list has 1 ids", id="count-text"
+        ),
+        pytest.param(
+            "count: true\nreplica_ids: [r1]", "count is True, but the list has 1 ids", id="count-bool"
+        ),
         pytest.param(b"- r1\n- \xe4", "is not text in UTF-8", id="latin-1"),
     ],
 )
@@ -302,6 +324,39 @@ def test_invalid_legal_holds_are_an_error(file, content, problem):
     assert message.startswith(f"legal_holds {location}: ")
     assert problem in message
     assert message.endswith("; it is not known which replicas are held, so nothing may be deleted")
+
+
+IDS = [f"r{number:03}a" for number in range(12)]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param("".join(f"- {one}\n" for one in IDS) + "...\n", id="lines and an end marker"),
+        pytest.param("count: 12\nreplica_ids:\n" + "".join(f"- {one}\n" for one in IDS), id="count first"),
+        pytest.param(
+            "replica_ids:\n" + "".join(f"  - {one}\n" for one in IDS) + "count: 12\n", id="count last"
+        ),
+        pytest.param(f"[{', '.join(IDS)}]\n", id="brackets"),
+        pytest.param(json.dumps({"replica_ids": IDS, "count": 12}, indent=1), id="json"),
+    ],
+)
+def test_list_cut_anywhere_is_rejected_or_complete(file, content):
+    assert read_legal_holds(holds(dated(content, file)), now=NOW) == set(IDS)
+    for end in range(len(content)):
+        location = dated(content[:end], file)
+        try:
+            held = read_legal_holds(holds(location), now=NOW)
+        except TavusValidationError:
+            continue
+        assert held == set(IDS), end
+
+
+def test_legal_holds_of_a_policy_file_are_beside_it(file):
+    location = file("expire: [{older_than: 90d}]\nlegal_holds: {file: lists/holds.json, max_age: 1d}")
+    found = read_policy(location).legal_holds
+    assert found is not None
+    assert found.file == str(Path(location).parent / "lists" / "holds.json")
 
 
 @pytest.mark.parametrize(("age", "accepted"), [(0, True), (2, True), (2.001, False), (-1, False)])
