@@ -20,7 +20,7 @@ old_packages := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers
 
 BENCH ?=
 
-.PHONY: help demo plan airflow test quick test-lowest test-cluster test-ui lint types unit browser mutants \
+.PHONY: help demo plan key airflow test quick test-lowest test-cluster test-ui lint types unit browser mutants \
 	faults-table bench picture vendor constraints clean
 
 help:  ## Show this list
@@ -29,8 +29,11 @@ help:  ## Show this list
 demo: $(VENV)/ready  ## Delete old replicas of a sandbox with Airflow: first a dry run, then a real run
 	@$(VENV)/bin/python scripts/try_it.py demo
 
-plan: $(VENV)/ready  ## Show what would be deleted in your account; deletes nothing (needs TAVUS_API_KEY)
+plan: key $(VENV)/ready  ## Show what would be deleted in your account; deletes nothing (needs TAVUS_API_KEY)
 	@$(VENV)/bin/python scripts/try_it.py plan
+
+key:  # before anything is installed
+	@[ -n "$$TAVUS_API_KEY" ] || { echo "TAVUS_API_KEY is not set. Set it to the API key of the account to plan for."; exit 2; }
 
 airflow: $(VENV)/ready  ## Run Airflow with its UI, connected to a sandbox (PORT=8080)
 	@$(VENV)/bin/python scripts/try_it.py airflow --port $(PORT)

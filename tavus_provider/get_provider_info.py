@@ -81,6 +81,7 @@ def get_provider_info() -> dict[str, object]:
                         "description": "URL of the proxy for requests to Tavus. Environment variables such "
                         "as HTTPS_PROXY are ignored.",
                         "version_added": "0.1.0",
+                        "sensitive": True,
                         "type": "string",
                         "example": "http://proxy.example:3128",
                         "default": "",
@@ -97,6 +98,7 @@ def get_provider_info() -> dict[str, object]:
                         "description": "YAML or JSON file with the retention policy that the prune and purge "
                         "DAGs use instead of their own. A local path or an object storage path.",
                         "version_added": "0.1.0",
+                        "sensitive": True,
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/retention.yaml",
                         "default": "",
@@ -105,6 +107,7 @@ def get_provider_info() -> dict[str, object]:
                         "description": "YAML or JSON file with the ids under legal hold. It binds every "
                         "operator, whatever policy it was given. A local path or an object storage path.",
                         "version_added": "0.1.0",
+                        "sensitive": True,
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/legal-holds.json",
                         "default": "",
@@ -122,6 +125,7 @@ def get_provider_info() -> dict[str, object]:
                         "(subfolder _plans). A local path or an object storage path. "
                         "Default: tavus-ledger in AIRFLOW_HOME.",
                         "version_added": "0.1.0",
+                        "sensitive": True,
                         "type": "string",
                         "example": "s3://aws_default@my-bucket/tavus-ledger",
                         "default": "",

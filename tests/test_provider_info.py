@@ -201,3 +201,9 @@ def test_configuration_options_have_safe_defaults():
         options, ""
     ) | defaults
     assert {"allowed_origins", "proxy", "ca_bundle", "approvers"} <= options.keys()
+
+
+def test_options_that_can_contain_a_password_are_sensitive():
+    options = INFO["config"]["tavus"]["options"]
+    sensitive = {name for name, option in options.items() if option.get("sensitive")}
+    assert sensitive == {"proxy", "policy", "legal_holds", "ledger"}

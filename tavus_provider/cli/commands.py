@@ -62,6 +62,12 @@ def _days(text: str) -> int:
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to {MAX_DAYS}")
 
 
+def _svg_file(text: str) -> str:
+    if text.lower().endswith(".svg"):
+        return text
+    raise argparse.ArgumentTypeError(f"{text!r} does not end with .svg, the only format")
+
+
 def _replica_id(text: str) -> str:
     from tavus_provider.models import check_replica_id
 
@@ -126,7 +132,10 @@ COMMANDS: Final = (
                     "help": f"number of days, 1 to {MAX_DAYS} (default: %(default)s)",
                 },
             ),
-            Argument(("--picture",), {"metavar": "FILE.svg", "help": "also write a picture to this file"}),
+            Argument(
+                ("--picture",),
+                {"metavar": "FILE.svg", "type": _svg_file, "help": "also write a picture to this file"},
+            ),
             Argument(
                 ("--without-limits",),
                 {"action": "store_true", "help": "go on where a run would stop at a limit"},

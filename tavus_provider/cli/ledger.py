@@ -24,6 +24,10 @@ def verify(arguments: argparse.Namespace) -> int:
     report = None if arguments.report is None else _read_report(arguments.report)
     root = ledger_root()
     attempts, findings = verify_ledger(root)
+    if not attempts:
+        raise TavusValidationError(
+            f"no ledger at {redact(root)}: no attempt is recorded there; check ledger in section [tavus]"
+        )
     if report is not None:
         findings += compare_report(attempts, report)
     if arguments.output == "table":

@@ -126,7 +126,8 @@ class ApplyRetentionOperator(TavusOperator):
             rows: Sequence[PlanRow] = plan["delete"]
             if batch is not None:
                 rows = batch.rows(plan)
-                context["map_index_template"] = label = batch.label(plan)
+                label = batch.label(plan)
+                self.set_label(context, label)
                 self.log.info("Batch %d of %d: replicas %s", batch.number, batch.of, label)
             if dry_run:
                 return publish_report(self, context, dry_run_report(plan, rows), plan=plan)

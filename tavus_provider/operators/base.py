@@ -96,13 +96,18 @@ class TavusOperator(BaseOperator):
 
         :param label: template of the name of a mapped task, such as ``{{ task.tavus_conn_id }}``
         """
-        context["map_index_template"] = label
+        self.set_label(context, label)
         with fail_without_retry(), contextlib.closing(self.hook):
             if self.strict_conf:
                 check_run_conf(context)
             if self._stop_requested:  # before the hook existed
                 self.hook.stop()
             yield
+
+    def set_label(self, context: Context, label: str) -> None:
+        """Set the template of the name of a mapped task, unless the author of the DAG did."""
+        if not self.map_index_template:
+            context["map_index_template"] = label
 
     def on_kill(self) -> None:
         """

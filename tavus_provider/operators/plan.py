@@ -10,7 +10,13 @@ from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import SCHEDULED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, push_xcom, task_identity
-from tavus_provider.operators.templates import check_templates, take_rendered, with_placeholders
+from tavus_provider.operators.templates import (
+    check_native,
+    check_templates,
+    take_rendered,
+    with_placeholders,
+)
+from tavus_provider.sanitize import escape_line
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -128,9 +134,9 @@ class PlanRetentionOperator(TavusOperator):
             exceeded = decision.find_exceeded_limit(deleted=deleted)
             if exceeded and not dry_run:
                 push_xcom(context, "return_value", pushed)
-                raise PlanRejectedError(exceeded)
+                raise PlanRejectedError(f"{exceeded}. {self._where_the_policy_is()}")
             if exceeded:
-                self.log.warning("A real run would stop here: %s", exceeded)
+                self.log.warning("A real run would stop here: %s. %s", exceeded, self._where_the_policy_is())
             return pushed
 
     def _store(self, plan: Plan, authority: RunAuthority, *, dry_run: bool) -> Plan | PlanReference:
@@ -151,11 +157,20 @@ class PlanRetentionOperator(TavusOperator):
             self.log.info("The plan is too large for an XCom. It is stored at %s", plan_at)
         return pushed
 
+    def _where_the_policy_is(self) -> str:
+        if isinstance(self.policy_as_written, Mapping):
+            return "The policy is in the DAG file"
+        from tavus_provider.storage.object_storage import redact
+
+        return f"The policy is {escape_line(redact(self.policy_as_written))}"
+
     def _rendered_policy(self) -> Policy:
         from tavus_provider.storage.policy_files import read_policy
 
+        check_native(self.narrow_as_written, self.narrow, ("narrow",))
         narrow = take_rendered(self.narrow_as_written, self.narrow)
         if isinstance(self.policy_as_written, Mapping):
+            check_native(self.policy_as_written, self.policy)
             policy = _parse_policy(take_rendered(self.policy_as_written, self.policy), narrow=narrow)
         else:
             policy = _parse_policy(read_policy(self.policy_as_written), narrow=narrow)

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.sanitize import quote
 
 Path = tuple[str, ...]
 
@@ -91,6 +92,30 @@ def take_rendered(written: Any, rendered: Any) -> Any:
     if isinstance(written, list | tuple):
         return [take_rendered(*pair) for pair in zip(written, rendered, strict=True)]
     return written
+
+
+def check_native(written: Any, rendered: Any, path: Path = ()) -> None:
+    """
+    Check that templates for lists, mappings and null were not rendered to text.
+
+    :param written: the value as the DAG file has it
+    :param rendered: the same value after Airflow has rendered it
+    :param path: the path of the value
+    :raises TavusValidationError: naming the first template, and the argument of the DAG that is missing
+    """
+    if is_template(written):
+        expects_text = path[-1:] and path[-1] not in (*_SECTIONS, *_LISTS)
+        if isinstance(rendered, str) and (rendered == "None" or not expects_text):
+            raise TavusValidationError(
+                f"policy: {'.'.join(path)}: the template was rendered to the text {quote(rendered)}; set "
+                "render_template_as_native_obj=True on the DAG. Nothing was read or deleted"
+            )
+    elif isinstance(written, Mapping):
+        for key, value in written.items():
+            check_native(value, rendered[key], (*path, str(key)))
+    elif isinstance(written, list | tuple):
+        for number, pair in enumerate(zip(written, rendered, strict=True)):
+            check_native(*pair, (*path, str(number)))
 
 
 def _is_allowed(path: Path) -> bool:

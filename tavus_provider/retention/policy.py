@@ -256,7 +256,7 @@ class Limits(Part):
         before = f"{earlier} of them were deleted by this run before, " if earlier else ""
         return (
             f"{delete} of {total} replicas would be deleted, {before}{' and '.join(limits)}: "
-            "narrow the policy or raise the limit in the DAG file; nothing was deleted"
+            "narrow the policy or raise its limit; nothing was deleted"
         )
 
     def _share(self, total: int) -> int:

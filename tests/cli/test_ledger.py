@@ -63,5 +63,14 @@ def test_credentials_in_the_location_are_not_printed(run, monkeypatch):
     attach("memory", conn_id="someone:hunter2-word", fs=MemoryFileSystem())
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@empty-bucket/ledger")
     code, out, err = run("ledger", "verify")
-    assert (code, out) == (0, "")
+    assert (code, out) == (2, "")
+    assert "//***@empty-bucket/ledger" in err
     assert "hunter2-word" not in err
+
+
+def test_ledger_that_does_not_exist_fails(run, connect, monkeypatch, tmp_path):
+    connect("http://127.0.0.1:9")
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "mistyped"))
+    code, out, err = run("ledger", "verify")
+    assert (code, out) == (2, "")
+    assert f"no ledger at {tmp_path / 'mistyped'}: no attempt is recorded there" in one_error(err)

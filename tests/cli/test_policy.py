@@ -251,3 +251,10 @@ def test_what_would_stop_a_run_is_a_problem(run, policy, sandbox, parts, problem
         assert (code, out) == (1, "")
         assert one_error(err).startswith("a run would stop: ")
         assert problem in err
+
+
+def test_picture_in_another_format_is_refused(run, policy, tmp_path):
+    code, _, err = run("simulate", policy(), "--picture", str(tmp_path / "x.png"))
+    assert code == 2
+    assert "x.png' does not end with .svg, the only format" in err
+    assert not (tmp_path / "x.png").exists()

@@ -100,6 +100,13 @@ def test_mapped_task_has_a_label(sandbox, make, label):
     assert context["map_index_template"] == label
 
 
+def test_label_of_the_author_is_kept(sandbox):
+    mine = "{{ task.replica_id }} of anna"
+    context = {"ti": Ti(), "map_index_template": mine}
+    delete(map_index_template=mine).execute(context)
+    assert context["map_index_template"] == mine
+
+
 def test_label_of_a_delete_task_is_the_id():
     operator = delete("..")
     context = {"ti": Ti()}

@@ -41,8 +41,8 @@ def test_plan_beyond_a_limit_is_pushed_before_the_task_fails(sandbox):
     with pytest.raises(AirflowFailException) as caught:
         run(plan_task(POLICY | {"limits": {"max_deletions": 5}}), ti)
     assert str(caught.value) == (
-        "6 of 26 replicas would be deleted, max_deletions is 5: narrow the policy or raise the limit in the "
-        "DAG file; nothing was deleted"
+        "6 of 26 replicas would be deleted, max_deletions is 5: narrow the policy or raise its limit; "
+        "nothing was deleted. The policy is in the DAG file"
     )
     assert len(ti.pushed["return_value"]["delete"]) == 6
     assert len(ti.pushed["verdicts"]["rows"]) == 26
@@ -179,3 +179,35 @@ def test_log_warns_about_ids_and_patterns_that_match_no_replica(sandbox, log):
 def test_holds_of_the_deployment_bind_a_policy_of_the_dag_file(sandbox, held):
     assert OLD in EXPIRED
     assert {row["replica_id"] for row in planned()["delete"]} == EXPIRED - {OLD}
+
+
+def test_exceeded_limit_names_the_policy_file(sandbox, tmp_path):
+    file = tmp_path / "policy.yaml"
+    file.write_text("{expire: [{older_than: 90d}], limits: {max_deletions: 5}}")
+    with pytest.raises(AirflowFailException, match=rf"nothing was deleted\. The policy is {file}$"):
+        run(plan_task(str(file)))
+    with pytest.raises(AirflowFailException, match=r"nothing was deleted\. The policy is in the DAG file$"):
+        run(plan_task(POLICY | {"limits": {"max_deletions": 5}}))
+
+
+@pytest.mark.parametrize(
+    ("narrow", "rendered", "where"),
+    [
+        ({"include": "{{ params.x }}"}, {"include": "[]"}, "narrow.include"),
+        ({"older_than": "{{ params.x }}"}, {"older_than": "None"}, "narrow.older_than"),
+    ],
+)
+def test_template_that_was_rendered_to_text_names_the_argument_of_the_dag(sandbox, narrow, rendered, where):
+    task = plan_task(narrow=narrow)
+    task.narrow = rendered
+    with pytest.raises(
+        AirflowFailException, match=f"^policy: {where}: .* set render_template_as_native_obj=True"
+    ):
+        run(task)
+    assert requests(sandbox) == []
+
+
+def test_age_that_was_rendered_to_text_is_accepted(sandbox):
+    task = plan_task(narrow={"older_than": "{{ params.x }}"})
+    task.narrow = {"older_than": "5000d"}
+    assert run(task)["delete"] == []

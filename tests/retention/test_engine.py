@@ -156,7 +156,7 @@ def test_exceeded_limit_is_reported_for_the_whole_decision(
     ]
     found = decide(*replicas, by=policy(limits=limits))
     assert len(found.delete) == expired
-    tail = ": narrow the policy or raise the limit in the DAG file; nothing was deleted"
+    tail = ": narrow the policy or raise its limit; nothing was deleted"
     assert found.limit_exceeded == (None if breach is None else breach + tail)
 
 
