@@ -64,7 +64,7 @@ def test_credentials_in_the_location_are_not_printed(run, monkeypatch):
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "memory://someone:hunter2-word@empty-bucket/ledger")
     code, out, err = run("ledger", "verify")
     assert (code, out) == (2, "")
-    assert "//***@empty-bucket/ledger" in err
+    assert "memory://***@" in err
     assert "hunter2-word" not in err
 
 
