@@ -24,7 +24,12 @@ takes about ``n / 87`` requests instead of ``n / 100``. If an added row moved th
 reads, the next window is read again. If deleted rows moved it, a window farther back is read, with a
 distance that grows until the windows are linked, at the latest at the start of the list.
 
-``total_count`` is not needed for this proof, and it may be wrong. It is a second witness: the listing is
+Some servers allow no overlap: they ignore ``limit``, or return so few rows per page that all windows begin
+and end at the same rows. Then the whole list is read twice, one page after the other. It is complete if both
+reads returned the same rows in the same order, no row twice, and each page the same ``total_count``, the
+number of rows: a row that was deleted between two pages of the first read is missing in the second one.
+
+``total_count`` is not needed for the proof by windows, and it may be wrong. It is a second witness: the listing is
 not complete either if fewer rows were seen than the lowest ``total_count``. It also shows how many windows
 can be read in parallel, and that a short window is not the end, because the server returns fewer rows than
 asked for. A list of several windows ends with a look at its start, for rows that changed their place.
@@ -98,6 +103,10 @@ class _UnstableError(Exception):
     """This read cannot be shown to be complete; another one may."""
 
 
+class _NoOverlapError(Exception):
+    """The pages of this server cannot overlap."""
+
+
 def keep_all(rows: dict[Any, T], new: Mapping[str, T]) -> None:
     """Add all rows of a page to the listing."""
     rows |= new
@@ -146,11 +155,66 @@ def read_list(
         try:
             # After a failure one page is read after the other: then fewer changes look like a moved row.
             return _Read(listing, batch_size=batch_size if attempt == 1 else 1).run()
+        except _NoOverlapError:
+            return _read_twice(listing)
         except _UnstableError as error:
             reason = str(error)
         if attempt < MAX_READS:
             wait(float(attempt))
     raise _incomplete(what, reason)
+
+
+def _read_twice(listing: _Listing[T]) -> list[T]:
+    """
+    Read a list whose pages cannot overlap until two reads in succession are equal.
+
+    :raises TavusInvalidResponseError: if no two reads are
+    """
+    before: dict[str, T] | None = None
+    reason = ""
+    for attempt in range(MAX_READS + 1):
+        if attempt > 1:
+            listing.wait(float(attempt))
+        try:
+            rows = _read_pages(listing)
+        except _UnstableError as error:
+            before, reason = None, str(error)
+            continue
+        if before is not None and list(before) == list(rows):
+            collected: dict[Any, T] = {}
+            listing.collect(collected, rows)
+            return list(collected.values())
+        before, reason = rows, "returned other rows each time it was read, on pages that cannot overlap"
+    raise _incomplete(listing.what, reason)
+
+
+def _read_pages(listing: _Listing[T]) -> dict[str, T]:
+    """
+    Read all pages, one after the other, as long as they do not show a change.
+
+    :raises _UnstableError: if they do
+    """
+    rows: dict[str, T] = {}
+    first: list[str] = []
+    total, number = 0, listing.first_page
+    for count in range(MAX_PAGES):
+        page = listing.fetch(number, listing.limit)
+        number += 1
+        ids = [listing.identify(row) for row in page.rows]
+        if count == 0:
+            first, total = ids, page.total_count
+        elif count == 1 and listing.first_page == 0 and ids and ids == first:
+            continue  # this server counts from 1 and returns its first page for page 0 too
+        if page.total_count != total:
+            raise _UnstableError(f"changed its total_count from {total} to {page.total_count}")
+        if not ids:
+            if len(rows) == total:
+                return rows
+            raise _UnstableError(f"returned {len(rows)} rows and total_count {total}")
+        if len(set(ids) - rows.keys()) < len(ids):
+            raise _UnstableError("returned a row on two pages")
+        rows |= zip(ids, page.rows, strict=True)
+    raise _incomplete(listing.what, f"has more than {MAX_PAGES} pages")
 
 
 def _incomplete(what: str, reason: str) -> TavusInvalidResponseError:
@@ -215,6 +279,7 @@ class _Read(Generic[T]):
         Return the collected rows.
 
         :raises _UnstableError: if the listing cannot be shown to be complete
+        :raises _NoOverlapError: if the pages of this server cannot overlap
         """
         self._read_to_end()
         count = len(self._seen)
@@ -244,6 +309,8 @@ class _Read(Generic[T]):
                 if self._finds_pages_from_one(window, rows):
                     break
                 if not self._is_linked(window, rows):
+                    if self._linked == 1 and self._limit < self._listing.limit:
+                        self._check_limit(self._limit)
                     self._overlap = max(1, min(2 * self._overlap, self._limit // 2))
                     self._width = max(1, self._width // 2)
                     # A window that was read after the last linked one: rows were deleted. Otherwise the
@@ -269,10 +336,7 @@ class _Read(Generic[T]):
                 break
             windows.append(window)
         if not repairing and windows[0].end <= self._end:
-            raise _UnstableError(
-                f"returned {len(self._seen)} rows and total_count {self._total}, on pages of {self._limit} "
-                "rows, which are too few to compare successive pages"
-            )
+            raise _NoOverlapError
         return windows
 
     def _next(self, end: int, distance: int, *, repairing: bool = False) -> _Window:
@@ -312,10 +376,7 @@ class _Read(Generic[T]):
             if self._lowest_total is None or self._total < self._lowest_total:
                 self._lowest_total = self._total
             if len(page.rows) > window.limit:
-                raise _incomplete(
-                    self._listing.what,
-                    f"returned {len(page.rows)} rows for limit={window.limit}, so it ignores the limit",
-                )
+                raise _NoOverlapError
         if self._pages > MIN_PAGES + self._batch_size + 8 * len(self._seen) // self._limit:
             raise _UnstableError(f"returned only {len(self._seen)} different rows on {self._pages} pages")
         return [(window, pages[window]) for window in windows]
@@ -396,7 +457,19 @@ class _Read(Generic[T]):
             return enough or not new
         # This may also be all that the server returns per page, whatever the limit.
         self._limit = size
+        if self._total > len(self._seen):
+            self._check_limit(size)
         return enough and self._total == len(self._seen) and not _is_usual_limit(size)
+
+    def _check_limit(self, size: int) -> None:
+        """
+        Ask for one row less than the server returns.
+
+        :raises _NoOverlapError: if it returns as many as before, because it ignores the limit
+        """
+        page = self._read([self._window(0, size - 1)])[0][1] if size > 1 else None
+        if size and (page is None or len(page.rows) >= size):
+            raise _NoOverlapError
 
     def _look_at_start(self) -> None:
         """
