@@ -118,7 +118,7 @@ def parse_extras(text: object, *, key: str = "") -> dict[str, Any]:
         raise TavusValidationError(
             f"the connection has unknown extras {_show_names(unknown, key)}: "
             f"expected only {', '.join(sorted(known))}; "
-            "the API key belongs in the password, everything else in section [tavus] of the configuration"
+            "the API key belongs in the password, everything else in section tavus of the configuration"
         )
     given = {name: _parse_number(value) for name, value in values.items() if value is not None}
     for name, value in given.items():
@@ -189,7 +189,7 @@ def parse_origin(
         shown = f" {origin}" if "." in origin or "//localhost" in origin else ""
         raise TavusValidationError(
             f"the connection's base URL{shown} is not among the allowed origins: an administrator of the "
-            "deployment can add it to allowed_origins in section [tavus] of the configuration, or to "
+            "deployment can add it to allowed_origins in section tavus of the configuration, or to "
             f"AIRFLOW__TAVUS__ALLOWED_ORIGINS={shown.strip() or '...'}"
         )
     return origin

@@ -31,7 +31,7 @@ ACCESS_MESSAGES: Final = {
     AccessCheck.REJECTED: "Tavus rejected the API key.",
     AccessCheck.RATE_LIMITED: "Tavus is rate limiting this account: try again later.",
     AccessCheck.UNREACHABLE: "Tavus could not be reached. Proxy variables such as HTTPS_PROXY are not read: "
-    "an administrator of the deployment can set proxy in section [tavus] of the configuration.",
+    "an administrator of the deployment can set proxy in section tavus of the configuration.",
     AccessCheck.INVALID_RESPONSE: "The response is not from the Tavus API: check the base URL.",
 }
 
@@ -187,7 +187,7 @@ class TavusHook(BaseHook):
             (
                 lambda: _allowed_origin(connection),
                 "The base URL is not allowed: an administrator of the deployment can add it to "
-                "allowed_origins in section [tavus] of the configuration.",
+                "allowed_origins in section tavus of the configuration.",
             ),
             (
                 lambda: parse_key(connection.password),
@@ -208,7 +208,7 @@ class TavusHook(BaseHook):
         try:
             result = self.client.check_access()
         except TavusValidationError:
-            return False, "The proxy or ca_bundle in section [tavus] of the configuration is invalid."
+            return False, "The proxy or ca_bundle in section tavus of the configuration is invalid."
         finally:
             self.close()
         return result == AccessCheck.ACCEPTED, ACCESS_MESSAGES[result]

@@ -23,7 +23,7 @@ def test_commands_send_only_reads(run, policy, sandbox):
         ("simulate", policy(), "--hard"),
     ):
         assert run(*arguments)[0] == 0
-    assert run("ledger", "verify")[0] == 2  # there is none
+    assert run("ledger", "verify")[0] == 2  # no ledger was written
     sent = sandbox.state()["requests"]
     assert len(sent) > 10
     assert {request["method"] for request in sent} == {"GET"}

@@ -155,7 +155,7 @@ def test_message_says_how_to_allow_an_origin():
         parse_origin(SANDBOX)
     assert str(caught.value) == (
         "the connection's base URL http://127.0.0.1:8600 is not among the allowed origins: an administrator "
-        "of the deployment can add it to allowed_origins in section [tavus] of the configuration, or to "
+        "of the deployment can add it to allowed_origins in section tavus of the configuration, or to "
         "AIRFLOW__TAVUS__ALLOWED_ORIGINS=http://127.0.0.1:8600"
     )
     assert parse_origin(SANDBOX, allowed=[DEFAULT_ORIGIN, f" {SANDBOX}/v2 ", ""]) == SANDBOX

@@ -265,7 +265,7 @@ MESSAGES = {
     "origin": (
         False,
         "The base URL is not allowed: an administrator of the deployment can add it to allowed_origins in "
-        "section [tavus] of the configuration.",
+        "section tavus of the configuration.",
     ),
     "key": (False, "The API key is missing or invalid: enter it in the password field."),
     "extras": (
@@ -277,11 +277,11 @@ MESSAGES = {
         "The extra timeout is invalid: expected a number of seconds greater than 0, at most 600.",
     ),
     "concurrency": (False, "The extra concurrency is invalid: expected a whole number from 1 to 64."),
-    "settings": (False, "The proxy or ca_bundle in section [tavus] of the configuration is invalid."),
+    "settings": (False, "The proxy or ca_bundle in section tavus of the configuration is invalid."),
     "unreachable": (
         False,
         "Tavus could not be reached. Proxy variables such as HTTPS_PROXY are not read: an administrator of "
-        "the deployment can set proxy in section [tavus] of the configuration.",
+        "the deployment can set proxy in section tavus of the configuration.",
     ),
     "rejected": (False, "Tavus rejected the API key."),
     "rate limited": (False, "Tavus is rate limiting this account: try again later."),

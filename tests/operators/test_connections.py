@@ -64,7 +64,7 @@ def test_origin_that_is_not_allowed_is_named_and_gets_no_request(sandbox, plan, 
     error, message = fail(make, plan)
     assert isinstance(error, AirflowFailException)
     assert f"{sandbox.url} is not among the allowed origins" in message
-    assert "allowed_origins in section [tavus]" in message
+    assert "allowed_origins in section tavus" in message
     assert requests(sandbox) == before
 
 
