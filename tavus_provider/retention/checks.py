@@ -125,9 +125,10 @@ def find_keep_last(facts: ReplicaFacts, context: Context) -> str | None:
 
 
 def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
-    """Return that a replica which a rule matches is younger than ``narrow.older_than``."""
+    """Return that a replica which is otherwise due is younger than ``narrow.older_than``."""
     limit = context.min_age
-    if limit is None or facts.rule is None or facts.age >= limit.delta:
+    is_due = facts.rule is not None or facts.replica.replica_id in context.history.soft_deleted
+    if limit is None or not is_due or facts.age >= limit.delta:
         return None
     return f"{limit.format(facts.age)} old, narrow.older_than is {limit}"
 

@@ -363,6 +363,8 @@ class Policy(Part):
     def narrow_age_problem(self) -> str | None:
         """Return why the age of the trigger form has no effect: it can raise the age of the rules only."""
         age, floor = self.narrow.older_than, self.min_age
+        if self.hard_delete_after is not None:
+            return None  # what this package soft-deleted may be younger, and the age applies to it too
         if age is None or floor is None or age.delta >= floor.delta:
             return None
         return (
