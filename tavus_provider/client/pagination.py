@@ -29,7 +29,8 @@ and end at the same rows. Then the whole list is read twice, one page after the 
 reads returned the same rows in the same order, no row twice, and each page the same ``total_count``, the
 number of rows: a row that was deleted between two pages of the first read is missing in the second one.
 
-``total_count`` is not needed for the proof by windows, and it may be wrong. It is a second witness: the listing is
+``total_count`` is not needed for the proof by windows, and it may be wrong. It is a second witness: the
+listing is
 not complete either if fewer rows were seen than the lowest ``total_count``. It also shows how many windows
 can be read in parallel, and that a short window is not the end, because the server returns fewer rows than
 asked for. A list of several windows ends with a look at its start, for rows that changed their place.
