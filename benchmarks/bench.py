@@ -5,7 +5,7 @@ Prints one table. The rows of a group are measured alternately, in one run on on
 median and its ratio to the value in the column "relative to". No test depends on the results.
 
     make bench                               all groups, about ten minutes
-    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan import dag
+    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan use import dag
 """
 
 from __future__ import annotations
@@ -333,7 +333,19 @@ def memory() -> float:
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
-def plan_once(url: str) -> dict[str, float]:
+def plan_in_a_process(server: Server, *, policy: dict[str, Any] = STALE) -> dict[str, float]:
+    """Return the result of :func:`plan_once` in a new process; stop if it fails."""
+    output = subprocess.run(
+        [sys.executable, __file__, "--plan-once", server.url, "--policy", json.dumps(policy)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    ).stdout
+    result: dict[str, float] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def plan_once(url: str, value: object) -> dict[str, float]:
     """Read the account and evaluate the policy, in its own process so that peak memory can be measured."""
     from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
@@ -341,7 +353,7 @@ def plan_once(url: str) -> dict[str, float]:
     from tavus_provider.retention.policy import Policy
 
     os.environ |= connection(url)
-    policy = Policy.parse(STALE)
+    policy = Policy.parse(value)
     with TavusHook() as hook:
         hook.list_videos()  # opens a connection, which is not measured
         before, started = memory(), (time.perf_counter(), time.process_time())
@@ -367,13 +379,7 @@ def plan(server: Server, repeats: int) -> Iterator[Row]:
         server.reset(replicas=count, conversations=3)
         runs = []
         for _ in range(repeats if count < 100_000 else max(1, repeats // 3)):
-            output = subprocess.run(
-                [sys.executable, __file__, "--plan-once", server.url],
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            ).stdout
-            runs.append(json.loads(output.splitlines()[-1]))
+            runs.append(plan_in_a_process(server))
             if runs[-1]["listed"] != count:
                 raise SystemExit(f"listed {runs[-1]['listed']} of {count}")
         medians = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -395,6 +401,56 @@ def plan(server: Server, repeats: int) -> Iterator[Row]:
                 target,
             )
         before = medians
+
+
+# --- use: what it costs to know which replicas are in use ---
+
+
+def use(server: Server, repeats: int) -> Iterator[Row]:
+    """Measure prunes beside ended conversations, plans of a busy account, and the memory for a long history."""
+    before: tuple[float, float] | None = None
+    for ended in (0, 1_000, 50_000):
+        seconds = []
+        for _ in range(repeats):
+            server.reset(replicas=10, age=100, conversations=ended // 10, latency=LATENCY)
+            started = time.monotonic()
+            apply_plan(server.url, 10)
+            seconds.append(time.monotonic() - started)
+        requests, median = server.counts()["requests"], statistics.median(seconds)
+        for result, value, target, index in (
+            (f"{requests:.0f} requests", requests, "1.0", 0),
+            (f"{median:.2f} s", median, "", 1),
+        ):
+            yield (
+                f"prune of 10 replicas without unused_for, {ended:,} ended conversations",
+                "this package",
+                result,
+                f"{value / before[index]:.2f}" if before else "",
+                "no ended conversations" if before else "",
+                target if before else "",
+            )
+        before = before or (requests, median)
+    for policy, name in ((ALL, "without unused_for"), (STALE, "with unused_for")):
+        server.reset(replicas=200, age=100, conversations=100, latency=0.2, starts_every=2.0)
+        plans = [plan_in_a_process(server, policy=policy) for _ in range(repeats)]
+        reading = statistics.median(one["reading"] for one in plans)
+        yield (
+            "plan of 20,000 conversations, a new one every 2 s, 200 ms for a page",
+            name,
+            f"{len(plans)} of {repeats} plans, {reading:.1f} s",
+            "",
+            "",
+            "all plans",
+        )
+    server.reset(replicas=1_000, age=100, conversations=1_000)
+    yield (
+        "plan of 1,000,000 conversations",
+        "peak memory, reading",
+        f"{plan_in_a_process(server)['memory_reading']:.0f} MB",
+        "",
+        "",
+        "< 64 MB",
+    )
 
 
 # --- import: the import time of the operators in a DAG file ---
@@ -496,6 +552,7 @@ GROUPS: dict[str, Callable[[Server, int], Iterator[Row]]] = {
     "mapped": mapped,
     "pace": pace,
     "plan": plan,
+    "use": use,
     "import": imports,
     "dag": dag,
 }
@@ -524,9 +581,10 @@ def main() -> int:
         "--repeats", type=int, default=5, metavar="N", help="measurements of each row (default: 5)"
     )
     parser.add_argument("--plan-once", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--policy", type=json.loads, default=STALE, help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.plan_once:
-        print(json.dumps(plan_once(chosen.plan_once)))
+        print(json.dumps(plan_once(chosen.plan_once, chosen.policy)))
         return 0
     with temporary_airflow_home():
         return table(chosen.groups or list(GROUPS), chosen.repeats)

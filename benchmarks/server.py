@@ -35,6 +35,8 @@ class World:
 
     :param replicas: number of replicas, each ``age`` days old; between 0 and 399 days if ``age`` is None
     :param conversations: number of conversations of each replica, all ended
+    :param starts_every: seconds between two conversations that begin after the reset; the last ten of them
+        are active. None begins without it.
     :param latency: seconds between a request and its response
     :param rate: maximum number of requests in any second; further requests get 429
     :param retry_after: whether a 429 has a Retry-After header
@@ -42,28 +44,39 @@ class World:
 
     replicas: int = 0
     conversations: int = 0
+    starts_every: float | None = None
     age: int | None = None
     latency: float = 0.0
     rate: int | None = None
     retry_after: bool = False
     deleted: set[str] = field(default_factory=set)
     accepted: deque[float] = field(default_factory=deque)
+    reset_at: float = field(default_factory=time.monotonic)
     counts: dict[str, float] = field(default_factory=lambda: {"requests": 0, "limited": 0, "deletes": 0})
 
-    def page(self, kind: str, number: int, size: int) -> str:
-        """Return one page of a list as JSON."""
+    def page(self, kind: str, number: int, size: int, status: str | None = None) -> str:
+        """Return one page of a list as JSON. Conversations are listed from the newest to the oldest."""
         ids: Sequence[int]
         if kind == "replicas":
             ids = range(self.replicas)
             if self.deleted:
                 ids = [number for number in ids if replica_id(number) not in self.deleted]
         elif kind == "conversations":
-            ids = range(self.replicas * self.conversations)
+            ended, total = self._conversations()
+            ids = {"active": range(ended, total), "ended": range(ended)}.get(status or "", range(total))[::-1]
         else:
             ids = range(0)
         rows = ids[(number - 1) * size : number * size] if kind != "videos" else []
         make = self._replica if kind == "replicas" else self._conversation
         return f'{{"data":[{",".join(map(make, rows))}],"total_count":{len(ids)}}}'
+
+    def _conversations(self) -> tuple[int, int]:
+        """Return the number of ended conversations, and of all."""
+        started = 0
+        if self.starts_every is not None:
+            started = int((time.monotonic() - self.reset_at) / self.starts_every)
+        total = self.replicas * self.conversations + started
+        return total - min(started, 10), total
 
     def _replica(self, number: int) -> str:
         made = STAMPS[number % 400 if self.age is None else self.age]
@@ -75,10 +88,11 @@ class World:
         )
 
     def _conversation(self, number: int) -> str:
-        replica = number // self.conversations
+        replica = number // max(1, self.conversations) % self.replicas
+        status = "ended" if number < self._conversations()[0] else "active"
         held = STAMPS[min((replica % 400 + number) % 400, replica % 400 if self.age is None else self.age)]
         return (
-            f'{{"conversation_id":"c{number:015x}","conversation_name":"call {number}","status":"ended",'
+            f'{{"conversation_id":"c{number:015x}","conversation_name":"call {number}","status":"{status}",'
             f'"replica_id":"{replica_id(replica)}","persona_id":null,"created_at":"{held}",'
             f'"updated_at":"{held}","conversation_url":"https://tavus.example/c{number:015x}"}}'
         )
@@ -109,7 +123,8 @@ class World:
         if rest:
             return 200, "", self._replica(int(rest[0][1:], 16))
         parameters = parse_qs(query)
-        return 200, "", self.page(kind, int(parameters["page"][0]), int(parameters["limit"][0]))
+        status = parameters.get("status", [None])[0]
+        return 200, "", self.page(kind, int(parameters["page"][0]), int(parameters["limit"][0]), status)
 
 
 def replica_id(number: int) -> str:

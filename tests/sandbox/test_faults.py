@@ -158,6 +158,32 @@ def test_total_count_can_be_missing_or_too_high(tavus: Sandbox) -> None:
     assert "total_count" not in send(tavus, "GET", "/v2/replicas").json()
     tavus.switch(total_count="high")
     assert send(tavus, "GET", "/v2/replicas").json()["total_count"] == 33
+    tavus.switch(total_count="page")
+    assert send(tavus, "GET", "/v2/replicas", params={"limit": 4}).json()["total_count"] == 4
+
+
+def test_filter_by_status_can_be_ignored_or_rejected(tavus: Sandbox) -> None:
+    def statuses() -> set[str]:
+        page = send(tavus, "GET", "/v2/conversations", params={"status": "active", "limit": 100}).json()
+        return {row["status"] for row in page["data"]}
+
+    assert statuses() == {"active"}
+    tavus.switch(status_filter="ignored")
+    assert statuses() == {"active", "ended"}
+    tavus.switch(status_filter="rejected")
+    response = send(tavus, "GET", "/v2/conversations", params={"status": "active"})
+    assert response.status_code == 400
+    assert send(tavus, "GET", "/v2/conversations").status_code == 200
+
+
+def test_conversations_can_be_listed_from_the_newest(tavus: Sandbox) -> None:
+    def ids() -> list[str]:
+        page = send(tavus, "GET", "/v2/conversations", params={"limit": 100}).json()
+        return [row["conversation_id"] for row in page["data"]]
+
+    oldest_first = ids()
+    tavus.switch(order="newest")
+    assert ids() == oldest_first[::-1]
 
 
 def test_latency_delays_responses(tavus: Sandbox) -> None:
