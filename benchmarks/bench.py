@@ -51,6 +51,7 @@ ALL = {
     "expire": [{"rule": "old", "older_than": "90d"}],
     "limits": {"max_deletions": 10_000, "max_deletion_percent": 100},
 }
+UNUSED = ALL | {"expire": [{"rule": "unused", "unused_for": "1d"}]}
 
 Row = tuple[str, str, str, str, str, str]
 """Task, implementation, result, ratio, what the ratio is relative to, and target."""
@@ -115,13 +116,13 @@ class Ti:
         self.xcoms[key] = value
 
 
-def apply_plan(url: str, count: int, hard: bool = False) -> None:
+def apply_plan(url: str, count: int, hard: bool = False, policy: dict[str, Any] = ALL) -> None:
     """Plan and apply as the two tasks do. The server measures the time from the first to the last DELETE."""
     from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
 
     os.environ |= connection(url, concurrency=CONCURRENCY)
     os.environ["AIRFLOW__TAVUS__LEDGER"] = f"{os.environ['AIRFLOW_HOME']}/{time.monotonic_ns()}"
-    plan = PlanRetentionOperator(task_id="plan", policy=ALL, hard=hard).execute({"ti": Ti("plan")})  # type: ignore[typeddict-item]
+    plan = PlanRetentionOperator(task_id="plan", policy=policy, hard=hard).execute({"ti": Ti("plan")})  # type: ignore[typeddict-item]
     if hard:
         _approve(plan)
     apply = ApplyRetentionOperator(task_id="apply", plan=plan, hard=hard)
@@ -407,7 +408,7 @@ def plan(server: Server, repeats: int) -> Iterator[Row]:
 
 
 def use(server: Server, repeats: int) -> Iterator[Row]:
-    """Measure prunes beside ended conversations, plans of a busy account, and the memory for a long history."""
+    """Measure prunes, plans of a busy account, and the memory for a long history of conversations."""
     before: tuple[float, float] | None = None
     for ended in (0, 1_000, 50_000):
         seconds = []
@@ -442,6 +443,20 @@ def use(server: Server, repeats: int) -> Iterator[Row]:
             "",
             "all plans",
         )
+    server.reset(replicas=100, age=300, conversations=200)
+    full = plan_in_a_process(server)
+    listed = server.counts()["requests"]
+    server.reset(replicas=100, age=300, conversations=200)
+    apply_plan(server.url, 100, policy=UNUSED)
+    requests = server.counts()["requests"]
+    yield (
+        "prune with unused_for, 20,000 ended conversations",
+        "this package, plan and apply",
+        f"{requests:.0f} requests for 100 deletes",
+        f"{(requests - 100) / listed:.2f} without the deletes",
+        f"one full read, {listed:.0f} requests for {full['listed']:.0f} replicas",
+        "<= 1.1",
+    )
     server.reset(replicas=1_000, age=100, conversations=1_000)
     yield (
         "plan of 1,000,000 conversations",

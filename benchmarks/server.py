@@ -90,7 +90,9 @@ class World:
     def _conversation(self, number: int) -> str:
         replica = number // max(1, self.conversations) % self.replicas
         status = "ended" if number < self._conversations()[0] else "active"
-        held = STAMPS[min((replica % 400 + number) % 400, replica % 400 if self.age is None else self.age)]
+        # From the newest to the oldest, at most 399 days old.
+        total = max(1, self._conversations()[1])
+        held = STAMPS[1 + (total - 1 - number) * 398 // total]
         return (
             f'{{"conversation_id":"c{number:015x}","conversation_name":"call {number}","status":"{status}",'
             f'"replica_id":"{replica_id(replica)}","persona_id":null,"created_at":"{held}",'

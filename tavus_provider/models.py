@@ -249,6 +249,7 @@ class Activity:
     status: str | None
     used_at: datetime | None
     """The later of ``created_at`` and ``updated_at``, aware and in UTC."""
+    created_at: datetime | None = None
 
     @property
     def key(self) -> str:
@@ -286,6 +287,7 @@ class Activity:
             persona_id=reference(row, *_PERSONA_KEYS),
             status=text_field(row, {}, "status"),
             used_at=last_change(row),
+            created_at=time_field(row, {}, "created_at"),
         )
 
 

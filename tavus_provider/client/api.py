@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from typing import Any, Final, Self, TypeVar
@@ -182,7 +182,11 @@ class TavusClient:
         return self._list(Persona, "/v2/personas")
 
     def list_conversations(
-        self, *, latest_only: bool = False, status: str | None = None
+        self,
+        *,
+        latest_only: bool = False,
+        status: str | None = None,
+        observe: Callable[[Sequence[Conversation | UnreadableRow]], object] = lambda rows: None,
     ) -> list[Conversation | UnreadableRow]:
         """
         Return all conversations, active and ended. Raises the errors of :meth:`list_replicas`.
@@ -191,9 +195,11 @@ class TavusClient:
             retention decision needs no others, and memory then grows with the number of replicas.
         :param status: return only those with this status, ``active`` or ``ended``. The server filters, and
             one that ignores the filter returns others too; see the status of the rows.
+        :param observe: called with the rows of each page, in their order; by several threads, and for some
+            pages more than once
         """
         query = {} if status is None else {"status": status}
-        return self._list_activities(Conversation, query, latest_only=latest_only)
+        return self._list_activities(Conversation, query, latest_only=latest_only, observe=observe)
 
     def get_conversations_page(
         self, *, status: str | None = None, number: int = 1, limit: int = 1
@@ -259,7 +265,13 @@ class TavusClient:
         return self._retry.run(_ReadRequest(self._transport, path, query))
 
     def _list_activities(
-        self, kind: type[A], query: Query, *, latest_only: bool, first_page: int = 1
+        self,
+        kind: type[A],
+        query: Query,
+        *,
+        latest_only: bool,
+        first_page: int = 1,
+        observe: Callable[[Sequence[A | UnreadableRow]], object] = lambda rows: None,
     ) -> list[A | UnreadableRow]:
         return self._list(
             kind,
@@ -267,6 +279,7 @@ class TavusClient:
             query,
             first_page=first_page,
             collect=_keep_latest if latest_only else keep_all,
+            observe=observe,
         )
 
     def _get_page(
@@ -288,9 +301,12 @@ class TavusClient:
         first_page: int = 1,
         parallel: bool = True,
         collect: Callable[[dict[Any, T | UnreadableRow], Mapping[str, T | UnreadableRow]], None] = keep_all,
+        observe: Callable[[Sequence[T | UnreadableRow]], object] = lambda rows: None,
     ) -> list[T | UnreadableRow]:
         def fetch(number: int, limit: int) -> Page[T | UnreadableRow]:
-            return self._get_page(model, path, query or {}, number=number, limit=limit, first_page=first_page)
+            page = self._get_page(model, path, query or {}, number=number, limit=limit, first_page=first_page)
+            observe(page.rows)
+            return page
 
         concurrency = self.options.concurrency if parallel else 1
         return read_list(

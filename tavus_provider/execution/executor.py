@@ -38,6 +38,7 @@ from tavus_provider.planning.plan import Plan, PlanRow
 from tavus_provider.planning.report import Report, Result, make_report, truncate_report
 from tavus_provider.retention.context import History
 from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy
 
 MAX_CONSECUTIVE: Final = 5
@@ -94,6 +95,7 @@ class PlanExecutor:
         ``intent``, and with the ``outcomes`` that are known without a delete
     :param history: returns what earlier runs did, given the current time
     :param held: returns the ids under legal hold, given the current time
+    :param known_use: what the plan read of past conversations, if it is known
     :param prior: what earlier attempts recorded
     :param reread_prior: returns ``prior`` as it is by now; called after the account was read if replicas are
         missing, which other tasks with the same plan may have deleted meanwhile
@@ -111,6 +113,7 @@ class PlanExecutor:
         begin: Callable[..., AttemptWriter],
         history: Callable[[datetime], History] = lambda now: History(),
         held: Callable[[datetime], frozenset[str]] = lambda now: frozenset(),
+        known_use: KnownUse | None = None,
         prior: PriorAttempts | None = None,
         reread_prior: Callable[[], PriorAttempts] | None = None,
         rows: Sequence[PlanRow] | None = None,
@@ -123,6 +126,7 @@ class PlanExecutor:
         self._begin = begin
         self._history = history
         self._held = held
+        self._known_use = known_use
         self._prior = PriorAttempts() if prior is None else prior
         self._reread_prior = reread_prior
         self._rows = plan["delete"] if rows is None else rows
@@ -209,6 +213,7 @@ class PlanExecutor:
             history=self._history,
             held=self._held,
             while_deleting=self._is_batch,
+            known_use=self._known_use,
         )
         # Replicas of other batches may be deleted at any moment, so they must not take a place of keep_last.
         # Without them a replica is rather kept.

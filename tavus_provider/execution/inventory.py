@@ -8,15 +8,20 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
-from tavus_provider.execution.conversations import ConversationClient, read_conversations
+from tavus_provider.execution.conversations import (
+    ConversationClient,
+    read_active_conversations,
+    read_past_conversations,
+)
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
+from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.verdict import Status, Verdict
 
 if TYPE_CHECKING:
-    from tavus_provider.models import Persona, Video
+    from tavus_provider.models import Conversation, Persona, Video
 
 __all__ = ["MANUAL_POLICY", "Inventory", "InventoryClient", "evaluate_one", "read_inventory"]
 
@@ -56,6 +61,7 @@ def read_inventory(
     history: Callable[[datetime], History] = lambda now: History(),
     held: Callable[[datetime], frozenset[str]] = lambda now: frozenset(),
     while_deleting: bool = False,
+    known_use: KnownUse | None = None,
 ) -> Inventory:
     """
     Read the replicas, and the lists that a policy needs.
@@ -64,10 +70,13 @@ def read_inventory(
     :param history: returns what earlier runs did; called with the time that ``now`` returned
     :param held: returns the ids under legal hold; called with the time that ``now`` returned
     :param while_deleting: whether other tasks delete replicas at the same time
+    :param known_use: what the plan read of past conversations, if it is known
     :raises PlanRejectedError: if the clocks of Tavus and of this worker differ by more than five minutes
     :raises TavusError: if a list that the policy needs cannot be read completely
     """
-    inventory = _read_lists(client, policy, client.list_replicas(while_deleting=while_deleting))
+    inventory = _read_lists(
+        client, policy, client.list_replicas(while_deleting=while_deleting), now=now, known_use=known_use
+    )
     check_clock(client)
     read_at = now()
     return dataclasses.replace(inventory, history=history(read_at), held=held(read_at), read_at=read_at)
@@ -101,7 +110,7 @@ def evaluate_one(
     if missing is not None:
         reason = f"chosen by hand although {missing}; it may be soft-deleted already"
         return Verdict(Replica(replica_id), Status.EXPIRED, "by_hand", reason, rule="by hand", listed=False)
-    inventory = _read_lists(client, MANUAL_POLICY, [replica])
+    inventory = _read_lists(client, MANUAL_POLICY, [replica], now=now)
     verdict = evaluate(MANUAL_POLICY, inventory, now=now()).verdicts[0]
     if verdict.reason_code in ("not_user", "in_use"):
         raise PlanRejectedError(
@@ -128,18 +137,28 @@ def check_clock(client: InventoryClient) -> None:
 
 
 def _read_lists(
-    client: InventoryClient, policy: Policy, replicas: Sequence[Replica | UnreadableRow]
+    client: InventoryClient,
+    policy: Policy,
+    replicas: Sequence[Replica | UnreadableRow],
+    *,
+    now: Callable[[], datetime],
+    known_use: KnownUse | None = None,
 ) -> Inventory:
     needs, unreadable = policy.needs, list[UnreadableRow]()
+    personas = client.list_personas() if "personas" in needs else ()
+    conversations: Sequence[Conversation | UnreadableRow] = ()
+    read_use = None
+    if policy.asks_about_past:
+        conversations, read_use = read_past_conversations(client, known=known_use, now=now)
+    elif "conversations" in needs:
+        conversations = read_active_conversations(client)
     return Inventory(
         replicas=_split(replicas, unreadable),
-        personas=_split(client.list_personas() if "personas" in needs else (), unreadable),
-        conversations=_split(
-            read_conversations(client, with_ended=policy.asks_about_past) if "conversations" in needs else (),
-            unreadable,
-        ),
+        personas=_split(personas, unreadable),
+        conversations=_split(conversations, unreadable),
         videos=_split(client.list_videos(latest_only=True) if "videos" in needs else (), unreadable),
         unreadable=unreadable,
+        known_use=None if any(row.kind == "conversation" for row in unreadable) else read_use,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, Self
 
@@ -146,10 +146,14 @@ class TavusHook(BaseHook):
         return self.client.list_personas()
 
     def list_conversations(
-        self, *, latest_only: bool = False, status: str | None = None
+        self,
+        *,
+        latest_only: bool = False,
+        status: str | None = None,
+        observe: Callable[[Sequence[Conversation | UnreadableRow]], object] = lambda rows: None,
     ) -> list[Conversation | UnreadableRow]:
         """See :meth:`TavusClient.list_conversations`."""
-        return self.client.list_conversations(latest_only=latest_only, status=status)
+        return self.client.list_conversations(latest_only=latest_only, status=status, observe=observe)
 
     def get_conversations_page(
         self, *, status: str | None = None, number: int = 1, limit: int = 1

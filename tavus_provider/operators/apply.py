@@ -183,6 +183,7 @@ class ApplyRetentionOperator(TavusOperator):
         from tavus_provider.retention.policy import Policy
         from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import read_history
+        from tavus_provider.storage.known_use_store import read_known_use
         from tavus_provider.storage.ledger import job_name
 
         ledger, task, policy = self.ledger, task_identity(context), Policy.parse(plan["policy"])
@@ -221,6 +222,7 @@ class ApplyRetentionOperator(TavusOperator):
             ),
             history=lambda now: read_history(ledger, policy),
             held=lambda now: read_binding_holds(policy.legal_holds, now=now),
+            known_use=read_known_use(plan["digest"]) if policy.asks_about_past else None,
             prior=prior,
             reread_prior=read_prior,
             rows=rows,

@@ -98,6 +98,7 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.retention.unmatched import find_unmatched
         from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import read_history
+        from tavus_provider.storage.known_use_store import store_known_use
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
             policy = self._rendered_policy()
@@ -129,6 +130,8 @@ class PlanRetentionOperator(TavusOperator):
             )
             if policy.has_grace and not dry_run:
                 self._record_schedule(context, policy, inventory, decision)
+            if inventory.known_use is not None and not dry_run:
+                store_known_use(inventory.known_use, plan_digest=plan["digest"])
             push_xcom(context, "verdicts", make_verdicts(decision))
             pushed = self._store(plan, authority, dry_run=dry_run)
             exceeded = decision.find_exceeded_limit(deleted=deleted)

@@ -18,6 +18,7 @@ from unicodedata import normalize
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO
+from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Names, Policy, Rule
 from tavus_provider.retention.usage import Usage
 from tavus_provider.sanitize import MAX_TEXT, REPLACEMENT, escape_line, quote
@@ -45,6 +46,7 @@ class Inventory:
     :param personas, conversations, videos: complete, as far as :attr:`.Policy.needs` names them, except for
         unreadable rows; without ended conversations unless the policy asks about the past
     :param unreadable: the unreadable rows of all listings
+    :param known_use: what a task that carries out the decision need not read again
     :param held: ids under legal hold
     :param read_at: when it was read, for the argument ``now`` of :func:`.evaluate`. Without it this is a time
         before all dates, at which everything is kept.
@@ -58,6 +60,7 @@ class Inventory:
     history: History = field(default_factory=History)
     read_at: datetime = LONG_AGO
     unreadable: Sequence[UnreadableRow] = ()
+    known_use: KnownUse | None = None
 
     @property
     def unreadable_replicas(self) -> tuple[UnreadableRow, ...]:

@@ -6,6 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import (
     EXPIRED,
+    KEY,
     OLD,
     POLICY,
     Ti,
@@ -30,6 +31,7 @@ from tavus_provider.exceptions import (
     TavusValidationError,
 )
 from tavus_provider.outcomes import ORDER
+from tavus_provider.sandbox import Sandbox
 from tavus_provider.storage.plan_store import load
 
 
@@ -297,3 +299,64 @@ def test_hold_of_the_deployment_after_the_plan_keeps_the_replica(sandbox, plan, 
     report = run(apply_task(plan))
     outcomes = {item["replica_id"]: item["outcome"] for item in report["items"]}
     assert outcomes == dict.fromkeys(EXPIRED - {OLD}, "deleted") | {OLD: "skipped"}
+
+
+# -- past use
+
+
+UNUSED = {
+    "expire": [{"rule": "unused", "unused_for": "90d"}],
+    "limits": {"max_deletions": 10, "max_deletion_percent": 100},
+}
+
+
+@pytest.fixture
+def small_history(connect):
+    """Two replicas and 300 ended conversations of another one, listed from the newest to the oldest."""
+    rows = [
+        {"conversation_id": f"past{n:03}", "replica_id": "other", "age": f"{n}d", "updated": f"{n}d"}
+        for n in range(300, 0, -1)
+    ]
+    replicas = [{"replica_id": f"unused{n}", "replica_name": f"unused {n}", "age": "200d"} for n in (1, 2)]
+    seed = {"replicas": replicas, "conversations": rows}
+    with Sandbox(seed, key=KEY) as sandbox:
+        sandbox.switch(order="newest")
+        connect(sandbox.url)
+        yield sandbox
+
+
+def queries(sandbox, operator):
+    """Run a task, and return its result and the queries for conversations that it sent."""
+    before = len(sandbox.state()["requests"])
+    result = run(operator)
+    sent = sandbox.state()["requests"][before:]
+    return result, [one["query"] for one in sent if one["path"] == "/v2/conversations"]
+
+
+def test_past_use_is_read_once_per_run(small_history):
+    plan, by_plan = queries(small_history, plan_task(UNUSED))
+    assert {row["replica_id"] for row in plan["delete"]} == {"unused1", "unused2"}
+    small_history.put("conversations", {"conversation_id": "new", "replica_id": "unused1", "age": "0s"})
+    report, by_apply = queries(small_history, apply_task(plan))
+    assert len([query for query in by_plan if not query.startswith("status")]) > 3
+    assert [query for query in by_apply if "limit=100" in query] == [
+        "limit=100&page=1",
+        "status=active&limit=100&page=1",
+    ]
+    assert [item["outcome"] for item in report["items"]] == ["skipped", "deleted"]
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("{}")])
+def test_past_use_is_read_again_if_what_the_plan_read_is_not_available(small_history, tmp_path, damage):
+    plan = run(plan_task(UNUSED))
+    (file,) = (tmp_path / "ledger" / "_plans").glob("*.use.json")
+    damage(file)
+    small_history.put("conversations", {"conversation_id": "new", "replica_id": "unused1", "age": "0s"})
+    report, by_apply = queries(small_history, apply_task(plan))
+    assert len([query for query in by_apply if not query.startswith("status")]) > 3
+    assert [item["outcome"] for item in report["items"]] == ["skipped", "deleted"]
+
+
+def test_dry_run_stores_no_past_use(small_history, tmp_path):
+    run(plan_task(UNUSED, dry_run=True))
+    assert not list(tmp_path.rglob("*.use.json"))

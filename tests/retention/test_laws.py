@@ -532,7 +532,7 @@ class Memory:
         return list(self.world.inventory.personas)
 
     def list_conversations(
-        self, *, latest_only: bool = False, status: str | None = None
+        self, *, latest_only: bool = False, status: str | None = None, observe: Any = None
     ) -> list[Conversation]:
         return [one for one in self.world.inventory.conversations if status in (None, one.status)]
 
