@@ -99,6 +99,7 @@ class PlanExecutor:
     :param prior: what earlier attempts recorded
     :param reread_prior: returns ``prior`` as it is by now; called after the account was read if replicas are
         missing, which other tasks with the same plan may have deleted meanwhile
+    :param deleted_before: returns the ids that any run deleted; called if replicas are missing
     :param rows: the rows of a batch; the whole plan if omitted. Limits are always those of the whole plan
     """
 
@@ -116,6 +117,7 @@ class PlanExecutor:
         known_use: KnownUse | None = None,
         prior: PriorAttempts | None = None,
         reread_prior: Callable[[], PriorAttempts] | None = None,
+        deleted_before: Callable[[], frozenset[str]] = frozenset,
         rows: Sequence[PlanRow] | None = None,
     ) -> None:
         self._plan = plan
@@ -129,6 +131,7 @@ class PlanExecutor:
         self._known_use = known_use
         self._prior = PriorAttempts() if prior is None else prior
         self._reread_prior = reread_prior
+        self._deleted_before = deleted_before
         self._rows = plan["delete"] if rows is None else rows
         self._is_batch = len(self._rows) < len(plan["delete"])
         self._results: dict[str, Result] = {}
@@ -262,6 +265,7 @@ class PlanExecutor:
         if self._prior.begun or find_wrong_account(self._plan, self._rows, known=listed) is None:
             return
         recorded = (self._prior if self._reread_prior is None else self._reread_prior()).recorded
+        recorded |= self._deleted_before()
         if reason := find_wrong_account(self._plan, self._rows, known=listed | recorded):
             raise PlanRejectedError(reason)
 

@@ -159,8 +159,9 @@ def find_wrong_account(plan: Plan, rows: Sequence[PlanRow], *, known: Set[str]) 
     """
     Return why the connection seems to point to another account, if it does.
 
-    It does if more than half of the plan, or of the rows of this task, is missing although no task has begun
-    to delete it. Rows with the source ``soft_deleted`` do not count as missing: Tavus may not list them.
+    It does if the whole plan is missing, or at least five rows and more than half of the plan or of the rows
+    of this task, although no task has begun to delete them. Rows with the source ``soft_deleted`` do not
+    count as missing: Tavus may not list them.
 
     :param known: ids that Tavus lists, or that an attempt recorded
     """
@@ -172,6 +173,13 @@ def find_wrong_account(plan: Plan, rows: Sequence[PlanRow], *, known: Set[str]) 
                 "delete them: either the connection points to another account, or they were deleted by other "
                 "means. Nothing was deleted; make a new plan"
             )
+    expected = [row["replica_id"] for row in plan["delete"] if row["source"] != "soft_deleted"]
+    if expected and known.isdisjoint(expected):
+        return (
+            f"all {len(expected)} planned replicas are no longer listed, and the ledger shows no run that "
+            "deleted them: either the connection points to another account, or they were deleted by other "
+            "means. Nothing was deleted; make a new plan"
+        )
     return None
 
 

@@ -182,7 +182,7 @@ class ApplyRetentionOperator(TavusOperator):
         from tavus_provider.planning.attempts import PriorAttempts
         from tavus_provider.retention.policy import Policy
         from tavus_provider.storage.binding_holds import read_binding_holds
-        from tavus_provider.storage.history import read_history
+        from tavus_provider.storage.history import deleted_ids, read_history
         from tavus_provider.storage.known_use_store import read_known_use
         from tavus_provider.storage.ledger import job_name
 
@@ -225,5 +225,6 @@ class ApplyRetentionOperator(TavusOperator):
             known_use=read_known_use(plan["digest"]) if policy.asks_about_past else None,
             prior=prior,
             reread_prior=read_prior,
+            deleted_before=lambda: deleted_ids(ledger),
             rows=rows,
         )

@@ -62,6 +62,21 @@ def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
     return {replica_id: at for replica_id, at in soft.items() if replica_id not in permanent}
 
 
+def deleted_ids(ledger: Ledger) -> frozenset[str]:
+    """
+    Return the ids that any run of this package deleted, softly or permanently.
+
+    :raises LedgerUnavailableError: if the ledger cannot be read
+    """
+    attempts = [*ledger.attempts_of_kind("plan"), *ledger.attempts_of_kind("delete")]
+    return frozenset(
+        replica_id
+        for attempt in attempts
+        for replica_id, outcome in attempt.outcomes.items()
+        if outcome in GONE
+    )
+
+
 def record_schedule(
     ledger: Ledger,
     policy: Policy,

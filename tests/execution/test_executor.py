@@ -831,7 +831,7 @@ def test_same_plan_applied_twice_deletes_each_replica_once(account):
     tavus = account()
     plan = tavus.plan()
     tavus.apply(plan)
-    items = tavus.apply(plan, prior=PriorAttempts(retried=True))
+    items = tavus.apply(plan, prior=PriorAttempts(retried=True, begun=True))
     assert set(items.values()) == {
         ("already_gone", "is no longer listed; possibly deleted by an earlier attempt of this task")
     }

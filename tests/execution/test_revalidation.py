@@ -203,7 +203,7 @@ def test_difference_of_an_unchanged_replica_is_none():
     ("planned", "missing", "rejected"),
     [
         pytest.param(5, 5, True, id="all of 5"),
-        pytest.param(4, 4, False, id="all of 4"),
+        pytest.param(4, 3, False, id="3 of 4"),
         pytest.param(9, 5, True, id="5 of 9"),
         pytest.param(10, 5, False, id="exactly half"),
         pytest.param(10, 6, True, id="6 of 10"),
@@ -217,6 +217,17 @@ def test_plan_is_of_another_account_if_at_least_5_and_more_than_half_are_missing
     if message:
         assert message.startswith(f"{missing} of {planned} planned replicas are no longer listed")
         assert "Nothing was deleted" in message
+
+
+@pytest.mark.parametrize("planned", [1, 4])
+def test_plan_is_of_another_account_if_all_of_it_is_missing(planned):
+    """Case E15."""
+    plan = plan_for(*(f"r{n}x" for n in range(planned)))
+    message = find_wrong_account(plan, plan["delete"], known={"other"})
+    assert message.startswith(
+        f"all {planned} planned replicas are no longer listed, and the ledger shows no run"
+    )
+    assert find_wrong_account(plan, plan["delete"], known={"r0x"}) is None
 
 
 def test_rows_of_the_task_are_judged_as_well_as_the_whole_plan():
