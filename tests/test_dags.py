@@ -297,8 +297,7 @@ def test_plan_rejects_invalid_older_than(sandbox, bag, older_than):
     from airflow.providers.common.compat.sdk import AirflowFailException
 
     task = bag.dags["tavus_prune_replicas"].get_task("plan").prepare_for_execution()
-    narrow = {"include": [], "exclude": []}
-    task.policy = {**task.policy, "narrow": narrow, "expire": [{"rule": "stale", "older_than": older_than}]}
+    task.narrow = {"include": [], "exclude": [], "older_than": older_than}
     task.dry_run = False
     with pytest.raises(AirflowFailException, match="older_than"):
         task.execute({})
