@@ -157,12 +157,14 @@ def read_list(
             # After a failure one page is read after the other: then fewer changes look like a moved row.
             return _Read(listing, batch_size=batch_size if attempt == 1 else 1).run()
         except _NoOverlapError:
-            return _read_twice(listing)
+            break
         except _UnstableError as error:
             reason = str(error)
         if attempt < MAX_READS:
             wait(float(attempt))
-    raise _incomplete(what, reason)
+    else:
+        raise _incomplete(what, reason)
+    return _read_twice(listing)  # outside the except block, so that its errors have no other as context
 
 
 def _read_twice(listing: _Listing[T]) -> list[T]:
