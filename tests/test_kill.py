@@ -137,7 +137,7 @@ class Batch:
     """One plan of one sandbox, executed by processes that are stopped."""
 
     def __init__(self, sandbox, runner, run_task, folder, *, hard) -> None:
-        self.sandbox, self.runner, self.folder = sandbox, runner, folder
+        self.sandbox, self.runner, self.folder, self.run_id = sandbox, runner, folder, str(folder)
         operator = PlanRetentionOperator(task_id="plan", policy=POLICY, hard=hard)
         ti = run_task(operator, run_id=str(folder))
         assert ti.error is None
@@ -145,6 +145,7 @@ class Batch:
         if hard:
             approve_plan(self.plan, run_id=str(folder))
         self.planned = {row["replica_id"] for row in self.plan["delete"]}
+        self.reads = self.seen  # an attempt reads the same lists before its first delete
         self.attempts = 0
 
     @property
@@ -162,7 +163,7 @@ class Batch:
         self.attempts += 1
         self.report_file = self.folder / f"report-{self.attempts}"
         env = {name: value for name, value in os.environ.items() if name.startswith(("AIRFLOW", "no_"))}
-        job = {"plan": self.plan, "env": env, "concurrency": concurrency, "run_id": str(self.folder)}
+        job = {"plan": self.plan, "env": env, "concurrency": concurrency, "run_id": self.run_id}
         job |= {"try_number": self.attempts, "report": str(self.report_file)}
         before = self.seen
         pid = self.runner.start(job | {"signal_while_reading": signal_while_reading})
@@ -208,6 +209,11 @@ class Batch:
         assert compare_report(verify(ledger_root())[0], report) == []
 
 
+def applied():
+    """Return the attempts that were about to delete, without the record of the plan."""
+    return [attempt for attempt in verify(ledger_root())[0] if attempt.intended]
+
+
 def until(condition):
     deadline = time.monotonic() + 120
     while not condition():
@@ -238,11 +244,16 @@ def test_attempt_killed_at_any_request_is_completed_by_the_next_one(batch, seed)
     hard = chance.random() < 0.5
     listed = chance.choice(["hidden", "listed"])
     running = batch(hard=hard, latency=0.002, soft_deleted=listed)
-    reads, total = 4, 4 + (2 if hard else 1) * SIZE
+    reads = running.reads
+    total = reads + (2 if hard else 1) * SIZE
     killed = []
     for _ in range(chance.choice([1, 1, 2, 3])):
         left = total - len(running.deletes()) * (2 if hard else 1)
-        after = chance.randint(1, reads) if chance.random() < 0.1 else chance.randint(reads + 1, max(left, 5))
+        after = (
+            chance.randint(1, reads)
+            if chance.random() < 0.1
+            else chance.randint(reads + 1, max(left, reads + 1))
+        )
         code = running.run(concurrency=concurrency, stop_after=min(after, max(left, reads)))
         killed.append(code == -signal.SIGKILL)
     assert any(killed)
@@ -268,11 +279,13 @@ def test_recorded_deletes_of_a_killed_attempt_stay_deleted_and_unrecorded_ones_a
     never = {"method": "DELETE", "path": "/v2/replicas/old07", "delay": 50, "when": "after"}
     running.sandbox.switch(faults=[late, never])
     code = running.run(
-        concurrency=1, stop_after=4 + 8, when=lambda: "old03" in verify(ledger_root())[0][0].outcomes
+        concurrency=1,
+        stop_after=running.reads + 8,
+        when=lambda: any("old03" in attempt.outcomes for attempt in applied()),
     )
     assert code == -signal.SIGKILL
     until(lambda: set(running.deletes()) == running.planned)
-    (killed,) = verify(ledger_root())[0]
+    (killed,) = applied()
     recorded = set(killed.outcomes)
     assert running.run(concurrency=1) == 0
     running.check_truth()
@@ -331,7 +344,7 @@ def test_stopped_task_starts_no_further_delete_and_pushes_a_correct_report(batch
     # If the signal comes late, the deletes in progress wait for it here.
     long = {"method": "DELETE", "path": "/v2/replicas/old[3-5]", "delay": 20, "times": concurrency}
     running = batch(size=60, latency=0.005, faults=[long])
-    code = running.run(concurrency=concurrency, stop_after=4 + 6, by=by)
+    code = running.run(concurrency=concurrency, stop_after=running.reads + 6, by=by)
     assert code == 1
     assert running.error.startswith(error)
     running.check_truth()
