@@ -412,7 +412,7 @@ def worlds(draw: Any) -> World:
 
 @wide_law
 @given(worlds())
-def test_each_replica_stands_on_one_rung_and_explain_says_the_same_as_decide(world: World) -> None:
+def test_every_replica_has_one_status_and_explain_agrees_with_evaluate(world: World) -> None:
     decision = world.decide()
     by_id = {verdict.replica.replica_id: verdict for verdict in decision.verdicts}
     assert len(by_id) == len(decision.verdicts)

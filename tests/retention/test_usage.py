@@ -344,7 +344,7 @@ def test_patterns_see_at_most_256_characters(monkeypatch: pytest.MonkeyPatch) ->
     lengths = []
     from tavus_provider.retention import context
 
-    monkeypatch.setattr(context, "_compile_glob", lambda glob: lambda name: lengths.append(len(name)) or None)
+    monkeypatch.setattr(context, "compile_glob", lambda glob: lambda name: lengths.append(len(name)) or None)
     monkeypatch.setattr(context, "normalize", lambda form, text: lengths.append(len(text)) or text)
     by = policy(scope={"exclude": [f"*a*{n}*" for n in range(100)]})
     decide(named("a" * 80_000), named("\u0301" * 200_000, "r2"), by=by)
