@@ -76,10 +76,12 @@ PHRASES = {  # matched in lower case and with a capital letter at the start
 
 
 def pattern(words: Iterable[str]) -> re.Pattern[str]:
-    """Match whole words, also within a snake_case name; a phrase may continue on the next line."""
-    return re.compile(
-        r"(?<![a-zA-Z0-9])(?:" + "|".join(word.replace(" ", r"\s+") for word in words) + r")(?![a-zA-Z0-9])"
-    )
+    """Match whole words, single words also within snake_case; a phrase may continue on the next line."""
+    parts = []
+    for word in words:
+        letter = r"\w" if "_" in word else r"[a-zA-Z0-9]"
+        parts.append(rf"(?<!{letter})" + word.replace(" ", r"\s+") + rf"(?!{letter})")
+    return re.compile("|".join(parts))
 
 
 NAME = pattern(NAMES)
