@@ -7,9 +7,12 @@ from hashlib import sha256
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSkipException,
+    DownstreamTasksSkipped,
+)
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk.exceptions import DownstreamTasksSkipped
 from operators.tasks import EXPIRED, Ti, apply_task, planned, run, with_digest
 from plans import record_plan
 
