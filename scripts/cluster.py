@@ -200,6 +200,8 @@ def settings(tavus: str, database: str, redis: int, api: int) -> dict[str, str]:
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
         "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "5",
         "AIRFLOW__TAVUS__LEDGER": str(HOME / "ledger"),
+        # The workers are processes of one machine, so they share the folder.
+        "AIRFLOW__TAVUS__LEDGER_IS_SHARED": "True",
         "PYTHONPATH": str(HOME),
     }
 
