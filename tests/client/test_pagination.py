@@ -145,6 +145,19 @@ def test_fixed_pages_that_change_all_the_time_are_an_error():
     assert len(server.requests) < 60
 
 
+def test_fixed_pages_with_a_changing_total_count_are_an_error():
+    server = FixedPages(ids(45), clamp=10, total=lambda rows: 45 if rows == ids(10) else 44)
+    with pytest.raises(TavusInvalidResponseError, match="changed its total_count from 45 to 44"):
+        server.read()
+
+
+def test_server_that_ignores_limit_and_page_is_soon_an_error():
+    server = FixedPages(ids(45), clamp=10)
+    with pytest.raises(TavusInvalidResponseError, match="returned a row on two pages"):
+        read_list("GET /list", lambda page, limit: server.fetch(1, limit), identify=str)
+    assert len(server.requests) < 30
+
+
 @pytest.mark.parametrize("total", [5, 60])
 def test_fixed_pages_with_a_wrong_total_count_are_an_error(total):
     server = FixedPages(ids(45), clamp=10, total=lambda rows: total)
