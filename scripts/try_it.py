@@ -29,6 +29,8 @@ import requests
 ROOT = Path(__file__).resolve().parents[1]
 HOME = Path(os.environ.get("TRY_IT_HOME", ROOT / ".airflow"))
 DAGS = Path(os.environ.get("TRY_IT_DAGS", ROOT / "dags"))
+USERS = json.loads(os.environ.get("TRY_IT_USERS", '{"admin": "admin", "viewer": "viewer"}'))
+"""Names of users and their roles. The password of a user is the name."""
 BIN = Path(sys.executable).parent
 OPERATOR_LINE = re.compile(
     r"^\S+ \[\w+ *\] (.*?) *\[airflow\.task\.operators\.tavus_provider\.[^]]*\] loc=.*$"
@@ -142,7 +144,7 @@ def airflow(port: int) -> int:
             "AIRFLOW__API__PORT": str(port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": "admin:admin,viewer:viewer",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{name}:{USERS[name]}" for name in USERS),
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(HOME / "passwords.json"),
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
@@ -154,9 +156,10 @@ def airflow(port: int) -> int:
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(free_port()),
             # Otherwise the daily run would start at once, before anybody has looked.
             "AIRFLOW__SCHEDULER__USE_JOB_SCHEDULE": "False",
+            **json.loads(os.environ.get("TRY_IT_SETTINGS", "{}")),
         }
         fresh_home(env)
-        (HOME / "passwords.json").write_text(json.dumps({"admin": "admin", "viewer": "viewer"}))
+        (HOME / "passwords.json").write_text(json.dumps({name: name for name in USERS}))
         show("Starting Airflow (about 30 seconds) ...")
         with (HOME / "output.log").open("a") as log:
             # In its own session: standalone stops its components only if it alone receives SIGINT.

@@ -293,3 +293,43 @@ def run_dag(airflow_db):
         return FinishedRun(bag.dags[dag_id].test(run_conf=conf, **kwargs))
 
     return run
+
+
+@pytest.fixture(scope="module")
+def start_airflow(tmp_path_factory):
+    """Start Airflow for the tests of a module: ``start_airflow(dags, settings=..., users=...)``."""
+    from airflow_server import Airflow
+
+    with contextlib.ExitStack() as stack:
+
+        def start(dags: Path, **options) -> Airflow:
+            running = Airflow(tmp_path_factory.mktemp("airflow"), dags, **options)
+            stack.callback(running.stop)
+            return running
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser of Playwright."""
+    from browser import ARGS, CHROMIUM
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
+
+
+@pytest.fixture
+def sign_in(chromium, airflow):
+    """
+    Open the Airflow of the module's fixture ``airflow`` as a user: ``sign_in(user, scheme, width=...)``.
+
+    Fails if a dialog opens or a script fails.
+    """
+    from browser import Browser
+
+    browser = Browser(chromium, airflow.url)
+    yield browser.sign_in
+    browser.close()
+    assert browser.errors == []

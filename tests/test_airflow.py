@@ -6,152 +6,19 @@ Tests on a running Airflow, as ``make airflow`` starts it: approvals, connection
 
 from __future__ import annotations
 
-import contextlib
-import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
 import urllib.parse
-from importlib.util import find_spec
-from pathlib import Path
-from queue import Empty, Queue
-from threading import Thread
 from typing import Any
 
-import psutil
 import pytest
-import requests
 from airflow.sdk import ObjectStoragePath
+from airflow_server import ROOT, Airflow
+from browser import in_browser, save_screenshot
 
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
-ROOT = Path(__file__).parents[1]
-TIMEOUT = 420
-"""Seconds after which a wait fails. No test depends on how long something took."""
-
-
-class Airflow:
-    """A running ``make airflow`` and a client of its REST API."""
-
-    def __init__(self, home: Path, dags: Path) -> None:
-        self.home = home
-        self.dags = dags
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        self.process = subprocess.Popen(
-            [sys.executable, ROOT / "scripts" / "try_it.py", "airflow", "--port", self.url.rsplit(":", 1)[1]],
-            env=os.environ | {"TRY_IT_HOME": str(home), "TRY_IT_DAGS": str(dags)},
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        lines: Queue[str] = Queue()
-        Thread(target=lambda: [lines.put(line) for line in self.process.stdout or ()], daemon=True).start()
-        self.printed = ""
-        deadline = time.monotonic() + TIMEOUT
-        while "Press Ctrl-C to stop" not in self.printed:
-            try:
-                self.printed += lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except Empty:
-                self.stop()
-                pytest.fail(f"Airflow did not start: {self.printed}\n{self.output()}")
-        self.sandbox = re.search(r"sandbox at (http://\S+),", self.printed)[1]
-        self.session = requests.Session()
-        self.session.trust_env = False
-        token = self.session.post(
-            f"{self.url}/auth/token", json={"username": "admin", "password": "admin"}, timeout=60
-        ).json()["access_token"]
-        self.session.headers["Authorization"] = f"Bearer {token}"
-
-    def output(self) -> str:
-        return (self.home / "output.log").read_text(errors="replace")[-4000:]
-
-    def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(90)
-
-    def api(self, path: str, method: str = "GET", **kwargs: Any) -> Any:
-        response = self.session.request(method, f"{self.url}/api/v2{path}", timeout=60, **kwargs)
-        assert response.ok, f"{method} {path}: {response.status_code} {response.text[:500]}"
-        return response.json()
-
-    def state(self) -> Any:
-        return self.session.get(f"{self.sandbox}/_sandbox/state", timeout=10).json()
-
-    def control_sandbox(self, action: str, **body: Any) -> None:
-        response = self.session.post(f"{self.sandbox}/_sandbox/{action}", json=body or None, timeout=10)
-        assert response.ok, response.text
-
-    def deleted(self) -> set[str]:
-        return {row["replica_id"] for row in self.state()["deletes"]}
-
-    def task_process(self) -> psutil.Process:
-        """Return the process of the task that has a connection to the sandbox."""
-        port = int(self.sandbox.rsplit(":", 1)[1])
-
-        def is_connected(process: psutil.Process) -> bool:
-            with contextlib.suppress(psutil.Error):
-                return any(c.raddr and c.raddr.port == port for c in process.net_connections("tcp"))
-            return False
-
-        descendants = psutil.Process(self.process.pid).children(recursive=True)
-        (found,) = (process for process in descendants if is_connected(process))
-        return found
-
-    def clear(self, run: str, task: str) -> None:
-        dag_id, run_id = run.split("/")[2], run.split("/")[4]
-        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task], "only_failed": False}
-        self.api(f"/dags/{dag_id}/clearTaskInstances", "POST", json=body)
-        self.wait_for(lambda: self.api(run)["state"] not in ("success", "failed"))
-
-    def trigger(self, dag_id: str, **conf: Any) -> str:
-        self.wait_for(lambda: dag_id in [dag["dag_id"] for dag in self.api("/dags")["dags"]])
-        run = self.api(f"/dags/{dag_id}/dagRuns", "POST", json={"logical_date": None, "conf": conf})
-        return f"/dags/{dag_id}/dagRuns/{run['dag_run_id']}"
-
-    def tasks(self, run: str) -> dict[str, str]:
-        return {ti["task_id"]: ti["state"] for ti in self.api(f"{run}/taskInstances")["task_instances"]}
-
-    def wait_for(self, condition: Any) -> Any:
-        deadline = time.monotonic() + TIMEOUT
-        while not (found := condition()):
-            assert time.monotonic() < deadline, self.output()
-            time.sleep(0.5)
-        return found
-
-    def finished(self, run: str) -> tuple[str, dict[str, str]]:
-        state = self.wait_for(lambda: (s := self.api(run)["state"]) in ("success", "failed") and s)
-        return state, self.tasks(run)
-
-    def page(self, run: str) -> dict[str, Any]:
-        """Wait for the approval and return what the person is shown."""
-        run_id = re.escape(run.split("/")[4])
-        finished = re.compile(rf"TaskInstance Finished: dag_id=\w+, task_id=approve, run_id={run_id},")
-
-        def find_approval() -> Any:
-            # In Airflow 3.3.2, an answer before the deferred attempt has ended fails the task.
-            log = (self.home / "output.log").read_text(errors="replace")
-            return finished.search(log) and self.api(f"{run}/hitlDetails")["hitl_details"]
-
-        return self.wait_for(find_approval)[0]
-
-    def answer(self, run: str, option: str) -> None:
-        self.api(
-            f"{run}/taskInstances/approve/-1/hitlDetails",
-            "PATCH",
-            json={"chosen_options": [option], "params_input": {}},
-        )
-
-    def xcom(self, run: str, task: str, key: str = "return_value") -> Any:
-        return self.api(f"{run}/taskInstances/{task}/xcomEntries/{key}")["value"]
-
 
 @pytest.fixture(scope="module")
-def airflow(tmp_path_factory):
+def airflow(start_airflow, tmp_path_factory):
     """Airflow with the DAGs of the project and two copies of the purge DAG with one line changed."""
     dags = tmp_path_factory.mktemp("dags")
     for file in (ROOT / "dags").glob("*.py"):
@@ -166,9 +33,7 @@ def airflow(tmp_path_factory):
         changed = changed.replace("import UTC, datetime", "import UTC, datetime, timedelta")
         (dags / f"{name}.py").write_text(changed)
     (dags / "holds.json").write_text("[]")
-    running = Airflow(tmp_path_factory.mktemp("airflow"), dags)
-    yield running
-    running.stop()
+    return start_airflow(dags)
 
 
 def test_rejected_purge_deletes_nothing_and_approved_purge_deletes_what_was_shown(airflow):
@@ -308,56 +173,7 @@ def test_masked_password_from_the_form_does_not_replace_the_key(airflow):
 
 # -- in a browser
 
-ARGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking"]
 HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) \u202egpj.exe"
-
-
-CHROMIUM = shutil.which("chromium")
-in_browser = pytest.mark.skipif(
-    not CHROMIUM or find_spec("playwright") is None,
-    reason="chromium or playwright is not installed: make browser",
-)
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=ARGS)
-
-
-@pytest.fixture
-def sign_in(chromium, airflow):
-    """Open Airflow as a user: ``sign_in(user, scheme)``. Fail if a dialog opens or a script fails."""
-    errors: list[str] = []
-    contexts = []
-
-    def open_page(user: str | None = "admin", scheme: str = "light"):
-        context = chromium.new_context(viewport={"width": 1400, "height": 1000}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(60_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("dialog", lambda dialog: (errors.append(f"dialog: {dialog.message}"), dialog.dismiss()))
-        if user:
-            page.goto(f"{airflow.url}/auth/login")
-            page.fill("input[name=username]", user)
-            page.fill("input[name=password]", user)
-            page.click("button[type=submit]")
-            page.get_by_role("link", name="Dags").first.wait_for()
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert errors == []
-
-
-def save_screenshot(page, name: str) -> None:
-    """Save a screenshot if UI_PICTURES names a folder."""
-    if folder := os.environ.get("UI_PICTURES"):
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 def tavus_page(page, airflow):
@@ -394,10 +210,8 @@ def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
 
 @in_browser
 def test_browser_deletes_one_replica_from_the_form_and_rejects_an_invalid_id(airflow, sign_in):
-    airflow.session.post(
-        f"{airflow.sandbox}/_sandbox/replicas",
-        json={"replica_id": "rbrowser0001", "replica_name": "from the form", "age": "3d"},
-        timeout=10,
+    airflow.control_sandbox(
+        "replicas", [{"replica_id": "rbrowser0001", "replica_name": "from the form", "age": "3d"}]
     )
     runs = len(airflow.api("/dags/tavus_delete_replica/dagRuns")["dag_runs"])
     page = sign_in()
@@ -434,10 +248,8 @@ def test_browser_answers_an_approval_that_shows_names_as_plain_text(airflow, sig
         replica_id: f"{answer} {HOSTILE}",
         f"rlink{answer.lower()}": f"{answer} https://evil.test a@evil.test",
     }
-    airflow.session.post(
-        f"{airflow.sandbox}/_sandbox/replicas",
-        json=[{"replica_id": key, "replica_name": name, "age": "300d"} for key, name in names.items()],
-        timeout=10,
+    airflow.control_sandbox(
+        "replicas", [{"replica_id": key, "replica_name": name, "age": "300d"} for key, name in names.items()]
     )
     run = airflow.trigger("tavus_purge_replicas", include=[f"{answer} *"])
     airflow.page(run)
