@@ -60,7 +60,7 @@ browser: $(VENV)/ready  ## Install Chromium (Debian, as root) and its driver for
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[ui]'
 
 test-ui: browser  ## Test forms, approval and the Tavus page in a browser; screenshots go to UI_PICTURES
-	$(VENV)/bin/python -m pytest tests/test_airflow.py -k browser
+	$(VENV)/bin/python -m pytest tests/test_airflow.py tests/test_page.py -k browser
 
 test-lowest: $(LOWEST)/ready  ## Run all tests on the lowest supported versions of Airflow and other dependencies
 	$(LOWEST)/bin/python -m pytest

@@ -54,7 +54,13 @@ NEEDS = {
 FILES = {
     "server": ("tests/sandbox/", "tests/faults/"),
     "slow": ("tests/client/test_pagination_model.py",),
-    "process": ("tests/test_crash.py", "tests/test_kill.py", "tests/test_wheel.py", "tests/test_airflow.py"),
+    "process": (
+        "tests/test_crash.py",
+        "tests/test_kill.py",
+        "tests/test_wheel.py",
+        "tests/test_airflow.py",
+        "tests/test_page.py",
+    ),
 }
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "process", "writer_process"}
 """Modules and helper functions whose use in the code of a test means that it starts a process."""
