@@ -101,6 +101,6 @@ XCom `return_value` is the report of the batch. The task fails if a replica of t
         trigger_rule="all_done_min_one_success",
         doc_md="""
 Makes one report of the reports of all batches: XCom `return_value`. Fails if one planned replica may still
-exist. What a batch could not report, because its worker died and no attempt is left, is read from the ledger.
+exist. Outcomes are read from the ledger; the reports add the details.
 """,
     )

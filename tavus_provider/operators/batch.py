@@ -74,8 +74,9 @@ class SummarizeRetentionOperator(BaseOperator):
     Make one report from the reports of all batches. Fail if a replica of the plan may still exist.
 
     Use it with ``trigger_rule="all_done_min_one_success"``, so that it runs whatever the result of the
-    batches. If a replica is missing from the reports, because its task was killed or its report was cut, its
-    outcome is taken from the ledger. The XCom is the report of the whole plan. If it is too large for an
+    batches. Outcomes are taken from the ledger, because users can change XComs: the reports only add details.
+    A replica that the ledger does not have is ``not_attempted``, unless the run was a dry run: then ``plan``
+    and ``apply`` both had ``dry_run``. The XCom is the report of the whole plan. If it is too large for an
     XCom, ``items`` is cut and ``items_left_out`` is the number of missing items; ``counts`` include them.
 
     A successful summary emits an event of the asset ``tavus_replicas_pruned``, as
@@ -99,13 +100,14 @@ class SummarizeRetentionOperator(BaseOperator):
         from tavus_provider.storage.ledger import Ledger, job_name
 
         with fail_without_retry():
-            plan, _ = load_plan(self.plan, context)
+            plan, authority = load_plan(self.plan, context)
             ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
             job = job_name("plan", plan["digest"])
             report = summarize(
                 plan,
                 self.reports or (),
                 recorded=last_outcomes(ledger.attempts(job)),
+                is_dry_run=authority.is_dry_run(plan),
                 ledger=f"{ledger.account_folder}/{job}",
             )
             report = publish_report(self, context, report, plan=plan)

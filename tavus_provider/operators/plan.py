@@ -150,7 +150,7 @@ class PlanRetentionOperator(TavusOperator):
         plan_at = None
         try:
             plan_at = store(plan)
-            authority.record_plan(plan)
+            authority.record_plan(plan, dry_run=dry_run)
         except LedgerUnavailableError as error:
             if not dry_run or not (plan_at or fits_xcom(plan)):
                 raise

@@ -113,48 +113,62 @@ def summarize(
     reports: Iterable[object],
     *,
     recorded: Mapping[str, Outcome | None],
+    is_dry_run: bool,
     ledger: str | None,
 ) -> Report:
     """
     Make the report of a whole plan from the reports of its batches.
 
-    A replica that no report covers, because its task was killed, did not start, or had its report cut, gets
-    the outcome that the ledger recorded.
+    Reports are XComs, which users of Airflow can write. Outcomes are therefore those that the ledger
+    recorded; a replica that the ledger does not have is ``not_attempted``. A report only adds the details.
 
     :param recorded: the last recorded outcome for each id; ``None`` if only the intent to delete was recorded
+    :param is_dry_run: whether the ledger shows that the plan was made for a dry run. Without any recorded
+        outcome, reports of dry runs are then accepted
     :param ledger: the name of the job that the attempts of this plan have in common
     :raises PlanRejectedError: if a report is not one of this plan, or two reports cover the same replica
     """
     planned = {row["replica_id"] for row in plan["delete"]}
-    results: dict[str, Result] = {}
+    reported: dict[str, Result] = {}
     dry_runs = []
     for value in reports:
         report = _check_report(value, plan)
         dry_runs.append(report["dry_run"])
         for item in report["items"]:
             replica_id = item["replica_id"]
-            if replica_id in results or replica_id not in planned:
+            if replica_id in reported or replica_id not in planned:
                 raise PlanRejectedError(
                     f"replica {replica_id} is in two reports, or in a report but not in the plan: pass "
                     "exactly the reports of the batches of this plan"
                 )
-            results[replica_id] = Result(Outcome(item["outcome"]), item["detail"])
-    dry_run = bool(dry_runs) and all(dry_runs)
-    for replica_id in planned - results.keys():
-        results[replica_id] = _DRY_RUN if dry_run else _recorded_result(replica_id, recorded)
+            reported[replica_id] = Result(Outcome(item["outcome"]), item["detail"])
+    dry_run = is_dry_run and not recorded and bool(dry_runs) and all(dry_runs)
+    results = {
+        replica_id: _DRY_RUN if dry_run else _recorded_result(replica_id, recorded, reported.get(replica_id))
+        for replica_id in planned
+    }
     return make_report(plan, plan["delete"], results, dry_run=dry_run, ledger=ledger)
 
 
 _DRY_RUN = Result(Outcome.SKIPPED, "dry run")
 
 
-def _recorded_result(replica_id: str, recorded: Mapping[str, Outcome | None]) -> Result:
+def _recorded_result(
+    replica_id: str, recorded: Mapping[str, Outcome | None], reported: Result | None
+) -> Result:
+    """Return the result of one replica. The report has its detail, if it agrees with the ledger."""
+    outcome = recorded.get(replica_id, Outcome.NOT_ATTEMPTED) or Outcome.UNKNOWN
+    if reported is not None and reported.outcome is outcome:
+        return reported
+    if reported is None:
+        where = "not in the reports" if replica_id in recorded else "in neither the reports nor the ledger"
+    else:
+        where = f"the report of its task says {reported.outcome.value}"
     if replica_id not in recorded:
-        return Result(Outcome.NOT_ATTEMPTED, "in neither the reports nor the ledger")
-    outcome = recorded[replica_id]
-    if outcome is None:
-        return Result(Outcome.UNKNOWN, "not in the reports; the ledger has only the intent to delete it")
-    return Result(outcome, "not in the reports; outcome taken from the ledger")
+        return Result(outcome, where if reported is None else f"{where}, but it is not in the ledger")
+    if recorded[replica_id] is None:
+        return Result(outcome, f"{where}; the ledger has only the intent to delete it")
+    return Result(outcome, f"{where}; outcome taken from the ledger")
 
 
 def _check_report(value: object, plan: Plan) -> Report:

@@ -51,10 +51,11 @@ class RunAuthority:
         self._job = job_name("run", task["dag_id"], task["run_id"])
         self._read: list[Attempt] | None = None
 
-    def record_plan(self, plan: Plan) -> None:
+    def record_plan(self, plan: Plan, *, dry_run: bool = False) -> None:
         """
         Record that this run made a plan.
 
+        :param dry_run: whether the plan is only to be looked at
         :raises LedgerUnavailableError: if it cannot be recorded
         """
         self._record(
@@ -63,6 +64,7 @@ class RunAuthority:
             policy_digest=plan["policy_digest"],
             limits=plan["limits"],
             hard=plan["hard"],
+            dry_run=dry_run,
         )
 
     def record_shown(self, plan: Plan, *, subject: str, body: str) -> None:
@@ -126,6 +128,16 @@ class RunAuthority:
                 "the XCom was changed, the plan is from another run, or the tasks use different ledgers. "
                 "Nothing was deleted; trigger a new run"
             )
+
+    def is_dry_run(self, plan: Plan) -> bool:
+        """
+        Return whether this run made a plan only for dry runs.
+
+        :raises LedgerUnavailableError: if the ledger cannot be read
+        """
+        made = [one.begin_record for one in self._of_kind("planned")]
+        purposes = [one.get("dry_run") for one in made if one["plan_digest"] == plan["digest"]]
+        return bool(purposes) and all(purpose is True for purpose in purposes)
 
     def require_approval(self, plan: Plan) -> None:
         """

@@ -55,6 +55,8 @@ class Record(RecordHead, total=False):
     hard: bool
     plan_digest: str
     policy_digest: str
+    dry_run: bool
+    """Whether a plan was made for a dry run."""
     limits: dict[str, Any]
     """Limits of the plan that was made."""
     shown_digest: str
@@ -190,6 +192,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "map_index": _is_int,
     "try_number": _is_int,
     "hard": lambda value: isinstance(value, bool),
+    "dry_run": lambda value: isinstance(value, bool),
     "plan_digest": _is_str,
     "policy_digest": _is_str,
     "limits": lambda value: isinstance(value, dict),

@@ -250,6 +250,35 @@ def test_summary_without_a_report_uses_the_ledger(sandbox, plan):
     assert summarize_failing(plan, [])["counts"]["deleted"] == 3
 
 
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda report: report | {"items": [item | {"outcome": "deleted"} for item in report["items"]]},
+        lambda report: report | {"items": [item | {"outcome": "skipped"} for item in report["items"]]},
+        lambda report: report | {"dry_run": True, "ledger": None},
+    ],
+    ids=["deleted", "skipped", "dry run"],
+)
+def test_changed_report_does_not_make_the_summary_succeed(sandbox, plan, forge):
+    one, _ = split(plan, 3)
+    report = run(apply_task(plan, dry_run=True))
+    assert summarize_failing(plan, [forge(report)])["counts"]["not_attempted"] == 6
+    sandbox.switch(faults=[{"method": "DELETE", "status": 403, "times": None}])
+    with pytest.raises(AirflowFailException):
+        apply_batch(plan, one)
+    counts = summarize_failing(plan, [forge(report)])["counts"]
+    assert counts["failed"] >= 1
+    assert counts["failed"] + counts["not_attempted"] == 6
+
+
+def test_summary_of_a_dry_run(sandbox):
+    plan = planned(dry_run=True)
+    reports = [apply_batch(plan, batch, dry_run=True) for batch in split(plan, 3)]
+    assert summarize(plan, reports)["counts"]["skipped"] == 6
+    with pytest.raises(AirflowFailException):
+        summarize(plan, [])
+
+
 def summarize_failing(plan, reports):
     """Run a summary that must fail, and return its report."""
     ti = Ti()

@@ -45,8 +45,11 @@ def batch_reports(plan, batch_size, outcome=Outcome.DELETED, **fields):
     ]
 
 
-def summary_of(plan, reports, recorded=None):
-    return summarize(plan, reports, recorded=recorded or {}, ledger="job")
+def summary_of(plan, reports, recorded=None, *, is_dry_run=False):
+    """Summarize; without ``recorded`` the ledger has the outcomes that the reports claim."""
+    if recorded is None:
+        recorded = {item["replica_id"]: Outcome(item["outcome"]) for one in reports for item in one["items"]}
+    return summarize(plan, reports, recorded=recorded, is_dry_run=is_dry_run, ledger="job")
 
 
 # -- one report
@@ -123,7 +126,7 @@ def test_summary_is_the_report_of_the_plan_in_any_order_of_the_reports():
 
 def test_replicas_without_a_report_get_the_outcome_of_the_ledger():
     plan = plan_of(6)
-    recorded = {"r00003": Outcome.DELETED, "r00004": None}
+    recorded = dict.fromkeys(["r00000", "r00001", "r00002", "r00003"], Outcome.DELETED) | {"r00004": None}
     summary = summary_of(plan, batch_reports(plan, 3)[:1], recorded)
     assert [(item["outcome"], item["detail"]) for item in summary["items"][3:]] == [
         ("deleted", "not in the reports; outcome taken from the ledger"),
@@ -133,15 +136,52 @@ def test_replicas_without_a_report_get_the_outcome_of_the_ledger():
     assert sum(summary["counts"].values()) == 6
 
 
+@pytest.mark.parametrize(
+    ("recorded", "outcome", "detail"),
+    [
+        pytest.param({}, "not_attempted", "but it is not in the ledger", id="nothing"),
+        pytest.param({"r00000": None}, "unknown", "the ledger has only the intent", id="intent"),
+        pytest.param({"r00000": Outcome.FAILED}, "failed", "taken from the ledger", id="failed"),
+        pytest.param({"r00000": Outcome.SKIPPED}, "skipped", "taken from the ledger", id="skipped"),
+    ],
+)
+def test_outcome_of_the_ledger_wins_over_a_report(recorded, outcome, detail):
+    plan = plan_of(1)
+    (item,) = summary_of(plan, batch_reports(plan, 1), recorded)["items"]
+    assert (item["outcome"], item["detail"].split(" says ")[0]) == (outcome, "the report of its task")
+    assert detail in item["detail"]
+
+
+def test_outcome_of_the_ledger_wins_over_a_report_that_claims_less():
+    plan = plan_of(1)
+    reports = batch_reports(plan, 1, outcome=Outcome.SKIPPED)
+    assert summary_of(plan, reports, {"r00000": Outcome.DELETED})["counts"]["deleted"] == 1
+
+
+@pytest.mark.parametrize(
+    ("is_dry_run", "recorded"),
+    [
+        pytest.param(False, {}, id="the run is real"),
+        pytest.param(True, {"r00000": Outcome.DELETED}, id="something is recorded"),
+    ],
+)
+def test_report_cannot_claim_a_dry_run(is_dry_run, recorded):
+    plan = plan_of(3)
+    reports = batch_reports(plan, 3, outcome=Outcome.SKIPPED, dry_run=True, ledger=None)
+    summary = summary_of(plan, reports, recorded, is_dry_run=is_dry_run)
+    assert (summary["dry_run"], summary["counts"]["skipped"]) == (False, 0)
+    assert unfinished_message(summary)
+
+
 def test_summary_without_reports_has_attempted_nothing():
-    assert summary_of(plan_of(3), [])["counts"]["not_attempted"] == 3
+    assert summary_of(plan_of(3), [], {})["counts"]["not_attempted"] == 3
 
 
 def test_summary_of_dry_runs_is_a_dry_run_even_if_items_were_left_out():
     plan = plan_of(6)
     reports = batch_reports(plan, 3, outcome=Outcome.SKIPPED, dry_run=True, ledger=None)
     reports[1]["items"] = []
-    summary = summary_of(plan, reports)
+    summary = summary_of(plan, reports, {}, is_dry_run=True)
     assert (summary["dry_run"], summary["counts"]["skipped"]) == (True, 6)
 
 
@@ -151,18 +191,18 @@ def test_summary_with_one_real_run_is_not_a_dry_run():
         batch_reports(plan, 3, outcome=Outcome.SKIPPED, dry_run=True)[0],
         batch_reports(plan, 3)[1],
     ]
-    assert summary_of(plan, reports)["dry_run"] is False
+    assert summary_of(plan, reports, {}, is_dry_run=True)["dry_run"] is False
 
 
 @pytest.mark.parametrize("report", [None, {}, [], "x", {"plan_digest": "0" * 64, "items": []}], ids=repr)
 def test_value_that_is_not_a_report_is_rejected(report):
     with pytest.raises(PlanRejectedError, match=r"^a report is not one of this plan: report"):
-        summary_of(plan_of(3), [report])
+        summary_of(plan_of(3), [report], {})
 
 
 def test_report_of_another_plan_is_rejected():
     with pytest.raises(PlanRejectedError, match=r"report\.plan_digest is that of another plan"):
-        summary_of(plan_of(3), batch_reports(plan_of(4), 4))
+        summary_of(plan_of(3), batch_reports(plan_of(4), 4), {})
 
 
 @pytest.mark.parametrize("key", EACH_KEY)
@@ -171,7 +211,7 @@ def test_report_without_one_of_its_keys_is_rejected(key):
     (report,) = batch_reports(plan, 3)
     del report[key]
     with pytest.raises(PlanRejectedError, match=rf"report\.{key} is missing"):
-        summary_of(plan, [report])
+        summary_of(plan, [report], {})
 
 
 @pytest.mark.parametrize(
@@ -193,7 +233,7 @@ def test_malformed_report_is_rejected(change, message):
     plan = plan_of(3)
     (report,) = batch_reports(plan, 3)
     with pytest.raises(PlanRejectedError) as caught:
-        summary_of(plan, [report | change])
+        summary_of(plan, [report | change], {})
     assert message in str(caught.value)
 
 
