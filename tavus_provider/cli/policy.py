@@ -69,7 +69,7 @@ def plan(arguments: argparse.Namespace) -> int:
 
 
 def explain(arguments: argparse.Namespace) -> int:
-    """Show the result of every check for one replica."""
+    """Show what every check saw of one replica, and which one decides."""
     from tavus_provider.models import Replica
     from tavus_provider.rendering.explanation import explanation_view
     from tavus_provider.retention.engine import explain as explain_replica
@@ -87,9 +87,7 @@ def explain(arguments: argparse.Namespace) -> int:
         replica = next(listed, Replica(arguments.replica_id))  # without a name, if its row cannot be read
         print_rich(explanation_view(replica, results))
     else:
-        deciding = next(result for result in results if result.reason is not None)
-        rows = [{**result.to_json(), "decides": result is deciding} for result in results]
-        print_data(rows, output=arguments.output)
+        print_data([result.to_json() for result in results], output=arguments.output)
     return SUCCESS
 
 

@@ -22,10 +22,16 @@ class VerdictRow(TypedDict):
     reason: str
     next_reason: str | None
     age_days: int | None
+    checks: NotRequired[list[list[str]]]
+    """What each check saw, up to and including the one that decided, as ``[reason_code, seen]``."""
 
 
 class Verdicts(TypedDict):
-    """All verdicts. ``counts`` has the number of replicas for each reason code."""
+    """
+    All verdicts. ``counts`` has the number of replicas for each reason code.
+
+    Rows have ``checks`` if the document then still fits into an XCom, and otherwise not.
+    """
 
     version: Literal[1]
     rows: list[VerdictRow]
@@ -35,13 +41,28 @@ class Verdicts(TypedDict):
 
 
 def make_verdicts(decision: Decision) -> Verdicts:
-    """Return the verdicts of a decision; without its rows if they would not fit into an XCom."""
+    """Return the verdicts of a decision; without checks, or without rows, if they would not fit an XCom."""
     counts = dict(sorted(Counter(verdict.reason_code for verdict in decision.verdicts).items()))
     verdicts: Verdicts = {"version": 1, "rows": [], "counts": counts}
-    rows = [cast("VerdictRow", verdict.to_json()) for verdict in decision.verdicts[: MAX_ROWS + 1]]
-    if len(rows) <= MAX_ROWS and len(json.dumps(rows, separators=(",", ":"))) <= MAX_XCOM_BYTES:
-        return {**verdicts, "rows": rows}
-    return {
-        **verdicts,
-        "notice": f"{len(decision.verdicts)} verdicts are too many for an XCom; see the log of the task",
-    }
+    if len(decision.verdicts) > MAX_ROWS:
+        return {**verdicts, "notice": _too_many(decision)}
+    rows = [cast("VerdictRow", verdict.to_json()) for verdict in decision.verdicts]
+    size = _size(rows)
+    if size > MAX_XCOM_BYTES:
+        return {**verdicts, "notice": _too_many(decision)}
+    with_checks: list[VerdictRow] = []
+    for row, verdict in zip(rows, decision.verdicts, strict=True):
+        checks = [list(seen) for seen in decision.checks_of(verdict)]
+        size += _size(checks) + len(',"checks":')
+        if size > MAX_XCOM_BYTES:
+            return {**verdicts, "rows": rows}
+        with_checks.append({**row, "checks": checks})
+    return {**verdicts, "rows": with_checks}
+
+
+def _size(value: object) -> int:
+    return len(json.dumps(value, separators=(",", ":")))
+
+
+def _too_many(decision: Decision) -> str:
+    return f"{len(decision.verdicts)} verdicts are too many for an XCom; see the log of the task"

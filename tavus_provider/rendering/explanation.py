@@ -21,17 +21,18 @@ MAX_REASON = 1_000
 
 def explanation_view(replica: Replica, results: Sequence[CheckResult]) -> RenderableType:
     """
-    Return a table with the result of every check, and the verdict in one sentence.
+    Return a table with what every check saw, and the verdict in one sentence.
 
-    :param results: the result of :func:`.explain`; at least one has a reason
+    :param results: the result of :func:`.explain`; at least one decides
     """
-    deciding = next(number for number, result in enumerate(results) if result.reason is not None)
+    deciding = next(number for number, result in enumerate(results) if result.decides)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for title in ("", "status", "check", "reason"):
+    for title in ("", "status", "check", "what it saw"):
         table.add_column(title, overflow="fold")
     for number, result in enumerate(results):
-        style = "bold" if number == deciding else "dim" if number > deciding or result.reason is None else ""
-        cells = (">" if number == deciding else "", result.status, result.reason_code, result.reason or "-")
+        style = "bold" if number == deciding else "dim" if number > deciding else ""
+        status = "-" if result.reason is None else result.status
+        cells = (">" if number == deciding else "", status, result.reason_code, result.seen)
         table.add_row(*map(_text, cells), style=style)
     verdict = results[deciding]
     parts: list[RenderableType] = [

@@ -7,7 +7,7 @@ that returns a reason decides.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -20,6 +20,12 @@ from tavus_provider.sanitize import escape_line
 
 # Tavus refunds a failed training, but not if its replica is deleted before the failure was registered.
 REFUND_WINDOW: Final = Duration("72h", timedelta(hours=72))
+_MAX_RULES_SHOWN: Final = 5
+_KINDS_OF_USE: Final = {
+    "persona": "persona",
+    "conversation": "active conversation",
+    "video": "unfinished video",
+}
 
 
 def find_not_user(facts: ReplicaFacts, context: Context) -> str | None:
@@ -32,14 +38,29 @@ def find_not_user(facts: ReplicaFacts, context: Context) -> str | None:
     return None
 
 
+def see_type(facts: ReplicaFacts, context: Context) -> str:
+    """Return the type of a replica of the account itself."""
+    return f"replica_type is {quote_field(facts.replica.replica_type)}"
+
+
 def find_out_of_scope(facts: ReplicaFacts, context: Context) -> str | None:
     """Return why the scope of the policy or of the form leaves a replica out."""
     return facts.out_of_scope
 
 
+def see_scope(facts: ReplicaFacts, context: Context) -> str:
+    """Return which patterns and models include a replica."""
+    return context.describe_scope(facts.replica)
+
+
 def find_hold(facts: ReplicaFacts, context: Context) -> str | None:
     """Return that a replica is under legal hold."""
     return "is under legal hold" if facts.replica.replica_id in context.held else None
+
+
+def see_no_hold(facts: ReplicaFacts, context: Context) -> str:
+    """Return that a replica is under no legal hold."""
+    return "no legal hold"
 
 
 def find_soft_deleted(facts: ReplicaFacts, context: Context) -> str | None:
@@ -73,9 +94,33 @@ def _describe_soft_delete(since: datetime, limit: Duration, context: Context) ->
     return f"soft-deleted by this package {days} day{'s' * (days != 1)} ago, hard_delete_after is {limit}"
 
 
+def see_soft_delete(facts: ReplicaFacts, context: Context) -> str:
+    """Return whether this package soft-deleted a replica, and why that does not decide."""
+    replica_id = facts.replica.replica_id
+    since, limit = context.history.soft_deleted.get(replica_id), context.hard_delete_after
+    if since is None:
+        return "not soft-deleted by this package"
+    if limit is None:
+        return f"soft-deleted on {since:%Y-%m-%d}; hard_delete_after is not set"
+    described = _describe_soft_delete(since, limit, context)
+    if context.now - since < limit.delta:
+        return described
+    if replica_id in context.unreadable_ids:
+        return f"{described}, but its row in the listing cannot be read"
+    kept_by = find_protected(facts, context) or find_use(facts, context)
+    return described if kept_by is None else f"{described}, but it {kept_by}"
+
+
 def find_undetermined(facts: ReplicaFacts, context: Context) -> str | None:
     """Return which fact about a replica is missing or unreadable."""
     return facts.undetermined
+
+
+def see_known(facts: ReplicaFacts, context: Context) -> str:
+    """Return the facts that every decision needs."""
+    replica = facts.replica
+    created = "at an unknown time" if replica.created_at is None else f"on {replica.created_at:%Y-%m-%d}"
+    return f"status is {quote_field(replica.status)}, created {created}"
 
 
 def find_protected(facts: ReplicaFacts, context: Context) -> str | None:
@@ -85,9 +130,20 @@ def find_protected(facts: ReplicaFacts, context: Context) -> str | None:
     return "is in account.expect_present" if facts.replica.replica_id in context.expected else None
 
 
+def see_unprotected(facts: ReplicaFacts, context: Context) -> str:
+    """Return that no list of ids protects a replica."""
+    return "in no list of protected ids"
+
+
 def find_use(facts: ReplicaFacts, context: Context) -> str | None:
     """Return what uses a replica: a persona, an active conversation or an unfinished video."""
     return context.in_use.get(facts.replica.replica_id)
+
+
+def see_unused(facts: ReplicaFacts, context: Context) -> str:
+    """Return which kinds of use were looked for."""
+    kinds = [_KINDS_OF_USE[kind] for kind in context.keep.in_use]
+    return f"no {' and no '.join(kinds)} has it" if kinds else "keep.in_use is empty"
 
 
 def find_training(facts: ReplicaFacts, context: Context) -> str | None:
@@ -97,12 +153,17 @@ def find_training(facts: ReplicaFacts, context: Context) -> str | None:
     return "is still in training, and no rule names status 'started'"
 
 
+def see_status(facts: ReplicaFacts, context: Context) -> str:
+    """Return the status of a replica."""
+    return f"status is {quote_field(facts.replica.status)}"
+
+
 def find_recent_failure(facts: ReplicaFacts, context: Context) -> str | None:
     """Return that a training failed so recently that a delete can lose the refund."""
     replica = facts.replica
     if replica.status != "error":
         return None
-    since = facts.age if replica.updated_at is None else min(facts.age, context.now - replica.updated_at)
+    since = _time_since_failure(facts, context)
     if since >= REFUND_WINDOW.delta:
         return None
     return (
@@ -111,17 +172,52 @@ def find_recent_failure(facts: ReplicaFacts, context: Context) -> str | None:
     )
 
 
+def see_failure(facts: ReplicaFacts, context: Context) -> str:
+    """Return when a training failed, if it did."""
+    if facts.replica.status != "error":
+        return see_status(facts, context)
+    return f"failed {REFUND_WINDOW.format(_time_since_failure(facts, context))} ago"
+
+
+def _time_since_failure(facts: ReplicaFacts, context: Context) -> timedelta:
+    updated_at = facts.replica.updated_at
+    return facts.age if updated_at is None else min(facts.age, context.now - updated_at)
+
+
 def find_keep_within(facts: ReplicaFacts, context: Context) -> str | None:
     """Return that a replica is younger than ``keep.keep_within``."""
     limit = context.keep.keep_within
     if limit is None or facts.age >= limit.delta:
         return None
-    return f"{limit.format(facts.age)} old, keep_within is {limit}"
+    return _describe_age(facts, "keep_within", limit)
+
+
+def see_keep_within(facts: ReplicaFacts, context: Context) -> str:
+    """Return the age of a replica that is not younger than ``keep.keep_within``."""
+    limit = context.keep.keep_within
+    return "keep_within is not set" if limit is None else _describe_age(facts, "keep_within", limit)
+
+
+def _describe_age(facts: ReplicaFacts, setting: str, limit: Duration) -> str:
+    return f"{limit.format(facts.age)} old, {setting} is {limit}"
 
 
 def find_keep_last(facts: ReplicaFacts, context: Context) -> str | None:
     """Return the place of a replica among the newest of its group."""
-    return context.keep_last_reasons.get(facts.replica.replica_id)
+    limit, place = context.keep.keep_last, context.places.get(facts.replica.replica_id)
+    if limit is None or place is None or place.number > limit:
+        return None
+    return f"{place}, keep_last is {limit}"
+
+
+def see_keep_last(facts: ReplicaFacts, context: Context) -> str:
+    """Return the place of a replica that is not among the newest of its group, or why it has none."""
+    limit, place = context.keep.keep_last, context.places.get(facts.replica.replica_id)
+    if limit is None:
+        return "keep_last is not set"
+    if place is None:
+        return f"takes no place of keep_last: {see_status(facts, context)}"
+    return f"{place}, keep_last is {limit}"
 
 
 def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
@@ -130,7 +226,15 @@ def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
     is_due = facts.rule is not None or facts.replica.replica_id in context.history.soft_deleted
     if limit is None or not is_due or facts.age >= limit.delta:
         return None
-    return f"{limit.format(facts.age)} old, narrow.older_than is {limit}"
+    return _describe_age(facts, "narrow.older_than", limit)
+
+
+def see_form_age(facts: ReplicaFacts, context: Context) -> str:
+    """Return the age of a replica and that of the trigger form."""
+    limit = context.min_age
+    if limit is None:
+        return "narrow.older_than is not set"
+    return _describe_age(facts, "narrow.older_than", limit)
 
 
 def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
@@ -143,9 +247,38 @@ def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
     return f"{_describe_match(facts, rule, context)}; {ends}"
 
 
+def see_grace(facts: ReplicaFacts, context: Context) -> str:
+    """Return why no grace period delays a delete."""
+    rule = facts.rule
+    if rule is None:
+        return "no rule matches"
+    due_at = context.due_at(facts, rule)
+    if due_at is None:
+        return f"{rule.label} has no grace"
+    return f"grace of {rule.grace} ended on {due_at:%Y-%m-%d at %H:%M} UTC"
+
+
 def find_expired(facts: ReplicaFacts, context: Context) -> str | None:
     """Return why a rule matches a replica."""
     return None if facts.rule is None else _describe_match(facts, facts.rule, context)
+
+
+def see_rules(facts: ReplicaFacts, context: Context) -> str:
+    """Return what each rule for the status of a replica still asks for."""
+    if facts.rule is not None:
+        return f"{facts.rule.label} matches"
+    rules = context.rules_by_status.get(facts.replica.status or "", ())
+    if not rules:
+        return find_not_expired(facts, context) or ""
+    shown = [_describe_unmet(facts, rule) for rule in rules[:_MAX_RULES_SHOWN]]
+    if more := len(rules) - len(shown):
+        shown.append(f"and {more} more rule{'s' * (more > 1)}")
+    return "; ".join(shown)
+
+
+def _describe_unmet(facts: ReplicaFacts, rule: Rule) -> str:
+    unmet = [condition for condition in rule.conditions if not condition.holds(facts)]
+    return "; ".join(condition.describe_unmet(facts, rule.label) for condition in unmet)
 
 
 def _describe_match(facts: ReplicaFacts, rule: Rule, context: Context) -> str:
@@ -157,12 +290,13 @@ def _describe_match(facts: ReplicaFacts, rule: Rule, context: Context) -> str:
 
 def find_not_expired(facts: ReplicaFacts, context: Context) -> str | None:
     """Return why no rule matches a replica: what the rule that would match first still asks for."""
+    if facts.rule is not None:
+        return None
     rules = context.rules_by_status.get(facts.replica.status or "")
     if not rules:
         return f"no rule matches status '{facts.replica.status}'"
     rule = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _time_left(rule, facts))
-    unmet = [condition for condition in rule.conditions if not condition.holds(facts)]
-    return "; ".join([condition.describe_unmet(facts, rule.label) for condition in unmet])
+    return _describe_unmet(facts, rule)
 
 
 def _time_left(rule: Rule, facts: ReplicaFacts) -> timedelta:
@@ -216,6 +350,7 @@ class Check(NamedTuple):
     A check, and what it decides if it applies.
 
     :param find_reason: returns why the check applies to a replica, or ``None``
+    :param see: returns what the check saw of a replica to which it does not apply, in one short sentence
     :param turning_points: yields every time at which its result can change if only time passes
     :param source: why a replica is due if this check makes it due
     """
@@ -223,51 +358,92 @@ class Check(NamedTuple):
     status: Status
     reason_code: str
     find_reason: Callable[[ReplicaFacts, Context], str | None]
+    see: Callable[[ReplicaFacts, Context], str]
     turning_points: Callable[[Policy, Inventory], Iterator[datetime]] = _no_turning_points
     source: Source = Source.RULE
 
 
 # hard_delete_after comes before what is undetermined or preferred: these deletes are due, not only allowed.
 CHECKS: Final = (
-    Check(Status.OUT_OF_SCOPE, "not_user", find_not_user),
-    Check(Status.OUT_OF_SCOPE, "out_of_scope", find_out_of_scope),
-    Check(Status.HELD, "held", find_hold),
-    Check(Status.KEPT, "soft_deleted", find_soft_deleted),
+    Check(Status.OUT_OF_SCOPE, "not_user", find_not_user, see_type),
+    Check(Status.OUT_OF_SCOPE, "out_of_scope", find_out_of_scope, see_scope),
+    Check(Status.HELD, "held", find_hold, see_no_hold),
+    Check(Status.KEPT, "soft_deleted", find_soft_deleted, see_soft_delete),
     Check(
-        Status.EXPIRED, "hard_delete_after", find_hard_delete_due, _hard_delete_points, Source.SOFT_DELETED
+        Status.EXPIRED,
+        "hard_delete_after",
+        find_hard_delete_due,
+        see_soft_delete,
+        _hard_delete_points,
+        Source.SOFT_DELETED,
     ),
-    Check(Status.UNDETERMINED, "undetermined", find_undetermined, _date_points),
-    Check(Status.KEPT, "protected", find_protected),
-    Check(Status.KEPT, "in_use", find_use, _use_points),
-    Check(Status.KEPT, "training", find_training),
-    Check(Status.KEPT, "failed_recently", find_recent_failure, _refund_points),
+    Check(Status.UNDETERMINED, "undetermined", find_undetermined, see_known, _date_points),
+    Check(Status.KEPT, "protected", find_protected, see_unprotected),
+    Check(Status.KEPT, "in_use", find_use, see_unused, _use_points),
+    Check(Status.KEPT, "training", find_training, see_status),
+    Check(Status.KEPT, "failed_recently", find_recent_failure, see_failure, _refund_points),
     Check(
         Status.KEPT,
         "keep_within",
         find_keep_within,
+        see_keep_within,
         lambda policy, inventory: _age_points(policy.keep.keep_within, inventory),
     ),
-    Check(Status.KEPT, "keep_last", find_keep_last),
+    Check(Status.KEPT, "keep_last", find_keep_last, see_keep_last),
     Check(
         Status.KEPT,
         "too_young",
         find_too_young,
+        see_form_age,
         lambda policy, inventory: _age_points(policy.narrow.older_than, inventory),
     ),
-    Check(Status.SCHEDULED, "scheduled", find_scheduled, _grace_points),
-    Check(Status.EXPIRED, "expired", find_expired, _condition_points),
-    Check(Status.NOT_EXPIRED, "not_expired", find_not_expired),
+    Check(Status.SCHEDULED, "scheduled", find_scheduled, see_grace, _grace_points),
+    Check(Status.EXPIRED, "expired", find_expired, see_rules, _condition_points),
+    Check(Status.NOT_EXPIRED, "not_expired", find_not_expired, see_rules),
 )
-"""All checks in their order. The last one always returns a reason."""
+"""All checks in their order. If no other one returns a reason, the last one does."""
 
 
 class CheckResult(NamedTuple):
-    """The result of one check for one replica; ``reason`` is ``None`` if the check does not apply."""
+    """
+    The result of one check for one replica.
+
+    :param reason: why the check applies; ``None`` if it does not
+    :param seen: what the check saw, in one short sentence; the reason, if it applies
+    :param decides: whether this is the first check that applies
+    """
 
     status: Status
     reason_code: str
     reason: str | None
+    seen: str
+    decides: bool
 
     def to_json(self) -> dict[str, Any]:
         """Return it as plain JSON."""
-        return {"status": self.status.value, "reason_code": self.reason_code, "reason": self.reason}
+        return {
+            "status": self.status.value,
+            "reason_code": self.reason_code,
+            "reason": self.reason,
+            "seen": self.seen,
+            "decides": self.decides,
+        }
+
+
+def run_checks(
+    facts: ReplicaFacts, context: Context, checks: Sequence[Check] = CHECKS
+) -> Iterator[CheckResult]:
+    """
+    Yield the result of each check for one replica, in their order.
+
+    The checks after ``undetermined`` are left out if it applies: they would use facts that are unknown.
+    """
+    is_decided = False
+    for check in checks:
+        reason = check.find_reason(facts, context)
+        seen = check.see(facts, context) if reason is None else reason
+        decides = reason is not None and not is_decided
+        yield CheckResult(check.status, check.reason_code, reason, seen, decides)
+        if check.status == Status.UNDETERMINED and reason is not None:
+            return
+        is_decided = is_decided or decides

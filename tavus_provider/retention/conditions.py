@@ -165,6 +165,12 @@ class UnusedFor(_AtLeast):
             return f"never used since it was created {idle} ago"
         return f"unused for {idle}"
 
+    def describe_unmet(self, facts: ReplicaFacts, rule: str) -> str:
+        """Return when it was last used, and how long ago that must be."""
+        if facts.possible_use is not None or facts.last_used_at is None:
+            return _AtLeast.describe_unmet(self, facts, rule)
+        return f"used {self.limit.format(facts.idle)} ago, {rule} asks for {self.limit}"
+
     def implies(self, other: Condition) -> bool:
         """Return whether ``other`` asks for at most this time; a replica is at least as old as unused."""
         return isinstance(other, UnusedFor | OlderThan) and other.limit.delta <= self.limit.delta

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import NamedTuple
 from unicodedata import normalize
 
@@ -139,7 +140,16 @@ class Context:
         self._usage = Usage(policy, inventory, self.now)
         self.in_use = self._usage.in_use
         self.replicas = [self.find_facts(replica) for replica in inventory.replicas]
-        self.keep_last_reasons = self._rank_newest()
+        self.places = self._rank_newest()
+        """The place of each replica that is counted for ``keep_last``, by id."""
+
+    def find_listed(self, replica_id: str) -> ReplicaFacts | None:
+        """Return what is known of a listed replica; ```None`` if unlisted or unreadable."""
+        return self._facts_by_id.get(replica_id)
+
+    @cached_property
+    def _facts_by_id(self) -> dict[str, ReplicaFacts]:
+        return {facts.replica.replica_id: facts for facts in self.replicas}
 
     def find_facts(self, replica: Replica) -> ReplicaFacts:
         """Return what is known of a replica."""
@@ -199,11 +209,22 @@ class Context:
             for glob, matches in names.exclude:
                 if matches(name):
                     return f"name matches {glob}"
-            if names.include and not any(matches(name) for matches in names.include):
+            if names.include and not any(matches(name) for _, matches in names.include):
                 return f"name does not match {names.included}"
         if replica.is_name_cut:
             return f"name has more than {MAX_TEXT} characters, too many to check it against the scope"
         return None
+
+    def describe_scope(self, replica: Replica) -> str:
+        """Return which patterns and models include a replica that is in scope."""
+        parts = [f"model_name is {quote_field(replica.model_name)}"] if self._models else []
+        if self._filters:
+            name = normalize("NFC", replica.name_for_patterns)
+            for names in self._filters:
+                parts += [f"matches {glob}" for glob, matches in names.include if matches(name)][:1]
+                if names.exclude:
+                    parts.append(f"matches no pattern of {names.where}.exclude")
+        return "; ".join(parts) or "the scope includes every replica"
 
     def _find_undetermined(self, facts: ReplicaFacts) -> str | None:
         replica = facts.replica
@@ -231,15 +252,14 @@ class Context:
                 return reason
         return None
 
-    def _rank_newest(self) -> dict[str, str]:
+    def _rank_newest(self) -> dict[str, Place]:
         """
-        Return, for the newest replicas of each group, why ``keep_last`` keeps them.
+        Return the place of each replica that is counted for ``keep_last`` in its group, the newest first.
 
         Only completed replicas are counted, and no undetermined or soft-deleted ones: a failed training must
         not take the place of a replica that works.
         """
-        limit = self.keep.keep_last
-        if limit is None:
+        if self.keep.keep_last is None:
             return {}
         pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
@@ -259,24 +279,36 @@ class Context:
             if group is not None and REPLACEMENT in group:
                 group = None  # names that differ in unsafe characters only must not share a group
             groups["" if group is not None else replica.replica_id, group].append(replica)
-        reasons = {}
+        places = {}
         for (only_member, group), members in groups.items():
             where = f" in group '{escape_line(group, 40)}'" if group is not None else ""
             where = " in a group of its own" if only_member else where
             members.sort(key=lambda replica: replica.replica_id)
             members.sort(key=lambda replica: replica.created_at or LONG_AGO, reverse=True)
-            for place, replica in enumerate(members[:limit], start=1):
-                reasons[replica.replica_id] = (
-                    f"number {place} of {len(members)}{where}, newest first, keep_last is {limit}"
-                )
-        return reasons
+            for number, replica in enumerate(members, start=1):
+                places[replica.replica_id] = Place(number, len(members), where)
+        return places
+
+
+class Place(NamedTuple):
+    """The place of a replica among the replicas of its group, the newest first, from 1."""
+
+    number: int
+    total: int
+    where: str
+    """The group in words, with a space before them; empty if there is only one group."""
+
+    def __str__(self) -> str:
+        return f"number {self.number} of {self.total}{self.where}, newest first"
 
 
 # --- scope ----------------------------------------------------------------------------------------------
 
 
 class _NameFilter(NamedTuple):
-    include: tuple[Callable[[str], object], ...]
+    where: str
+    """The part of the policy that the patterns are from."""
+    include: tuple[tuple[str, Callable[[str], object]], ...]
     exclude: tuple[tuple[str, Callable[[str], object]], ...]
     """Each with the words that name it in a reason."""
     included: str
@@ -288,7 +320,8 @@ def _name_filters(where: str, scope: Names) -> Iterator[_NameFilter]:
     if include or scope.exclude:
         quoted = {glob: f"'{escape_line(glob, 60)}'" for glob in (*include, *scope.exclude)}
         yield _NameFilter(
-            include=tuple(compile_glob(glob) for glob in include),
+            where=where,
+            include=tuple((f"{where}.include {quoted[glob]}", compile_glob(glob)) for glob in include),
             exclude=tuple((f"{where}.exclude {quoted[glob]}", compile_glob(glob)) for glob in scope.exclude),
             included=f"{where}.include {escape_line(', '.join(quoted[glob] for glob in include), 120)}",
         )

@@ -10,13 +10,20 @@ import contextlib
 import gc
 from collections import Counter
 from collections.abc import Iterator, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusInvalidResponseError
 from tavus_provider.models import Replica, UnreadableRow
-from tavus_provider.retention.checks import CHECKS, Check, CheckResult, find_hard_delete_due, find_hold
+from tavus_provider.retention.checks import (
+    CHECKS,
+    Check,
+    CheckResult,
+    find_hard_delete_due,
+    find_hold,
+    run_checks,
+)
 from tavus_provider.retention.context import Context, Inventory, ReplicaFacts, describe_unreadable
 from tavus_provider.retention.fields import LONG_AGO
 from tavus_provider.retention.policy import Limits, Narrow, Policy
@@ -41,7 +48,7 @@ def evaluate(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool 
         verdicts += _decide_unlisted(context)
         verdicts += map(_decide_unreadable, context.unreadable)
         verdicts.sort(key=_reading_order)
-        return Decision(tuple(verdicts), policy.limits, context.unreadable)
+        return Decision(tuple(verdicts), policy.limits, context.unreadable, context)
 
 
 def explain(
@@ -57,17 +64,15 @@ def explain(
     :returns: an empty list if the replica is not listed
     """
     context = _checked_context(policy, inventory, now=now, hard=hard)
-    facts = next((facts for facts in context.replicas if facts.replica.replica_id == replica_id), None)
-    if facts is None:
-        reason = context.unreadable_ids.get(replica_id)
-        return [] if reason is None else [CheckResult(Status.UNDETERMINED, UNREADABLE_ROW, reason)]
-    results = []
-    for check in CHECKS:
-        reason = check.find_reason(facts, context)
-        results.append(CheckResult(check.status, check.reason_code, reason))
-        if check.status == Status.UNDETERMINED and reason is not None:
-            break
-    return results
+    return list(_explain(replica_id, context))
+
+
+def _explain(replica_id: str, context: Context) -> Iterator[CheckResult]:
+    facts = context.find_listed(replica_id)
+    if facts is not None:
+        yield from run_checks(facts, context)
+    elif (reason := context.unreadable_ids.get(replica_id)) is not None:
+        yield CheckResult(Status.UNDETERMINED, UNREADABLE_ROW, reason, seen=reason, decides=True)
 
 
 def _checked_context(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool) -> Context:
@@ -192,6 +197,7 @@ class Decision:
     A verdict for every replica that is listed or due, in an order that does not depend on the listing.
 
     ``unreadable`` are the rows of the listing that cannot be read. There is a verdict for each of them.
+    ``context`` is what the verdicts were decided from.
 
     First expired replicas, the oldest first; then scheduled ones, the next due first; then undetermined ones;
     then the others by reason code.
@@ -200,6 +206,21 @@ class Decision:
     verdicts: tuple[Verdict, ...]
     limits: Limits
     unreadable: tuple[UnreadableRow, ...] = ()
+    context: Context | None = field(default=None, repr=False, compare=False)
+
+    def checks_of(self, verdict: Verdict) -> list[tuple[str, str]]:
+        """
+        Return what each check saw, up to and including the one that decided, as ``(reason_code, seen)``.
+
+        It needs the context; without it, only the check that decided is returned.
+        """
+        seen = []
+        if self.context is not None and verdict.reason_code != UNREADABLE_ROW:
+            for result in _explain(verdict.replica.replica_id, self.context):
+                seen.append((result.reason_code, result.seen))
+                if result.decides:
+                    return seen
+        return [(verdict.reason_code, verdict.reason)]
 
     @property
     def listed(self) -> int:

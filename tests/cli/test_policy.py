@@ -152,13 +152,13 @@ def test_explain_shows_every_check_in_order_and_marks_the_deciding_one(run, poli
     code, out, _ = run("explain", policy(keep={"protected_ids": ["r2b9d41c07ae"]}), "r2b9d41c07ae")
     assert code == 0
     lines = [line.split() for line in out.splitlines()]
-    assert [line[-2] if line[-1] == "-" else None for line in lines[4:10]] == [
-        check.reason_code for check in CHECKS[:6]
-    ]
+    assert [line[:2] for line in lines[4:10]] == [["-", check.reason_code] for check in CHECKS[:6]]
+    assert re.search(r"^ +- +held +no legal hold *$", out, re.M)
+    assert re.search(r"^ +- +keep_last +keep_last is not set *$", out, re.M)
     found = [
         m[1]
         for check in CHECKS
-        if (m := re.search(rf"^.{{4}}\s*{check.status} +({check.reason_code}) ", out, re.M))
+        if (m := re.search(rf"^.{{4}}\s*(?:{check.status}|-) +({check.reason_code}) ", out, re.M))
     ]
     assert found == [check.reason_code for check in CHECKS]
     assert re.search(r"^ > +kept +protected +is in keep.protected_ids", out, re.M)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from tavus_provider.models import Replica
+from tavus_provider.planning.plan import MAX_XCOM_BYTES
 from tavus_provider.planning.verdicts import MAX_ROWS, make_verdicts
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import evaluate
@@ -31,7 +35,10 @@ def verdicts(*replicas):
 
 
 def test_verdicts_have_every_replica_with_its_reason():
-    assert verdicts(replica("r1"), replica("r2", days=3), replica("r3", days=None)) == {
+    found = verdicts(replica("r1"), replica("r2", days=3), replica("r3", days=None))
+    for row in found["rows"]:
+        assert row.pop("checks")[-1] == [row["reason_code"], row["reason"]]
+    assert found == {
         "version": 1,
         "rows": [
             {
@@ -64,6 +71,43 @@ def test_verdicts_have_every_replica_with_its_reason():
         ],
         "counts": {"expired": 1, "not_expired": 1, "undetermined": 1},
     }
+
+
+def test_row_has_what_each_check_saw_up_to_the_deciding_one():
+    (row,) = verdicts(replica("r2", days=3))["rows"]
+    assert row["checks"] == [
+        ["not_user", "replica_type is 'user'"],
+        ["out_of_scope", "the scope includes every replica"],
+        ["held", "no legal hold"],
+        ["soft_deleted", "not soft-deleted by this package"],
+        ["hard_delete_after", "not soft-deleted by this package"],
+        ["undetermined", "status is 'completed', created on 2026-05-29"],
+        ["protected", "in no list of protected ids"],
+        ["in_use", "no persona and no active conversation and no unfinished video has it"],
+        ["training", "status is 'completed'"],
+        ["failed_recently", "status is 'completed'"],
+        ["keep_within", "keep_within is not set"],
+        ["keep_last", "keep_last is not set"],
+        ["too_young", "narrow.older_than is not set"],
+        ["scheduled", "no rule matches"],
+        ["expired", "3 days old, rule 'old' asks for 90d"],
+        ["not_expired", "3 days old, rule 'old' asks for 90d"],
+    ]
+
+
+def test_checks_are_left_out_where_the_document_would_not_fit_an_xcom():
+    rows = [replica(f"r{n}x", days=3) for n in range(700)]
+    assert all("checks" in row for row in verdicts(*rows)["rows"])
+    rows = [replica(f"r{n}x", days=3) for n in range(1_500)]
+    document = verdicts(*rows)
+    assert len(document["rows"]) == 1_500
+    assert not any("checks" in row for row in document["rows"])
+
+
+@pytest.mark.parametrize("count", [870, 890, 910, 930])
+def test_document_with_checks_is_never_larger_than_an_xcom(count):
+    document = verdicts(*(replica(f"r{n}x", days=3) for n in range(count)))
+    assert len(json.dumps(document["rows"], separators=(",", ":"))) <= MAX_XCOM_BYTES
 
 
 def test_size_of_names_is_measured_as_json():

@@ -157,7 +157,7 @@ def test_first_rule_with_all_conditions_met_expires_a_replica(
         pytest.param(
             Inventory((), [], [conversation(at=ago(days=90) + SECOND)], []),
             "not_expired",
-            "unused for 89 days, rule 'idle' asks for 90d",
+            "used 89 days ago, rule 'idle' asks for 90d",
             id="a second before",
         ),
         pytest.param(
@@ -169,7 +169,7 @@ def test_first_rule_with_all_conditions_met_expires_a_replica(
         pytest.param(
             Inventory((), [Persona("p1", "r1")], [conversation(None, at=ago(days=3), persona_id="p1")], []),
             "not_expired",
-            "unused for 3 days, rule 'idle' asks for 90d",
+            "used 3 days ago, rule 'idle' asks for 90d",
             id="used through its persona",
         ),
         pytest.param(
@@ -193,7 +193,7 @@ def test_first_rule_with_all_conditions_met_expires_a_replica(
         pytest.param(
             Inventory((), [], [conversation(at=NOW)], []),
             "not_expired",
-            "unused for 0 days, rule 'idle' asks for 90d",
+            "used 0 days ago, rule 'idle' asks for 90d",
             id="used now",
         ),
     ],

@@ -431,7 +431,11 @@ def test_every_replica_has_one_status_and_explain_agrees_with_evaluate(world: Wo
         if not verdict.listed:
             assert results == []
             continue
-        first = next(result for result in results if result.reason is not None)
+        (first,) = (result for result in results if result.decides)
+        assert all(result.seen.isprintable() and result.seen for result in results)
+        checks = decision.checks_of(verdict)
+        assert checks == [(one.reason_code, one.seen) for one in results][: len(checks)]
+        assert checks[-1] == (verdict.reason_code, verdict.reason)
         assert (first.status, first.reason_code, first.reason) == (
             verdict.status,
             verdict.reason_code,

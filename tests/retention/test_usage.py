@@ -73,7 +73,7 @@ def test_reason_names_the_conversation_that_counts_as_ended() -> None:
 def test_conversation_that_counts_as_ended_is_still_a_last_use() -> None:
     use = Inventory((), conversations=[conversation(status="active", at=ago(days=9))])
     by = policy({"rule": "stale", "unused_for": "10d"})
-    assert verdict(replica(), by=by, use=use).reason == "unused for 9 days, rule 'stale' asks for 10d"
+    assert verdict(replica(), by=by, use=use).reason == "used 9 days ago, rule 'stale' asks for 10d"
 
 
 def test_a_fresh_conversation_outweighs_one_that_counts_as_ended() -> None:
