@@ -21,7 +21,7 @@ old_packages := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers
 BENCH ?=
 
 .PHONY: help demo plan key airflow test quick test-lowest test-cluster test-ui lint types unit browser mutants \
-	faults-table bench picture vendor constraints clean
+	faults-table bench picture vendor docs dist constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,8 +74,17 @@ mutants: $(VENV)/ready  ## Put known bugs into copies of the package and check t
 faults-table: $(VENV)/bench  ## Run the fault tests with other HTTP clients too, and write docs/faults.md
 	PYTHONPATH=tests $(VENV)/bin/python scripts/faults_table.py
 
+docs: $(VENV)/docs  ## Build the documentation into site/; fails on a broken link or a misspelled word
+	$(VENV)/bin/codespell README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs tavus_provider dags scripts benchmarks tests
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+dist: $(VENV)/release  ## Build the source distribution and the wheel into dist/, and check them
+	@rm -rf dist
+	@$(VENV)/bin/python scripts/build_dist.py
+	$(VENV)/bin/twine check --strict dist/*
+
 constraints: $(VENV)/ready  ## Update constraints.txt and constraints-lowest.txt
-	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster --extra ui setup.cfg -o constraints.txt
+	$(VENV)/bin/uv pip compile $(resolve) --extra test --extra bench --extra cluster --extra ui --extra docs --extra release setup.cfg -o constraints.txt
 	{ grep -E '^(build|hypothesis|mypy|pytest|requests-mock|ruff|schemathesis|trustme|types-pyyaml|types-requests)==' \
 		constraints.txt; printf '%s\n' $(old_packages); } | $(VENV)/bin/uv pip compile $(resolve) \
 		--resolution lowest-direct setup.cfg - -o constraints-lowest.txt
@@ -93,7 +102,7 @@ vendor:  ## Update the chart library of the Tavus page from npm
 		rm -r $$dir && head -2 tavus_provider/plugins/www/vendor/chart.umd.min.js
 
 clean:  ## Remove everything that the other targets have created
-	rm -rf $(VENV) $(LOWEST) .airflow .cluster build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .airflow .cluster build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -102,6 +111,14 @@ $(VENV)/ready: setup.cfg constraints.txt
 
 $(VENV)/bench: $(VENV)/ready
 	$(call install,$(VENV),constraints.txt,bench)
+	@touch $@
+
+$(VENV)/docs: $(VENV)/ready
+	$(call install,$(VENV),constraints.txt,docs)
+	@touch $@
+
+$(VENV)/release: $(VENV)/ready
+	$(call install,$(VENV),constraints.txt,release)
 	@touch $@
 
 $(VENV)/cluster: $(VENV)/ready

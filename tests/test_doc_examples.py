@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import pkgutil
 import re
 import shlex
 import subprocess
@@ -157,8 +158,13 @@ def test_configuration_has_known_options(block):
 
     parser = configparser.ConfigParser()
     parser.read_string(block.text)
-    assert parser.sections() == ["tavus"]
-    assert set(parser["tavus"]) <= set(get_provider_info()["config"]["tavus"]["options"])
+    assert parser.sections() in (["tavus"], ["dag_processor"])
+    if parser.has_section("tavus"):
+        assert set(parser["tavus"]) <= set(get_provider_info()["config"]["tavus"]["options"])
+        return
+    for bundle in json.loads(parser["dag_processor"]["dag_bundle_config_list"]):
+        # tests/test_wheel.py loads the DAGs from such a bundle.
+        pkgutil.resolve_name(bundle["classpath"])(name=bundle["name"], **bundle["kwargs"])
 
 
 @pytest.mark.parametrize("block", params(blocks("json")))
@@ -175,11 +181,16 @@ def shell(prefix: str):
     return [pytest.param(command, id=f"{where} {' '.join(command.split()[:4])}") for where, command in chosen]
 
 
+# The test of the wheel runs it.
+PRINT_FOLDER = "import tavus_provider.dags as dags; print(dags.__path__[0])"
 ALLOWED = [
     r"make [a-z-]+(  +#.*)?",
     r"pip install \.",
     r"pip install '\.\[sandbox\]'",
-    r'cp dags/\*\.py "\$AIRFLOW_HOME/dags/"',
+    r"pip uninstall airflow-provider-tavus",
+    re.escape(f'python -c "{PRINT_FOLDER}"'),
+    re.escape(f"""cp "$(python -c '{PRINT_FOLDER}')"/tavus_*.py "$AIRFLOW_HOME/dags/\""""),
+    re.escape(f"""diff -r "$(python -c '{PRINT_FOLDER}')" "$AIRFLOW_HOME/dags\""""),
     r"export [A-Z_]+='[^']*'",
     r"airflow .*",
     r"curl .*",

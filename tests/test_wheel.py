@@ -38,10 +38,12 @@ def installed(wheel, tmp_path_factory):
     (site,) = (home / "venv").glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
-    def run(*arguments: str) -> str:
-        env = {
-            name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))
-        } | {"AIRFLOW_HOME": str(home / "airflow"), "PATH": "/usr/bin:/bin"}
+    def run(*arguments: str, **environment: str) -> str:
+        env = (
+            {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW", "PYTHON"))}
+            | {"AIRFLOW_HOME": str(home / "airflow"), "PATH": "/usr/bin:/bin"}
+            | environment
+        )
         done = subprocess.run(
             [python, *arguments],
             check=False,
@@ -72,6 +74,55 @@ def test_wheel_contains_only_the_package(wheel):
         "tavus_provider",
         "airflow_provider_tavus",
     }
+
+
+def test_wheel_contains_every_package_and_the_dags(wheel):
+    """setup.cfg lists the packages by name, because ``find:`` would leave out the DAGs."""
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if name.endswith(".py")}
+    package = {file.relative_to(ROOT).as_posix() for file in (ROOT / "tavus_provider").rglob("*.py")}
+    dags = {f"tavus_provider/dags/{file.name}" for file in (ROOT / "dags").glob("*.py")}
+    assert packed == package | dags
+
+
+def test_installed_dags_load_from_their_folder_as_a_bundle(installed):
+    folder = installed("-c", "import tavus_provider.dags as dags; print(dags.__path__[0])").strip()
+    bundles = json.dumps(
+        [
+            {
+                "name": "tavus",
+                "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle",
+                "kwargs": {"path": folder},
+            }
+        ]
+    )
+    environment = {
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": bundles,
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+
+    def rows(*command: str) -> list[dict[str, str]]:
+        output = installed("-m", "airflow", "dags", *command, "--output", "json", **environment)
+        return json.loads(output.splitlines()[-1])
+
+    installed("-m", "airflow", "db", "migrate", **environment)
+    installed("-m", "airflow", "dags", "reserialize", **environment)
+    assert rows("list-import-errors") == []
+    assert {row["dag_id"] for row in rows("list")} == {
+        file.stem for file in (ROOT / "dags").glob("tavus_*.py")
+    }
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="asks git which files to pack")
+def test_two_builds_are_identical(tmp_path, monkeypatch):
+    """Also of the source distribution, for which setuptools does not use SOURCE_DATE_EPOCH."""
+    for folder in ("one", "two"):
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1767225600")
+        command = [sys.executable, ROOT / "scripts" / "build_dist.py", "--outdir", tmp_path / folder]
+        subprocess.run(command, check=True, capture_output=True)
+    one, two = ({file.name: file.read_bytes() for file in (tmp_path / n).iterdir()} for n in ("one", "two"))
+    assert len(one) == 2
+    assert one == two
 
 
 def test_airflow_lists_the_provider_and_its_hook(installed):
