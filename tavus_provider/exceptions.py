@@ -7,7 +7,8 @@ The exceptions of this package. There is one class per reaction of the caller.
     ├── TavusValidationError       a value is invalid; nothing was sent; correct the value, do not retry
     ├── PlanRejectedError          a limit, a digest or a deadline forbids this plan; nothing was deleted
     ├── LedgerUnavailableError     the ledger cannot be read or written; deleting stops; a retry may help
-    ├── ReplicaNotFoundError       Tavus does not know the replica id
+    ├── ItemNotFoundError          Tavus does not know the id
+    │   └── ReplicaNotFoundError   Tavus does not know the id of a replica
     ├── TavusRequestRejectedError  Tavus rejected the request; it was not applied; do not retry
     │   └── TavusAuthError         Tavus rejected the API key; no further request with it can succeed
     ├── TavusRetryableError        unreachable or rate limited; the request was not applied; retry later
@@ -36,7 +37,7 @@ class TavusError(Exception):
     """
 
     outcome: ClassVar[Outcome] = Outcome.NOT_ATTEMPTED
-    """The outcome to report for a replica whose delete raised this exception."""
+    """The outcome to report for an object whose delete raised this exception."""
 
     key_rejected = False
     """Whether Tavus rejected the API key, so that no further request can succeed."""
@@ -67,10 +68,14 @@ class LedgerUnavailableError(TavusError):
     """The ledger cannot be read or written. Nothing is deleted without a ledger record."""
 
 
-class ReplicaNotFoundError(TavusError):
-    """Tavus does not know the replica: it never existed, was deleted, or belongs to another account."""
+class ItemNotFoundError(TavusError):
+    """Tavus does not know the object: it never existed, was deleted, or belongs to another account."""
 
     outcome = Outcome.ALREADY_GONE
+
+
+class ReplicaNotFoundError(ItemNotFoundError):
+    """Tavus does not know the replica."""
 
 
 class TavusRequestRejectedError(TavusError):

@@ -14,7 +14,6 @@ API keys of other vendors (``layers.llm.api_key``). All text is made safe here, 
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.keys import Kind, check_id
 from tavus_provider.row_fields import (
     EARLIEST,
     RowError,
@@ -39,13 +39,9 @@ from tavus_provider.row_fields import (
 )
 from tavus_provider.sanitize import make_safe, quote
 
-NON_IDS: Final = frozenset({"none", "null", "undefined", "nan", "true", "false"})
-"""What a template or a script writes for a missing value, in lower case. Never accepted as an id."""
-
 NO_ID: Final = "\0"
 """Begins the :attr:`~UnreadableRow.key` of a row that shows no id. Two such rows may be different ones."""
 
-_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
 # Shared by all replicas without unreadable fields: a dict for each would double their memory.
 _NOTHING_UNREADABLE: Final[Mapping[str, str]] = {}
 
@@ -54,21 +50,9 @@ def check_replica_id(value: object) -> str:
     """
     Return ``value`` if it can be the id of a replica.
 
-    The id becomes a part of the path of a request that cannot be undone. Only an allow-list of
-    characters is safe there: URL quoting would leave ``..`` as it is.
-
-    The ids that Tavus assigns are ``r`` and 10 to 12 hexadecimal digits, such as ``rf4e9d9790f0`` (seen
-    in its documentation and in responses). Their format is not documented, so it is not required.
-
-    :raises TavusValidationError: if ``value`` is not a ``str``, does not match
-        ``[A-Za-z0-9][A-Za-z0-9_-]{1,63}`` in full, or is one of :data:`NON_IDS` in any case
+    :raises TavusValidationError: if :func:`.check_id` rejects it
     """
-    if type(value) is str and _ID.fullmatch(value) and value.lower() not in NON_IDS:
-        return value
-    raise TavusValidationError(
-        f"replica_id: {quote(value)} is not a replica id; expected a string of 2 to 64 letters, digits, "
-        "'_' or '-', such as 'rf4e9d9790f0'; nothing was sent"
-    )
+    return check_id(Kind.REPLICA, value)
 
 
 def check_bool(name: str, value: object) -> bool:

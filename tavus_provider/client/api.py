@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, cast
 
 from tavus_provider.client.config import ClientConfig, ClientOptions
-from tavus_provider.client.deletion import REPLICAS, DeleteRequest, Deletion
-from tavus_provider.client.pagination import Page, PageTooLargeError, keep_all, read_list
+from tavus_provider.client.deletion import DeleteRequest, Deletion
+from tavus_provider.client.ending import Ending, EndRequest
+from tavus_provider.client.kinds import KINDS, Item
+from tavus_provider.client.pagination import Page
 from tavus_provider.client.rate_limiter import RateLimiter
+from tavus_provider.client.reading import Reader
 from tavus_provider.client.responses import (
     error_of,
     is_key_rejected,
     is_not_found,
-    is_rejected_on_the_way,
     parse_json,
     parse_page,
 )
-from tavus_provider.client.retry import Retry, RetryPolicy, is_retryable_status
-from tavus_provider.client.transport import (
-    NoResponseError,
-    RequestCancelledError,
-    RequestNotSentError,
-    Response,
-    Transport,
-)
+from tavus_provider.client.retry import RetryPolicy
+from tavus_provider.client.transport import Transport
 from tavus_provider.client.workers import WorkerThreads
-from tavus_provider.exceptions import (
-    TavusError,
-    TavusInvalidResponseError,
-    TavusRetryableError,
-)
+from tavus_provider.exceptions import TavusError, TavusInvalidResponseError
+from tavus_provider.keys import Kind, item_key, parse_key
 from tavus_provider.models import (
     Conversation,
     Persona,
@@ -41,16 +33,11 @@ from tavus_provider.models import (
     UnreadableRow,
     Video,
     check_replica_id,
-    parse_rows,
 )
 
-__all__ = ["AccessCheck", "Deletion", "TavusClient"]
+__all__ = ["AccessCheck", "Deletion", "Ending", "TavusClient"]
 
 ACCESS_CHECK_SECONDS: Final = 5.0
-
-T = TypeVar("T", Replica, Persona, Conversation, Video)
-A = TypeVar("A", Conversation, Video)
-Query = Mapping[str, str | int]
 
 
 class AccessCheck(StrEnum):
@@ -94,6 +81,7 @@ class TavusClient:
         )
         self._retry = RetryPolicy(self._transport.rate_limiter, stop=self._stop)
         self._workers = WorkerThreads(config.options.concurrency, stop=self._stop)
+        self._reader = Reader(self._transport, self._retry, self._workers, stop=self._stop)
 
     def __repr__(self) -> str:
         return f"TavusClient({self.origin!r})"
@@ -151,7 +139,9 @@ class TavusClient:
     def check_access(self) -> AccessCheck:
         """Send one small request, without retries, to find out whether the API key is accepted."""
         try:
-            response = self._transport.send("GET", REPLICAS, {"limit": 1}, timeout=ACCESS_CHECK_SECONDS)
+            response = self._transport.send(
+                "GET", KINDS[Kind.REPLICA].path, {"limit": 1}, timeout=ACCESS_CHECK_SECONDS
+            )
         except TavusError:
             return AccessCheck.UNREACHABLE
         if is_key_rejected(response):
@@ -175,17 +165,24 @@ class TavusClient:
         :raises TavusAuthError: if the API key is rejected
         """
         query = {"verbose": "true", "replica_type": "user"}
-        return self._list(Replica, REPLICAS, query, parallel=not while_deleting)
+        return self._reader.list(Replica, KINDS[Kind.REPLICA].path, query, parallel=not while_deleting)
 
-    def list_personas(self) -> list[Persona | UnreadableRow]:
-        """Return all personas (PALs) of any type. Raises the errors of :meth:`list_replicas`."""
-        return self._list(Persona, "/v2/personas")
+    def list_personas(
+        self, *, keep: Callable[[Persona | UnreadableRow], bool] | None = None
+    ) -> list[Persona | UnreadableRow]:
+        """
+        Return all personas (PALs) of any type. Raises the errors of :meth:`list_replicas`.
+
+        :param keep: as for :meth:`list_conversations`
+        """
+        return self._reader.list(Persona, "/v2/personas", keep=keep)
 
     def list_conversations(
         self,
         *,
         latest_only: bool = False,
         status: str | None = None,
+        keep: Callable[[Conversation | UnreadableRow], bool] | None = None,
         observe: Callable[[Sequence[Conversation | UnreadableRow]], object] = lambda rows: None,
     ) -> list[Conversation | UnreadableRow]:
         """
@@ -195,11 +192,20 @@ class TavusClient:
             retention decision needs no others, and memory then grows with the number of replicas.
         :param status: return only those with this status, ``active`` or ``ended``. The server filters, and
             one that ignores the filter returns others too; see the status of the rows.
+        :param keep: return only those for which this returns true. Memory then grows with these, and not
+            with the account; that all were seen is shown all the same. It may be asked about a row more than
+            once: a row is returned if it was to be kept once.
         :param observe: called with the rows of each page, in their order; by several threads, and for some
             pages more than once
         """
-        query = {} if status is None else {"status": status}
-        return self._list_activities(Conversation, query, latest_only=latest_only, observe=observe)
+        return self._reader.list(
+            Conversation,
+            KINDS[Kind.CONVERSATION].path,
+            {} if status is None else {"status": status},
+            latest_only=latest_only,
+            keep=keep,
+            observe=observe,
+        )
 
     def get_conversations_page(
         self, *, status: str | None = None, number: int = 1, limit: int = 1
@@ -212,171 +218,102 @@ class TavusClient:
         :param limit: most rows of the page
         """
         query = {} if status is None else {"status": status}
-        return self._get_page(Conversation, "/v2/conversations", query, number=number, limit=limit)
+        path = KINDS[Kind.CONVERSATION].path
+        return self._reader.get_page(Conversation, path, query, number=number, limit=limit)
 
-    def list_videos(self, *, latest_only: bool = False) -> list[Video | UnreadableRow]:
+    def list_videos(
+        self,
+        *,
+        latest_only: bool = False,
+        keep: Callable[[Video | UnreadableRow], bool] | None = None,
+    ) -> list[Video | UnreadableRow]:
         """
         Return all videos. Raises the errors of :meth:`list_replicas`.
 
         :param latest_only: as for :meth:`list_conversations`
+        :param keep: as for :meth:`list_conversations`
         """
-        # Tavus numbers the pages of videos from 0.
-        return self._list_activities(Video, {}, latest_only=latest_only, first_page=0)
+        kind = KINDS[Kind.VIDEO]
+        return self._reader.list(
+            Video, kind.path, first_page=kind.first_page, latest_only=latest_only, keep=keep
+        )
+
+    def get_item(self, key: str) -> Item:
+        """
+        Return one object. A video that was deleted softly may still be returned, with status ``deleted``.
+
+        :param key: see :func:`.parse_key`
+        :raises TavusValidationError: if ``key`` is not a valid key; nothing was sent
+        :raises ItemNotFoundError: if Tavus does not know the id
+        :raises TavusInvalidResponseError: if the response is about another object, or cannot be read
+        """
+        kind, item_id = parse_key(key)
+        info = KINDS[kind]
+        path = f"{info.path}/{item_id}"
+        what = f"GET {path}"
+        response = self._reader.get(path, info.query)
+        if is_not_found(response, kind):
+            raise error_of(what, response, kind=kind, redact=self._transport.redact)
+        item = info.model.from_api(parse_json(what, response, redact=self._transport.redact))
+        if item.key != item_id:
+            raise TavusInvalidResponseError(f"{what} returned another {kind}, {item.key}")
+        return item
 
     def get_replica(self, replica_id: str) -> Replica:
         """
-        Return one replica.
+        Return one replica. Raises the errors of :meth:`get_item`.
 
-        :raises TavusValidationError: if ``replica_id`` is not a valid id; nothing was sent
         :raises ReplicaNotFoundError: if Tavus does not know it
-        :raises TavusInvalidResponseError: if the response is about another replica, or cannot be read
         """
-        path = f"{REPLICAS}/{check_replica_id(replica_id)}"
-        what = f"GET {path}"
-        response = self._get(path, {"verbose": "true"})
-        if is_not_found(response):
-            raise error_of(what, response, redact=self._transport.redact)
-        replica = Replica.from_api(parse_json(what, response, redact=self._transport.redact))
-        if replica.replica_id != replica_id:
-            raise TavusInvalidResponseError(f"{what} returned another replica, {replica.replica_id}")
-        return replica
+        return cast("Replica", self.get_item(check_replica_id(replica_id)))
 
-    def delete_replica(self, replica_id: str, *, hard: bool = False) -> Deletion:
+    def delete_item(self, key: str, *, hard: bool = False) -> Deletion:
         """
-        Delete one replica. This cannot be undone, neither after a soft nor after a hard delete.
+        Delete one object. This cannot be undone, neither after a soft nor after a hard delete.
 
         The DELETE is sent at most three times, and only while it is not known to be applied. If a response
-        does not show whether it was applied, the replica is looked up, and only a clear "not found" counts.
+        does not show whether it was applied, the object is looked up, and only a clear "not found" counts.
 
-        Source: https://docs.tavus.io/api-reference/phoenix-replica-model/delete-replica (200, or 204 as
-        seen in the field; ``400 Invalid replica_id`` for an id that does not exist).
+        Source: https://docs.tavus.io/api-reference/phoenix-replica-model/delete-replica, and the same of
+        videos and conversations (200, or 204 as seen in the field; ``400 Invalid replica_id``, ``Invalid
+        video_id`` or ``Invalid conversation_id`` for an id that does not exist).
 
-        :param hard: also delete the training footage (``?hard=true``)
-        :raises TavusValidationError: if ``replica_id`` or ``hard`` is invalid; nothing was sent
-        :raises ReplicaNotFoundError: if Tavus did not know it before anything was applied
+        :param key: see :func:`.parse_key`
+        :param hard: also delete what belongs to the object, such as training footage (``?hard=true``)
+        :raises TavusValidationError: if ``key`` or ``hard`` is invalid; nothing was sent
+        :raises ItemNotFoundError: if Tavus did not know it before anything was applied
         :raises TavusRequestRejectedError: if Tavus rejected the request; certainly not applied
         :raises TavusRetryableError: if it certainly was not applied, and a later attempt may succeed
         :raises TavusOutcomeUnknownError: if it may have been applied
         """
-        request = DeleteRequest(self._transport, replica_id, hard=hard, look_up=self.get_replica)
-        return self._retry.run(request)
+        return self._retry.run(DeleteRequest(self._transport, key, hard=hard, look_up=self.get_item))
 
-    def _get(self, path: str, query: Query) -> Response:
-        return self._retry.run(_ReadRequest(self._transport, path, query))
+    def delete_replica(self, replica_id: str, *, hard: bool = False) -> Deletion:
+        """
+        Delete one replica: :meth:`delete_item` for an id that can only be that of a replica.
 
-    def _list_activities(
-        self,
-        kind: type[A],
-        query: Query,
-        *,
-        latest_only: bool,
-        first_page: int = 1,
-        observe: Callable[[Sequence[A | UnreadableRow]], object] = lambda rows: None,
-    ) -> list[A | UnreadableRow]:
-        return self._list(
-            kind,
-            f"/v2/{kind.kind}s",
-            query,
-            first_page=first_page,
-            collect=_keep_latest if latest_only else keep_all,
-            observe=observe,
-        )
+        :raises ReplicaNotFoundError: if Tavus did not know it before anything was applied
+        """
+        return self.delete_item(check_replica_id(replica_id), hard=hard)
 
-    def _get_page(
-        self, model: type[T], path: str, query: Query, *, number: int, limit: int, first_page: int = 1
-    ) -> Page[T | UnreadableRow]:
-        what = f"GET {path} page {number}"
-        response = self._get(path, {**query, "limit": limit, "page": number})
-        if response.too_large and response.status == 200:
-            raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
-        rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
-        return Page(parse_rows(model, rows, start=(number - first_page) * limit), total_count)
+    def end_conversation(self, conversation_id: str) -> Ending:
+        """
+        End an active conversation. Its participants are disconnected.
 
-    def _list(
-        self,
-        model: type[T],
-        path: str,
-        query: Query | None = None,
-        *,
-        first_page: int = 1,
-        parallel: bool = True,
-        collect: Callable[[dict[Any, T | UnreadableRow], Mapping[str, T | UnreadableRow]], None] = keep_all,
-        observe: Callable[[Sequence[T | UnreadableRow]], object] = lambda rows: None,
-    ) -> list[T | UnreadableRow]:
-        def fetch(number: int, limit: int) -> Page[T | UnreadableRow]:
-            page = self._get_page(model, path, query or {}, number=number, limit=limit, first_page=first_page)
-            observe(page.rows)
-            return page
+        If a response does not say that it has ended, the conversation is read. Tavus does not document what
+        it returns for one that had ended before; this returns an :class:`Ending` for it.
 
-        concurrency = self.options.concurrency if parallel else 1
-        return read_list(
-            f"GET {path}",
-            fetch,
-            identify=lambda row: row.key,
-            collect=collect,
-            first_page=first_page,
-            # Twice as many as there are threads, so that less time is lost on the slowest page of a batch.
-            batch_size=1 if concurrency == 1 else 2 * concurrency,
-            run=self._workers.map,
-            wait=lambda seconds: self._transport.rate_limiter.sleep(seconds, self._stop),
-        )
+        Source: https://docs.tavus.io/api-reference/conversations/end-conversation (200 without a body;
+        ``400 Invalid conversation_id``).
 
+        :raises TavusValidationError: if ``conversation_id`` is invalid; nothing was sent
+        :raises ItemNotFoundError: if Tavus does not know it
+        :raises TavusRequestRejectedError: if Tavus rejected the request, and the conversation is not seen to
+            have ended
+        :raises TavusRetryableError: if it certainly was not applied, and a later attempt may succeed
+        :raises TavusOutcomeUnknownError: if it may have been applied
+        """
+        return self._retry.run(EndRequest(self._transport, conversation_id, look_up=self._get_conversation))
 
-class _ReadRequest:
-    """A GET for the retry loop."""
-
-    def __init__(self, transport: Transport, path: str, query: Query) -> None:
-        self._transport = transport
-        self._path = path
-        self._query = query
-        self._response: Response | None = None
-        self._error: TavusError | None = None
-        self._key_rejected = False
-
-    def attempt(self, number: int) -> Response | Retry:
-        """Send the GET once; see :class:`tavus_provider.client.retry.Retryable`."""
-        self._response = self._error = None
-        error: TavusError
-        try:
-            response = self._transport.send("GET", self._path, self._query)
-        except (RequestNotSentError, NoResponseError) as caught:
-            error = caught
-        else:
-            self._response = replace(response, attempts=number)
-            if response.status == 401 and is_key_rejected(response) and not self._key_rejected:
-                self._key_rejected = True  # once: a single 401 may be a mistake of the server
-                return Retry(self._response, uses_budget=False)
-            retryable = (
-                response.truncated
-                or is_rejected_on_the_way(response)
-                or (response.body_error is None and is_retryable_status(response.status))
-            )
-            return Retry(self._response) if retryable else self._response
-        self._error = error
-        if isinstance(error, NoResponseError) and error.response_began:
-            return self.give_up(number, None)
-        return Retry()
-
-    def give_up(self, attempts: int, error: TavusRetryableError | None) -> Response:
-        """Return the last response, or raise; see :class:`tavus_provider.client.retry.Retryable`."""
-        # After a 429 the reason why the client does not wait says more than the response.
-        if self._response is not None and (error is None or self._response.status != 429):
-            return self._response
-        what = f"GET {self._path}"
-        if error is None:
-            tries = f"{attempts} attempt{'s' * (attempts > 1)}"
-            raise TavusRetryableError(f"{self._error}; {tries}", attempts=attempts)
-        if attempts == 0:
-            raise RequestCancelledError(f"{what} was not sent: {error}")
-        raise TavusRetryableError(f"{what}: {error}", status=error.status, attempts=attempts)
-
-
-def _keep_latest(rows: dict[Any, A | UnreadableRow], new: Mapping[str, A | UnreadableRow]) -> None:
-    """Keep only the latest of the rows that mean the same use of a replica, and all unreadable rows."""
-    for key, row in new.items():
-        if isinstance(row, UnreadableRow):
-            rows[key] = row
-            continue
-        other = rows.get(row.usage_key)
-        if other is None or isinstance(other, UnreadableRow) or row.sort_key > other.sort_key:
-            rows[row.usage_key] = row
+    def _get_conversation(self, conversation_id: str) -> Conversation:
+        return cast("Conversation", self.get_item(item_key(Kind.CONVERSATION, conversation_id)))

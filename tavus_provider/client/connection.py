@@ -258,7 +258,7 @@ class Session(requests.Session):
         prepared.method = request.method
         prepared.url = request.url
         prepared.headers = CaseInsensitiveDict({**self.headers, **request.headers})
-        if request.method == "DELETE":
+        if request.method != "GET":
             prepared.headers["Content-Length"] = "0"  # as requests does; some proxies require it
         return prepared
 

@@ -38,6 +38,7 @@ their place.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
@@ -173,37 +174,38 @@ def _read_twice(listing: _Listing[T]) -> list[T]:
 
     :raises TavusInvalidResponseError: if no two reads are
     """
-    before: dict[str, T] | None = None
+    before: bytes | None = None
     reason = ""
     for attempt in range(MAX_READS + 1):
         if attempt > 1:
             listing.wait(float(attempt))
         try:
-            rows = _read_pages(listing)
+            digest, rows = _read_pages(listing)
         except _UnstableError as error:
             before, reason = None, str(error)
             continue
-        if before is not None and list(before) == list(rows):
-            collected: dict[Any, T] = {}
-            listing.collect(collected, rows)
-            return list(collected.values())
-        before, reason = rows, "returned other rows each time it was read, on pages that cannot overlap"
+        if digest == before:
+            return rows
+        before, reason = digest, "returned other rows each time it was read, on pages that cannot overlap"
     raise _incomplete(listing.what, reason)
 
 
-def _read_pages(listing: _Listing[T]) -> dict[str, T]:
+def _read_pages(listing: _Listing[T]) -> tuple[bytes, list[T]]:
     """
     Read all pages, one after the other, as long as they do not show a change.
 
-    :raises _UnstableError: if they do
+    :returns: a digest of the ids in their order, and the collected rows
+    :raises _UnstableError: if the pages show a change
     """
-    rows: dict[str, T] = {}
+    collected: dict[Any, T] = {}
+    seen, digest = IdTable(), hashlib.sha256()
     first: list[str] = []
     total, number = 0, listing.first_page
     for count in range(MAX_PAGES):
         page = listing.fetch(number, listing.limit)
         number += 1
-        ids = [listing.identify(row) for row in page.rows]
+        rows = {listing.identify(row): row for row in page.rows}
+        ids = list(rows)
         if count == 0:
             first, total = ids, page.total_count
         elif count == 1 and listing.first_page == 0 and ids and ids == first:
@@ -211,12 +213,14 @@ def _read_pages(listing: _Listing[T]) -> dict[str, T]:
         if page.total_count != total:
             raise _UnstableError(f"changed its total_count from {total} to {page.total_count}")
         if not ids:
-            if len(rows) == total:
-                return rows
-            raise _UnstableError(f"returned {len(rows)} rows and total_count {total}")
-        if len(set(ids) - rows.keys()) < len(ids):
+            if len(seen) == total:
+                return digest.digest(), list(collected.values())
+            raise _UnstableError(f"returned {len(seen)} rows and total_count {total}")
+        if sum(seen.set(row_id, count) for row_id in ids) < len(page.rows):
             raise _UnstableError("returned a row on two pages")
-        rows |= zip(ids, page.rows, strict=True)
+        for row_id in ids:
+            digest.update(f"{len(row_id)} {row_id}".encode("utf-8", "surrogatepass"))
+        listing.collect(collected, rows)
     raise _incomplete(listing.what, f"has more than {MAX_PAGES} pages")
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
+from tavus_provider.client.kinds import KINDS
 from tavus_provider.client.transport import Response
 from tavus_provider.exceptions import (
-    ReplicaNotFoundError,
     TavusAuthError,
     TavusError,
     TavusInvalidResponseError,
@@ -17,13 +17,11 @@ from tavus_provider.exceptions import (
     TavusRequestRejectedError,
     TavusRetryableError,
 )
-
-UNKNOWN_ID_TEXTS: Final = frozenset({"Invalid replica_id", "Invalid face_id"})
-"""Texts of a 400 response that mean that the id does not exist. Other 400 responses prove nothing."""
+from tavus_provider.keys import Kind
 
 
-def is_deleted(response: Response) -> bool:
-    """Whether the response to a DELETE says that it was applied: not so a 202 or the page of a proxy."""
+def is_applied(response: Response) -> bool:
+    """Whether the response to a DELETE or POST says that it was applied: not so a 202 or a proxy's page."""
     return response.status in (200, 204) and (
         response.is_json
         or not response.headers.get("content-type")
@@ -31,10 +29,10 @@ def is_deleted(response: Response) -> bool:
     )
 
 
-def is_not_found(response: Response) -> bool:
-    """Whether the response says that the replica does not exist."""
+def is_not_found(response: Response, kind: Kind) -> bool:
+    """Whether the response to a request about one object says that it does not exist."""
     return response.status in (404, 410) or (
-        response.status == 400 and response.error_text() in UNKNOWN_ID_TEXTS
+        response.status == 400 and response.error_text() in KINDS[kind].unknown_id_texts
     )
 
 
@@ -109,22 +107,27 @@ def parse_page(what: str, body: object) -> tuple[Sequence[object], int]:
     return rows, total
 
 
-def error_of(what: str, response: Response, *, redact: Callable[[str], str]) -> TavusError:
+def error_of(
+    what: str, response: Response, *, kind: Kind | None = None, redact: Callable[[str], str]
+) -> TavusError:
     """
     Return the error that a response without success means for the request.
 
     :param what: the request, for messages
+    :param kind: the kind of the object that the request is about; ``None`` for a list
     :param redact: makes text of the server safe to print
     """
-    kind, hint = _classify(response, redact)
+    error, hint = _classify(response, kind, redact)
     text = redact(response.error_text())
     message = f"{what} returned {response.status}" + (f": {text}" if text else "") + hint
-    return kind(message, status=response.status, attempts=response.attempts, request_id=response.request_id)
+    return error(message, status=response.status, attempts=response.attempts, request_id=response.request_id)
 
 
-def _classify(response: Response, redact: Callable[[str], str]) -> tuple[type[TavusError], str]:
-    if is_not_found(response):
-        return ReplicaNotFoundError, ""
+def _classify(
+    response: Response, kind: Kind | None, redact: Callable[[str], str]
+) -> tuple[type[TavusError], str]:
+    if kind is not None and is_not_found(response, kind):
+        return KINDS[kind].not_found, ""
     match response.status:
         case 401 | 403 if is_key_rejected(response):
             return TavusAuthError, ": check the API key of the Airflow connection"

@@ -38,12 +38,13 @@ from tavus_provider.json_parser import parse_json
 from tavus_provider.outcomes import Outcome
 from tavus_provider.sanitize import escape_line
 
-MAX_BODY_BYTES: Final = {"GET": 8 * 2**20, "DELETE": 64 * 2**10}
+MAX_BODY_BYTES: Final = {"GET": 8 * 2**20, "DELETE": 64 * 2**10, "POST": 64 * 2**10}
 """Limit of bytes of a decompressed response body, by method."""
 
 _UNEXPECTED = "the prepared request is not the {} that was asked for; it was not sent"
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
-_DELETE = re.compile(r"/v2/replicas/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
+_DELETE = re.compile(r"/v2/(replicas|videos|conversations)/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
+_POST = re.compile(r"/v2/conversations/[A-Za-z0-9][A-Za-z0-9_-]{1,63}/end")
 _PROXY = re.compile(r"https?://([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 
 
@@ -187,7 +188,7 @@ class Transport:
 
     def send(
         self,
-        method: Literal["GET", "DELETE"],
+        method: Literal["GET", "DELETE", "POST"],
         path: str,
         query: Mapping[str, str | int] | None = None,
         *,
@@ -214,8 +215,15 @@ class Transport:
             requests.Request(method, self.origin + target, headers={"x-api-key": self._key})
         )
         # The ids were validated before. This check ensures that only the expected request is sent.
-        expected = _DELETE.fullmatch(target) if method == "DELETE" else _PATH.fullmatch(path)
-        expected = expected if method in MAX_BODY_BYTES else None
+        match method:
+            case "GET":
+                expected = _PATH.fullmatch(path)
+            case "DELETE":
+                expected = _DELETE.fullmatch(target)
+            case "POST":
+                expected = _POST.fullmatch(target)
+            case _:
+                expected = None
         if not expected or request.method != method or request.url != self.origin + target or request.body:
             raise TavusValidationError(_UNEXPECTED.format(method))
 

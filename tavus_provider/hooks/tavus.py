@@ -10,7 +10,7 @@ from airflow.configuration import conf
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
-from tavus_provider.client.api import AccessCheck, Deletion, TavusClient
+from tavus_provider.client.api import AccessCheck, Deletion, Ending, TavusClient
 from tavus_provider.client.config import (
     DEFAULT_ORIGIN,
     ClientConfig,
@@ -21,6 +21,7 @@ from tavus_provider.client.config import (
     parse_key,
     parse_origin,
 )
+from tavus_provider.client.kinds import Item
 from tavus_provider.client.pagination import Page
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
@@ -141,19 +142,24 @@ class TavusHook(BaseHook):
         """See :meth:`TavusClient.list_replicas`."""
         return self.client.list_replicas(while_deleting=while_deleting)
 
-    def list_personas(self) -> list[Persona | UnreadableRow]:
+    def list_personas(
+        self, *, keep: Callable[[Persona | UnreadableRow], bool] | None = None
+    ) -> list[Persona | UnreadableRow]:
         """See :meth:`TavusClient.list_personas`."""
-        return self.client.list_personas()
+        return self.client.list_personas(keep=keep)
 
     def list_conversations(
         self,
         *,
         latest_only: bool = False,
         status: str | None = None,
+        keep: Callable[[Conversation | UnreadableRow], bool] | None = None,
         observe: Callable[[Sequence[Conversation | UnreadableRow]], object] = lambda rows: None,
     ) -> list[Conversation | UnreadableRow]:
         """See :meth:`TavusClient.list_conversations`."""
-        return self.client.list_conversations(latest_only=latest_only, status=status, observe=observe)
+        return self.client.list_conversations(
+            latest_only=latest_only, status=status, keep=keep, observe=observe
+        )
 
     def get_conversations_page(
         self, *, status: str | None = None, number: int = 1, limit: int = 1
@@ -161,9 +167,18 @@ class TavusHook(BaseHook):
         """See :meth:`TavusClient.get_conversations_page`."""
         return self.client.get_conversations_page(status=status, number=number, limit=limit)
 
-    def list_videos(self, *, latest_only: bool = False) -> list[Video | UnreadableRow]:
+    def list_videos(
+        self,
+        *,
+        latest_only: bool = False,
+        keep: Callable[[Video | UnreadableRow], bool] | None = None,
+    ) -> list[Video | UnreadableRow]:
         """See :meth:`TavusClient.list_videos`."""
-        return self.client.list_videos(latest_only=latest_only)
+        return self.client.list_videos(latest_only=latest_only, keep=keep)
+
+    def get_item(self, key: str) -> Item:
+        """See :meth:`TavusClient.get_item`."""
+        return self.client.get_item(key)
 
     def get_replica(self, replica_id: str) -> Replica:
         """See :meth:`TavusClient.get_replica`."""
@@ -176,6 +191,14 @@ class TavusHook(BaseHook):
         It does not ask for legal holds and writes no ledger; the operators do.
         """
         return self.client.delete_replica(replica_id, hard=hard)
+
+    def delete_item(self, key: str, *, hard: bool = False) -> Deletion:
+        """See :meth:`TavusClient.delete_item`, and :meth:`delete_replica`."""
+        return self.client.delete_item(key, hard=hard)
+
+    def end_conversation(self, conversation_id: str) -> Ending:
+        """See :meth:`TavusClient.end_conversation`."""
+        return self.client.end_conversation(conversation_id)
 
     def test_connection(self) -> tuple[bool, str]:
         """

@@ -27,7 +27,8 @@ from pydantic import (
 from pydantic_core import CoreSchema, core_schema
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.models import NON_IDS, check_replica_id
+from tavus_provider.keys import NON_IDS
+from tavus_provider.models import check_replica_id
 from tavus_provider.sanitize import escape_line, quote
 
 ZERO: Final = timedelta()

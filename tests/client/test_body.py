@@ -45,7 +45,8 @@ def get(transport, raw_server):
     """Return the response to a request to which a server sends this: ``get(sent, method="GET")``."""
 
     def send(sent, method="GET"):
-        return transport(raw_server(lambda *_: sent).url).send(method, R1)
+        path = "/v2/conversations/c1/end" if method == "POST" else R1
+        return transport(raw_server(lambda *_: sent).url).send(method, path)
 
     return send
 

@@ -54,7 +54,7 @@ def test_delete_is_one_request_without_a_body(mocked_client, requests_mock, hard
         "x-api-key": KEY,
         "Content-Length": "0",
     }
-    assert (deletion.replica_id, deletion.outcome) == (REPLICA, "deleted")
+    assert (deletion.key, deletion.outcome) == (REPLICA, "deleted")
     assert deletion.detail == f"DELETE /v2/replicas/{REPLICA}{query} returned 204"
 
 
@@ -74,7 +74,7 @@ def test_hard_must_be_a_bool(client, sandbox, hard):
 def test_clean_response_is_deleted(client, sandbox, delete_status, hard):
     sandbox.switch(delete_status=delete_status)
     deletion = client.delete_replica(REPLICA, hard=hard)
-    assert (deletion.replica_id, deletion.outcome) == (REPLICA, "deleted")
+    assert (deletion.key, deletion.outcome) == (REPLICA, "deleted")
     assert deletion.detail.endswith(f" returned {delete_status}")
     assert sandbox.state()["deletes"] == [{"replica_id": REPLICA, "hard": hard}]
     assert len(sandbox.state()["requests"]) == 1

@@ -638,7 +638,7 @@ def list_while(make_account):
     """
 
     def read(change, **options) -> tuple[list[str], int]:
-        real, lock, pages = client._get, threading.Lock(), 0
+        real, lock, pages = client._reader.get, threading.Lock(), 0
 
         def get(path, query):
             nonlocal pages
@@ -648,11 +648,11 @@ def list_while(make_account):
                 change(sandbox, pages)
             return response
 
-        client._get = get
+        client._reader.get = get
         try:
             return [replica.replica_id for replica in client.list_replicas(**options)], pages
         finally:
-            client._get = real
+            client._reader.get = real
 
     sandbox, client = make_account(40, clamp_limit=7)
     read.client, read.sandbox = client, sandbox
@@ -710,7 +710,7 @@ def test_conversations_are_complete_on_a_busy_account(make_client):
     ]
     with Sandbox({"replicas": [], "conversations": rows}, key=KEY) as sandbox:
         client = make_client(sandbox.url)
-        real, lock, pages = client._get, threading.Lock(), 0
+        real, lock, pages = client._reader.get, threading.Lock(), 0
 
         def get(path, query):
             nonlocal pages
@@ -722,6 +722,6 @@ def test_conversations_are_complete_on_a_busy_account(make_client):
                 )
             return response
 
-        client._get = get
+        client._reader.get = get
         listed = {conversation.activity_id for conversation in client.list_conversations()}
     assert {row["conversation_id"] for row in rows} <= listed

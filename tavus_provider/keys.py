@@ -1,0 +1,86 @@
+"""
+The kinds of objects that this package deletes, and the keys that name one object of any kind.
+
+A key is what plans, ledgers and reports call ``replica_id`` or ``key``. A replica keeps its bare id, so that
+documents about replicas only are as before; every other object is ``video/<id>`` or ``conversation/<id>``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final
+
+from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.sanitize import quote
+
+NON_IDS: Final = frozenset({"none", "null", "undefined", "nan", "true", "false"})
+"""What a template or a script writes for a missing value, in lower case. Never accepted as an id."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
+
+
+class Kind(StrEnum):
+    """A kind of objects that can be deleted. The value is Tavus's word for one of them."""
+
+    REPLICA = "replica"
+    VIDEO = "video"
+    CONVERSATION = "conversation"
+
+
+_EXAMPLES: Final[Mapping[Kind, str]] = {
+    Kind.REPLICA: "rf4e9d9790f0",
+    Kind.VIDEO: "1e30440cf9",
+    Kind.CONVERSATION: "c0eaa60a267274af",
+}
+
+
+def check_id(kind: Kind, value: object) -> str:
+    """
+    Return ``value`` if it can be the id of an object.
+
+    The id becomes a part of the path of a request that cannot be undone. Only an allow-list of
+    characters is safe there: URL quoting would leave ``..`` as it is.
+
+    Tavus assigns ids as in ``rf4e9d9790f0``, ``1e30440cf9`` and ``c0eaa60a267274af`` (seen in its
+    documentation and in responses). Their format is not documented, so it is not required.
+
+    :raises TavusValidationError: if ``value`` is not a ``str``, does not match
+        ``[A-Za-z0-9][A-Za-z0-9_-]{1,63}`` in full, or is one of :data:`NON_IDS` in any case
+    """
+    if type(value) is str and _ID.fullmatch(value) and value.lower() not in NON_IDS:
+        return value
+    raise TavusValidationError(
+        f"{kind}_id: {quote(value)} is not a {kind} id; expected a string of 2 to 64 letters, digits, "
+        f"'_' or '-', such as '{_EXAMPLES[kind]}'; nothing was sent"
+    )
+
+
+def item_key(kind: Kind, item_id: str) -> str:
+    """
+    Return the key of an object.
+
+    :raises TavusValidationError: if :func:`check_id` rejects the id
+    """
+    item_id = check_id(kind, item_id)
+    return item_id if kind is Kind.REPLICA else f"{kind}/{item_id}"
+
+
+def parse_key(key: object) -> tuple[Kind, str]:
+    """
+    Return the kind and the id of a key. Each object has exactly one key.
+
+    :param key: a bare id of a replica, ``video/<id>`` or ``conversation/<id>``
+    :raises TavusValidationError: if it is not a key, or :func:`check_id` rejects its id
+    """
+    if type(key) is not str or "/" not in key:
+        return Kind.REPLICA, check_id(Kind.REPLICA, key)
+    word, _, item_id = key.partition("/")
+    if word not in (Kind.VIDEO, Kind.CONVERSATION):
+        raise TavusValidationError(
+            f"key: {quote(key)} is not the key of an object; expected the id of a replica, 'video/<id>' or "
+            "'conversation/<id>'; nothing was sent"
+        )
+    kind = Kind(word)
+    return kind, check_id(kind, item_id)
