@@ -1,7 +1,7 @@
 """
 Put one known bug after the other into a copy of the package, and check that a test fails.
 
-    python scripts/mutants.py            run all bugs of scripts/mutants.toml, about a minute each
+    python scripts/mutants.py            run all bugs of scripts/mutants.toml, some seconds each
     python scripts/mutants.py PATTERN    only those whose name matches a regular expression
     python scripts/mutants.py --check    run nothing; only check that the bugs can still be put in
 
@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,10 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLE = Path(__file__).with_suffix(".toml")
 NEEDED = ("tavus_provider", "tests", "dags", "docs", "scripts")
 NEEDED_FILES = ("setup.cfg", "pyproject.toml", "README.md", "CHANGELOG.md", "Makefile")
+QUICK = "not slow and not process"
+"""Marks of the tests that are run first; the others are run only if these find nothing."""
+NO_TESTS = 5
+"""Exit code of pytest if no test has the marks."""
 TIMEOUT = 900
 """Seconds after which a test run counts as a failed test."""
 
@@ -106,25 +110,34 @@ def failed_tests(mutant: Mutant) -> list[str]:
         for part in NEEDED_FILES:
             shutil.copy(ROOT / part, folder)
         mutant.apply(folder / "tavus_provider")
-        command = [sys.executable, "-m", "pytest", "-q", "--maxfail=3", "-p", "no:cacheprovider"]
         environment = {**os.environ, "PYTHONPATH": str(folder)}
-        try:
-            done = subprocess.run(
-                [*command, *mutant.tests],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=TIMEOUT,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return [f"a test that did not end within {TIMEOUT} s"]
-        failed = re.findall(r"^(?:FAILED|ERROR) \S*?::(\S+)", done.stdout, re.MULTILINE)
-        if not failed and done.returncode != 0:
-            output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
-            raise TestRunError(f"pytest ended with exit code {done.returncode}\n{output}")
-        return failed
+        for marks in (QUICK, f"not ({QUICK})"):
+            if failed := _run_tests(mutant.tests, folder, environment, marks=marks):
+                return failed
+        return []
+
+
+def _run_tests(
+    tests: Sequence[str], folder: Path, environment: Mapping[str, str], *, marks: str
+) -> list[str]:
+    command = [sys.executable, "-m", "pytest", "-q", "--maxfail=1", "-p", "no:cacheprovider", "-m", marks]
+    try:
+        done = subprocess.run(
+            [*command, *tests],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return [f"a test that did not end within {TIMEOUT} s"]
+    failed = re.findall(r"^(?:FAILED|ERROR) \S*?::(\S+)", done.stdout, re.MULTILINE)
+    if not failed and done.returncode not in (0, NO_TESTS):
+        output = f"{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        raise TestRunError(f"pytest ended with exit code {done.returncode}\n{output}")
+    return failed
 
 
 def run(mutant: Mutant) -> tuple[str, bool]:
