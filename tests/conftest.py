@@ -217,6 +217,12 @@ class Ti:
     def xcom_push(self, key, value):
         self.pushed[key] = json.loads(json.dumps(value))
 
+    def xcom_pull(self, **kwargs):
+        """Return nothing: there is no run before."""
+
+    def get_previous_dagrun(self):
+        return None
+
     def __getitem__(self, alias):
         return self
 

@@ -49,8 +49,9 @@ class Ti:
         self.dag_id, self.task_id, self.map_index = "dag", "apply", -1
         self.run_id, self.try_number, self.place = job["run_id"], job["try_number"], job["report"]
     def xcom_push(self, key, value):
-        with open(self.place, "w") as file:
-            json.dump(value, file)
+        if key == "return_value":
+            with open(self.place, "w") as file:
+                json.dump(value, file)
 
 def run(job):
     os.environ.update(job["env"])

@@ -61,7 +61,7 @@ class ApproveRetentionOperator(ApprovalOperator):
         from tavus_provider.rendering.approval import approval_page, approval_subject
         from tavus_provider.storage.authority import approver_must_differ, approvers
 
-        with fail_without_retry():
+        with fail_without_retry(context):
             if try_number(context) > 1:
                 raise PlanRejectedError(
                     "a second attempt cannot ask for approval, because Airflow would show the page of the "
@@ -91,7 +91,7 @@ class ApproveRetentionOperator(ApprovalOperator):
 
         # Before Airflow's method, which leaves by an exception after some rejections.
         if event.get("chosen_options") in ([self.APPROVE], [self.REJECT]):
-            with fail_without_retry():
+            with fail_without_retry(context):
                 approved = event["chosen_options"] == [self.APPROVE]
                 plan, authority = load_plan(self.plan, context)
                 digest, objection = authority.record_answer(

@@ -14,6 +14,7 @@ from airflow.sdk import BaseOperator
 from tavus_provider.exceptions import (
     PlanRejectedError,
     ReplicaNotFoundError,
+    TavusError,
     TavusRequestRejectedError,
     TavusValidationError,
 )
@@ -41,16 +42,23 @@ _FINAL_ERRORS: Final = (
 
 
 @contextlib.contextmanager
-def fail_without_retry() -> Iterator[None]:
+def fail_without_retry(context: Context) -> Iterator[None]:
     """
     Fail the task without a retry after an error that a retry cannot fix.
+
+    Every error of this package is also pushed as the XCom ``error``, with its ``kind`` and ``message``, so
+    that the Tavus page can say why a run failed.
 
     :raises AirflowFailException: with the message of such an error; other errors are not changed
     """
     try:
         yield
-    except _FINAL_ERRORS as error:
+    except TavusError as error:
         message = str(error)
+        with contextlib.suppress(Exception):  # a view must not hide the error
+            push_xcom(context, "error", {"version": 1, "kind": type(error).__name__, "message": message})
+        if not isinstance(error, _FINAL_ERRORS):
+            raise
     else:
         return
     raise AirflowFailException(message)
@@ -97,7 +105,7 @@ class TavusOperator(BaseOperator):
         :param label: template of the name of a mapped task, such as ``{{ task.tavus_conn_id }}``
         """
         self.set_label(context, label)
-        with fail_without_retry(), contextlib.closing(self.hook):
+        with fail_without_retry(context), contextlib.closing(self.hook):
             if self.strict_conf:
                 check_run_conf(context)
             if self._stop_requested:  # before the hook existed

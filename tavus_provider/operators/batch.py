@@ -52,7 +52,7 @@ class SplitRetentionOperator(BaseOperator):
 
         from tavus_provider.planning.batches import MAX_BATCHES, check_batch_size, split
 
-        with fail_without_retry():
+        with fail_without_retry(context):
             plan, _ = load_plan(self.plan, context)
             batch_size = check_batch_size(self.batch_size)
             max_batches = min(MAX_BATCHES, conf.getint("core", "max_map_length", fallback=MAX_BATCHES))
@@ -99,7 +99,7 @@ class SummarizeRetentionOperator(BaseOperator):
         from tavus_provider.planning.report import summarize, unfinished_message
         from tavus_provider.storage.ledger import Ledger, job_name
 
-        with fail_without_retry():
+        with fail_without_retry(context):
             plan, authority = load_plan(self.plan, context)
             ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
             job = job_name("plan", plan["digest"])

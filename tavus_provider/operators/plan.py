@@ -10,6 +10,7 @@ from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import SCHEDULED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, push_xcom, task_identity
+from tavus_provider.operators.outlook import publish_outlook
 from tavus_provider.operators.templates import (
     check_native,
     check_templates,
@@ -132,6 +133,7 @@ class PlanRetentionOperator(TavusOperator):
                 self._record_schedule(context, policy, inventory, decision)
             if inventory.known_use is not None and not dry_run:
                 store_known_use(inventory.known_use, plan_digest=plan["digest"])
+            publish_outlook(self, context, decision, policy=policy, inventory=inventory, plan=plan)
             push_xcom(context, "verdicts", make_verdicts(decision))
             pushed = self._store(plan, authority, dry_run=dry_run)
             exceeded = decision.find_exceeded_limit(deleted=deleted)

@@ -38,9 +38,12 @@ class Ti:
     def xcom_push(self, key, value):
         self.pushed[key] = json.loads(json.dumps(value))
 
-    def xcom_pull(self, task_ids=None, key="return_value"):
+    def xcom_pull(self, task_ids=None, key="return_value", **kwargs):
         assert task_ids == self.task_id
         return self.pushed.get(key)
+
+    def get_previous_dagrun(self):
+        return None
 
 
 def run(operator, ti=None, **context):

@@ -1,0 +1,63 @@
+"""What a plan task pushes for the Tavus page beside the plan: difference to the plan before, and forecast."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tavus_provider.operators.base import push_xcom
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+    from tavus_provider.planning.plan import Plan
+    from tavus_provider.retention.context import Inventory
+    from tavus_provider.retention.engine import Decision
+    from tavus_provider.retention.policy import Policy
+
+
+def publish_outlook(
+    operator: BaseOperator,
+    context: Context,
+    decision: Decision,
+    *,
+    policy: Policy,
+    inventory: Inventory,
+    plan: Plan,
+) -> None:
+    """
+    Push the XComs ``difference`` and ``forecast``, before those of this plan.
+
+    They are views: nothing decides by them, and no error here fails the task.
+    """
+    from tavus_provider.planning.difference import make_difference
+    from tavus_provider.planning.forecast import make_forecast
+
+    try:
+        plan_before, verdicts_before = _pull_before(context, operator.task_id)
+        difference = make_difference(decision, plan, plan_before=plan_before, verdicts_before=verdicts_before)
+        push_xcom(context, "difference", difference)
+        forecast = make_forecast(policy, inventory, now=inventory.read_at, hard=plan["hard"])
+        push_xcom(context, "forecast", forecast)
+    except Exception as error:  # noqa: BLE001  # a view must not fail the plan
+        operator.log.warning(
+            "The difference to the plan before and the forecast are missing on the Tavus page: %s",
+            type(error).__name__,
+        )
+
+
+def _pull_before(context: Context, task_id: str) -> tuple[Any, Any]:
+    """Return the plan and the verdicts that this task pushed in the run before."""
+    ti: Any = context["ti"]
+    runs: list[dict[str, Any]] = [{"include_prior_dates": True}]
+    # Where databases sort null first, the other look-up prefers runs without a logical date, however old.
+    if previous := ti.get_previous_dagrun():
+        runs.append({"run_id": previous.run_id})
+
+    def pull(run: dict[str, Any], key: str) -> Any:
+        return ti.xcom_pull(task_ids=task_id, key=key, map_indexes=ti.map_index, **run)
+
+    plans = [(plan, run) for run in runs if isinstance(plan := pull(run, "return_value"), dict)]
+    if not plans:
+        return None, None
+    plan, run = max(plans, key=lambda found: str(found[0].get("made_at")))
+    return plan, pull(run, "verdicts")
