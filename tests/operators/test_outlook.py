@@ -72,7 +72,7 @@ def test_error_of_a_task_is_pushed(sandbox, fault):
         run(plan_task(), ti)
     error = ti.pushed["error"]
     assert error["message"] == str(caught.value)
-    assert error["kind"] == ("TavusAuthError" if fault == 401 else "TavusRetryableError")
+    assert error["kind"] == ("TavusAuthError" if fault == 401 else "TavusInvalidResponseError")
     assert KEY not in error["message"]
 
 

@@ -52,7 +52,7 @@ def test_replica_saved_by_another_policy_is_not_saved_by_use():
 
 
 def test_scheduled_replica_that_expires_is_new():
-    grace = policy({"rule": "stale", "older_than": "90d", "grace": "7d"})
+    grace = policy({"rule": "stale", "older_than": "90d", "grace": "7d"}, name="p")
     before, after = decide(replica("r1"), by=grace), decide(replica("r1"))
     assert before.scheduled
     assert difference(after, before)["counts"]["new"] == 1
