@@ -7,7 +7,6 @@ Every replica of the plan ends with one outcome, and no outcome claims more than
 from __future__ import annotations
 
 import dataclasses
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -21,7 +20,9 @@ from tavus_provider.exceptions import (
     TavusError,
     TavusRequestRejectedError,
 )
+from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
 from tavus_provider.execution.inventory import InventoryClient, read_inventory
+from tavus_provider.execution.progress import Progress
 from tavus_provider.execution.revalidation import (
     BY_EARLIER_ATTEMPT,
     Revalidation,
@@ -41,17 +42,8 @@ from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy
 
-MAX_CONSECUTIVE: Final = 5
-"""Consecutive deletes with an unknown outcome, or that were rate limited, after which no more are sent."""
-
 RECORD_EVERY: Final = 100
 """Outcomes per ledger record. A record is also written once a second."""
-
-PROGRESS_EVERY: Final = 5.0
-"""Seconds between two lines of progress, for plans with more than ``LOG_EACH_UP_TO`` replicas."""
-
-LOG_EACH_UP_TO: Final = 50
-"""The largest plan for which each replica gets its own log line."""
 
 
 class DeletionResult(Protocol):
@@ -139,8 +131,8 @@ class PlanExecutor:
         self._soft_deleted: frozenset[str] = frozenset()
         self._deleted_ids: set[str] = set()
         self._unconfirmable: set[str] = set()
-        self._halt = _Halt()
-        self._in_progress = _InProgress()
+        self._halt = Halt()
+        self._in_progress = InProgress()
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
         """Whether another attempt may do what this one could not."""
@@ -270,7 +262,7 @@ class PlanExecutor:
             raise PlanRejectedError(reason)
 
     def _delete(self, rows: Sequence[PlanRow]) -> None:
-        progress = _Progress(len(rows), self._log)
+        progress = Progress(len(rows), self._log)
         pool = ThreadPoolExecutor(min(self._concurrency, len(rows)), thread_name_prefix="tavus")
         try:
             futures: dict[Future[None], str] = {
@@ -342,7 +334,7 @@ class PlanExecutor:
         else:
             self._results[replica_id] = result = self._deleted(replica_id, deletion)
             self._deleted_ids.add(replica_id)
-            trouble = _UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
+            trouble = UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
         self._halt.count(trouble)
 
     def _deleted(self, replica_id: str, deletion: DeletionResult) -> Result:
@@ -365,8 +357,8 @@ class PlanExecutor:
         if error.key_rejected:
             self._halt.set(f"Tavus rejected the API key earlier ({self._describe(error)})")
         if outcome is Outcome.UNKNOWN:
-            return _UNKNOWN_OUTCOME
-        return _RATE_LIMITED if error.status == 429 else None
+            return UNKNOWN_OUTCOME
+        return RATE_LIMITED if error.status == 429 else None
 
     def _verify_absence(self) -> None:
         verification = verify_absence(
@@ -400,79 +392,3 @@ def _not_found(
             "deleted",
         )
     return Result(Outcome.ALREADY_GONE, describe_absence(row["replica_id"], str(error), prior=prior))
-
-
-_UNKNOWN_OUTCOME = "have an unknown outcome"
-_RATE_LIMITED = "were rate limited"
-
-
-class _Halt:
-    """
-    Whether no further delete may start, and why.
-
-    ``set`` takes no lock, because a signal handler may interrupt it and call it again.
-    """
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self.reason = "the task was stopped"
-        self._lock = threading.Lock()
-        self._consecutive = 0
-
-    def set(self, reason: str | None = None) -> None:
-        """Start no further delete. The first reason remains."""
-        if reason is not None and not self.is_set:
-            self.reason = reason
-        self.is_set = True
-
-    def count(self, trouble: str | None) -> None:
-        """Count a finished delete, and stop after too many consecutive ones that had trouble."""
-        with self._lock:
-            self._consecutive = 0 if trouble is None else self._consecutive + 1
-            if self._consecutive >= MAX_CONSECUTIVE:
-                self.set(f"{MAX_CONSECUTIVE} consecutive deletes {trouble}")
-
-
-class _InProgress:
-    """Counts the deletes in progress, as a context manager for each of them."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._changed = threading.Condition()
-
-    def __enter__(self) -> None:
-        with self._changed:
-            self._count += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._changed:
-            self._count -= 1
-            self._changed.notify_all()
-
-    def wait(self) -> None:
-        """Wait until no delete is in progress. A thread that begins later must check ``_Halt`` first."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._count == 0)
-
-
-class _Progress:
-    """Log each result of a small plan, and the pace of a large one."""
-
-    def __init__(self, total: int, log: Callable[[str], None]) -> None:
-        self._total = total
-        self._log = log
-        self._done = 0
-        self._started = self._logged = time.monotonic()
-
-    def advance(self, replica_id: str, result: Result) -> None:
-        """Count one more result, and log what is worth it."""
-        self._done += 1
-        now = time.monotonic()
-        rate = self._done / max(now - self._started, 1e-6)
-        left = (self._total - self._done) / rate
-        line = f"{self._done} of {self._total} done, {rate:.1f}/s, {left:.0f} s left"
-        if self._total <= LOG_EACH_UP_TO or result.outcome in UNFINISHED:
-            self._log(f"{result.outcome.value}: {replica_id} ({result.detail}); {line}")
-        elif now - self._logged >= PROGRESS_EVERY or self._done == self._total:
-            self._logged = now
-            self._log(line)

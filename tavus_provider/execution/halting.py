@@ -1,0 +1,61 @@
+"""When no further delete may start, and which deletes are in progress."""
+
+from __future__ import annotations
+
+import threading
+from typing import Final
+
+MAX_CONSECUTIVE: Final = 5
+"""Consecutive deletes with an unknown outcome, or that were rate limited, after which no more are sent."""
+
+UNKNOWN_OUTCOME: Final = "have an unknown outcome"
+RATE_LIMITED: Final = "were rate limited"
+
+
+class Halt:
+    """
+    Whether no further delete may start, and why.
+
+    ``set`` takes no lock, because a signal handler may interrupt it and call it again.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.reason = "the task was stopped"
+        self._lock = threading.Lock()
+        self._consecutive = 0
+
+    def set(self, reason: str | None = None) -> None:
+        """Start no further delete. The first reason remains."""
+        if reason is not None and not self.is_set:
+            self.reason = reason
+        self.is_set = True
+
+    def count(self, trouble: str | None) -> None:
+        """Count a finished delete, and stop after too many consecutive ones that had trouble."""
+        with self._lock:
+            self._consecutive = 0 if trouble is None else self._consecutive + 1
+            if self._consecutive >= MAX_CONSECUTIVE:
+                self.set(f"{MAX_CONSECUTIVE} consecutive deletes {trouble}")
+
+
+class InProgress:
+    """Counts the deletes in progress, as a context manager for each of them."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changed = threading.Condition()
+
+    def __enter__(self) -> None:
+        with self._changed:
+            self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._count -= 1
+            self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait until no delete is in progress. A thread that begins later must check ``Halt`` first."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._count == 0)
