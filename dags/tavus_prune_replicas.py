@@ -3,8 +3,8 @@
 
 Runs every day. `plan` reads the account and decides under the policy in the DAG file which replicas have
 expired; `apply` deletes them. The deletes are soft, but Tavus documents no undelete. Replicas that are in
-use, in training, protected or undetermined are kept. The log of `plan` has the verdict on every replica,
-with its reason.
+use, in training, protected or undetermined are kept. The log of `plan` names each replica that would be
+deleted, and why.
 
 If a run would delete more than 10 replicas, or more than 25 % of the account, it deletes nothing and fails.
 Expect this on the first clean-up of an old account; docs/quickstart.md says what to do then.
@@ -45,7 +45,7 @@ with DAG(
 Reads all replicas and what uses them, and decides about each under the policy in the DAG file.
 **Deletes nothing.**
 
-The log has every verdict with its reason. XCom has the plan (`return_value`) and all verdicts (`verdicts`).
+The log says what goes, and why. XCom has the plan (`return_value`) and all verdicts (`verdicts`).
 Fails if the plan exceeds a limit of the policy.
 """,
         policy=POLICY_FILE

@@ -56,7 +56,7 @@ with DAG(
 Reads all replicas and what uses them, and decides about each under the policy in the DAG file.
 **Deletes nothing.**
 
-The log has every verdict with its reason. XCom has the plan (`return_value`) or, if the plan is too large,
+The log says what goes, and why. XCom has the plan (`return_value`) or, if the plan is too large,
 its location next to the ledger. Fails if the plan exceeds a limit of the policy.
 """,
         policy=POLICY_FILE

@@ -50,7 +50,7 @@ with DAG(
 Reads all replicas and what uses them, and decides about each under the policy in the DAG file.
 **Deletes nothing.**
 
-The log has every verdict with its reason. XCom has the plan (`return_value`) and all verdicts (`verdicts`).
+The log says what goes, and why. XCom has the plan (`return_value`) and all verdicts (`verdicts`).
 Fails if the plan exceeds a limit of the policy; then nobody is asked for an approval.
 """,
         policy=POLICY_FILE

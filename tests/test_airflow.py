@@ -78,6 +78,23 @@ def test_rejected_purge_deletes_nothing_and_approved_purge_deletes_what_was_show
     assert (begun[2]["answer"], begun[2]["answered_by"]) == ("approve", "admin")
 
 
+def test_log_of_a_refusal_begins_with_one_line_that_says_why(airflow):
+    run = airflow.trigger("tavus_prune_replicas", dryrun=True)
+    assert airflow.finished(run)[0] == "failed"
+    content = airflow.api(f"{run}/taskInstances/plan/logs/1?full_content=true")["content"]
+    errors = [line for line in content if isinstance(line, dict) and line.get("level") == "error"]
+    assert [line["event"][:31] for line in errors] == [
+        "conf: unknown key 'dryrun'; known",
+        "Task failed with exception",
+    ]
+    assert "error_detail" not in errors[0]
+    (detail,) = errors[1]["error_detail"]
+    assert detail["exc_value"] == errors[0]["event"]
+    frames = [frame["filename"].split("/")[-1] for frame in detail["frames"]]
+    assert "run_conf.py" not in frames
+    assert len(frames) <= 10, frames
+
+
 def test_permanent_delete_of_one_replica_waits_for_approval(airflow):
     before = len(airflow.state()["deletes"])
     run = airflow.trigger("tavus_delete_replica", replica_id="r3f6a2e9d815", permanent=True)

@@ -56,7 +56,7 @@ def test_picture_of_the_plan_shows_the_reasons_that_are_logged():
     picture = read("docs/plan.svg")
     shown = html.unescape(re.sub(r"<[^>]*>", "", picture)).replace("\N{NO-BREAK SPACE}", " ")
     reasons = [
-        re.split(r" {2,}", line.strip())[-1]
+        re.split(r" {2,}", line.strip())[3]
         for line in logged.splitlines()
         if re.match(r"DELETE|keep", line) and not re.search(r"\d{4}-\d{2}-\d{2}T", line)
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import logging
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -23,12 +23,16 @@ from tavus_provider.models import check_bool
 from tavus_provider.operators.run_conf import check_run_conf
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from airflow.sdk import Context
 
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.planning.plan import Plan
     from tavus_provider.storage.authority import RunAuthority, Trigger
     from tavus_provider.storage.ledger import Ledger
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONN_ID: Final = "tavus_default"
 LINKS: Final = (TavusPageLink(), ReplicaLibraryLink())
@@ -41,27 +45,48 @@ _FINAL_ERRORS: Final = (
 )
 
 
-@contextlib.contextmanager
-def fail_without_retry(context: Context) -> Iterator[None]:
+def fail_without_retry(context: Context) -> contextlib.AbstractContextManager[None]:
     """
-    Fail the task without a retry after an error that a retry cannot fix.
+    Log an expected error as one line, and fail the task without a retry if a retry cannot fix it.
 
     Every error of this package is also pushed as the XCom ``error``, with its ``kind`` and ``message``, so
     that the Tavus page can say why a run failed.
 
-    :raises AirflowFailException: with the message of such an error; other errors are not changed
+    :returns: a context manager. It raises AirflowFailException with the message of an error that a retry
+        cannot fix; other errors are not changed
     """
-    try:
-        yield
-    except TavusError as error:
-        message = str(error)
-        with contextlib.suppress(Exception):  # a view must not hide the error
-            push_xcom(context, "error", {"version": 1, "kind": type(error).__name__, "message": message})
-        if not isinstance(error, _FINAL_ERRORS):
-            raise
-    else:
-        return
-    raise AirflowFailException(message)
+    return _ExpectedErrors(context)
+
+
+class _ExpectedErrors(contextlib.AbstractContextManager[None]):
+    """
+    See :func:`fail_without_retry`.
+
+    Airflow logs every exception that leaves a task with its traceback, and has no setting for this. So the
+    message is logged before, and the traceback is cut, because the message has the cause. At level DEBUG it
+    is logged in full. This is a class because a generator would restore the traceback.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if not isinstance(error, TavusError | AirflowFailException):
+            return
+        log.error("%s", error)
+        log.debug("Raised here:", exc_info=error)
+        error.__traceback__ = None
+        if isinstance(error, TavusError):
+            document = {"version": 1, "kind": type(error).__name__, "message": str(error)}
+            with contextlib.suppress(Exception):  # a view must not hide the error
+                push_xcom(self._context, "error", document)
+        if isinstance(error, _FINAL_ERRORS):
+            raise AirflowFailException(str(error)) from None
 
 
 class TavusOperator(BaseOperator):
@@ -97,20 +122,21 @@ class TavusOperator(BaseOperator):
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
 
-    @contextlib.contextmanager
-    def running(self, context: Context, *, label: str) -> Iterator[None]:
+    def running(self, context: Context, *, label: str) -> contextlib.AbstractContextManager[object]:
         """
         Run the body of ``execute``: final errors fail without a retry, and the hook is closed at the end.
 
         :param label: template of the name of a mapped task, such as ``{{ task.tavus_conn_id }}``
         """
         self.set_label(context, label)
-        with fail_without_retry(context), contextlib.closing(self.hook):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(fail_without_retry(context))
+            stack.enter_context(contextlib.closing(self.hook))
             if self.strict_conf:
                 check_run_conf(context)
             if self._stop_requested:  # before the hook existed
                 self.hook.stop()
-            yield
+            return stack.pop_all()
 
     def set_label(self, context: Context, label: str) -> None:
         """Set the template of the name of a mapped task, unless the author of the DAG did."""

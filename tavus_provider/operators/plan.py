@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -10,6 +11,7 @@ from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import SCHEDULED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, push_xcom, task_identity
+from tavus_provider.operators.decisions import publish_decision, publish_verdicts
 from tavus_provider.operators.outlook import publish_outlook
 from tavus_provider.operators.templates import (
     check_native,
@@ -17,7 +19,7 @@ from tavus_provider.operators.templates import (
     take_rendered,
     with_placeholders,
 )
-from tavus_provider.sanitize import escape_line
+from tavus_provider.sanitize import escape_line, quote
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,9 +42,10 @@ class PlanRetentionOperator(TavusOperator):
     The plan is stored beside the ledger under its digest, and the ledger records that this run made it. The
     other operators take only the digest from the XCom. A dry run does without if nothing can be written.
 
-    The log has the verdict on every replica and its reason. The XCom ``return_value`` is the plan; if it is
-    too large for an XCom, its location, digest and counts. The XCom ``verdicts`` has the verdict on every
-    replica, ``summary`` is the decision in one sentence. If the plan exceeds a limit of its policy, the task
+    The log has each replica that is expired, scheduled or undetermined with the reason, and counts of the
+    others. The XCom ``return_value`` is the plan; if it is too large for an XCom, its location, digest and
+    counts. The XCom ``verdicts`` has the verdict on every replica, or if they are too many, where they are
+    stored; ``summary`` is the decision in one sentence. If the plan exceeds a limit of its policy, the task
     pushes these XComs and then fails, so that nobody is asked to approve the plan. A dry run only logs a
     warning.
 
@@ -94,7 +97,6 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.execution.inventory import read_inventory
         from tavus_provider.planning.attempts import find_deleted
         from tavus_provider.planning.plan import make_plan
-        from tavus_provider.planning.verdicts import make_verdicts
         from tavus_provider.retention.engine import evaluate
         from tavus_provider.retention.unmatched import find_unmatched
         from tavus_provider.storage.binding_holds import read_binding_holds
@@ -105,6 +107,7 @@ class PlanRetentionOperator(TavusOperator):
             policy = self._rendered_policy()
             dry_run = check_bool("dry_run", self.dry_run)
             ledger = self.ledger
+            self._log_header(policy, dry_run=dry_run)
             self._require_shared(ledger, policy, dry_run=dry_run)
             authority = self.authority(context)
             deleted = (
@@ -120,7 +123,7 @@ class PlanRetentionOperator(TavusOperator):
             for warning in find_unmatched(policy, inventory):
                 self.log.warning("%s", warning)
             decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
-            self._publish_decision(context, decision, inventory, dry_run=dry_run)
+            publish_decision(self, context, decision, inventory, dry_run=dry_run)
             plan = make_plan(
                 decision,
                 policy,
@@ -134,7 +137,7 @@ class PlanRetentionOperator(TavusOperator):
             if inventory.known_use is not None and not dry_run:
                 store_known_use(inventory.known_use, plan_digest=plan["digest"])
             publish_outlook(self, context, decision, policy=policy, inventory=inventory, plan=plan)
-            push_xcom(context, "verdicts", make_verdicts(decision))
+            publish_verdicts(self, context, decision, plan_digest=plan["digest"])
             pushed = self._store(plan, authority, dry_run=dry_run)
             exceeded = decision.find_exceeded_limit(deleted=deleted)
             if exceeded and not dry_run:
@@ -161,6 +164,19 @@ class PlanRetentionOperator(TavusOperator):
         if "plan_at" in pushed:
             self.log.info("The plan is too large for an XCom. It is stored at %s", plan_at)
         return pushed
+
+    def _log_header(self, policy: Policy, *, dry_run: bool) -> None:
+        narrow = {name: value for name, value in policy.to_json().get("narrow", {}).items() if value}
+        self.log.info(
+            "%s for connection %s (%s): %s deletes, policy %s%s. %s",
+            "Dry run" if dry_run else "Plan",
+            self.tavus_conn_id,
+            self.hook.origin,
+            "permanent" if self.hard else "soft",
+            quote(policy.name),
+            f", narrowed to {escape_line(json.dumps(narrow), 200)}" if narrow else "",
+            self._where_the_policy_is(),
+        )
 
     def _where_the_policy_is(self) -> str:
         if isinstance(self.policy_as_written, Mapping):
@@ -201,17 +217,6 @@ class PlanRetentionOperator(TavusOperator):
                 ledger.require_shared(purpose)
             elif (reason := ledger.find_unshared(purpose)) is not None:
                 self.log.warning("A real run would stop here: %s", reason)
-
-    def _publish_decision(
-        self, context: Context, decision: Decision, inventory: Inventory, *, dry_run: bool
-    ) -> None:
-        from tavus_provider.rendering.tables import decision_lines, decision_sentence
-
-        for line in decision_lines(decision, now=inventory.read_at):
-            self.log.info("%s", line)
-        summary = f"{'Dry run: ' if dry_run else ''}{decision_sentence(decision)}"
-        self.log.info("%s", summary)
-        push_xcom(context, "summary", summary)
 
     def _record_schedule(
         self, context: Context, policy: Policy, inventory: Inventory, decision: Decision

@@ -30,39 +30,56 @@ class Verdicts(TypedDict):
     """
     All verdicts. ``counts`` has the number of replicas for each reason code.
 
-    Rows have ``checks`` if the document then still fits into an XCom, and otherwise not.
+    As an XCom, the rows have no ``checks`` if it would be too large with them.
     """
 
     version: Literal[1]
     rows: list[VerdictRow]
     counts: dict[str, int]
+    verdicts_at: NotRequired[str]
+    """Where the complete document is stored, if it is too large for an XCom."""
     notice: NotRequired[str]
     """Why ``rows`` is empty, if there are too many verdicts for an XCom."""
 
 
 def make_verdicts(decision: Decision) -> Verdicts:
-    """Return the verdicts of a decision; without checks, or without rows, if they would not fit an XCom."""
+    """Return the verdicts of a decision: all rows, with what the checks saw."""
     counts = dict(sorted(Counter(verdict.reason_code for verdict in decision.verdicts).items()))
-    verdicts: Verdicts = {"version": 1, "rows": [], "counts": counts}
-    if len(decision.verdicts) > MAX_ROWS:
-        return {**verdicts, "notice": _too_many(decision)}
-    rows = [cast("VerdictRow", verdict.to_json()) for verdict in decision.verdicts]
-    size = _size(rows)
-    if size > MAX_XCOM_BYTES:
-        return {**verdicts, "notice": _too_many(decision)}
-    with_checks: list[VerdictRow] = []
-    for row, verdict in zip(rows, decision.verdicts, strict=True):
-        checks = [list(seen) for seen in decision.checks_of(verdict)]
-        size += _size(checks) + len(',"checks":')
-        if size > MAX_XCOM_BYTES:
-            return {**verdicts, "rows": rows}
-        with_checks.append({**row, "checks": checks})
-    return {**verdicts, "rows": with_checks}
+    rows = [
+        cast(
+            "VerdictRow", verdict.to_json() | {"checks": [list(seen) for seen in decision.checks_of(verdict)]}
+        )
+        for verdict in decision.verdicts
+    ]
+    return {"version": 1, "rows": rows, "counts": counts}
 
 
-def _size(value: object) -> int:
-    return len(json.dumps(value, separators=(",", ":")))
+def fit_xcom(verdicts: Verdicts) -> Verdicts:
+    """Return verdicts without checks, or without rows, if they would not fit into an XCom."""
+    if len(verdicts["rows"]) <= MAX_ROWS:
+        without_checks = [cast("VerdictRow", {**row}) for row in verdicts["rows"]]
+        for row in without_checks:
+            row.pop("checks", None)
+        for rows in (verdicts["rows"], without_checks):
+            if len(json.dumps(rows, separators=(",", ":"))) <= MAX_XCOM_BYTES:
+                return {**verdicts, "rows": rows}
+    notice = f"{len(verdicts['rows'])} verdicts are too many for an XCom"
+    return {**verdicts, "rows": [], "notice": notice}
 
 
-def _too_many(decision: Decision) -> str:
-    return f"{len(decision.verdicts)} verdicts are too many for an XCom; see the log of the task"
+def with_location(verdicts: Verdicts, verdicts_at: str | None) -> Verdicts:
+    """
+    Return an XCom of verdicts that says where the complete document is.
+
+    :param verdicts_at: where it is stored, for people to read; ``None`` if it could not be stored
+    """
+    located: Verdicts = {**verdicts}
+    if verdicts_at is not None:
+        located["verdicts_at"] = verdicts_at
+    if "notice" in located:
+        located["notice"] += (
+            " and could not be stored; the log of the task says why"
+            if verdicts_at is None
+            else f"; they are stored at {verdicts_at}"
+        )
+    return located

@@ -2,13 +2,13 @@
 Decisions and reports as tables and sentences, for the log of a task and for the commands.
 
 The columns of a table are defined once, in ``_decision_columns`` and ``_report_columns``: to add a column,
-add it there. Names and details come from outside and are escaped here.
+add it there. The reason comes right after the name, so that a log in a browser shows it without scrolling.
+Names and details come from outside and are escaped here.
 """
 
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -59,9 +59,9 @@ def _decision_columns(now: datetime) -> tuple[_Column[Verdict], ...]:
         _Column("verdict", lambda verdict: label(verdict.status).text),
         _Column("replica", lambda verdict: verdict.replica.replica_id),
         _Column("name", lambda verdict: format_name(verdict.replica.replica_name), fold=True),
+        _Column("reason", lambda verdict: verdict.reason, fold=True),
         _Column("age", lambda verdict: format_days(verdict.age_days)),
         _Column("last used", lambda verdict: format_last_use(verdict.last_used_at, now=now)),
-        _Column("reason", lambda verdict: verdict.reason, fold=True),
     )
 
 
@@ -79,19 +79,35 @@ def decision_table(decision: Decision, *, now: datetime, max_rows: int | None = 
     )
 
 
-def decision_lines(decision: Decision, *, now: datetime, max_rows: int = MAX_ROWS) -> list[str]:
+def decision_lines(decision: Decision, *, now: datetime) -> list[str]:
     """
     Return the lines of :func:`decision_table` for a log.
 
     :param now: the time of the decision, with a time zone
-    :param max_rows: maximum number of rows; a last line counts the others by reason code
     """
-    lines = _lines(decision_table(decision, now=now, max_rows=max_rows))
-    if left_out := decision.verdicts[max_rows:]:
-        counts = Counter(verdict.reason_code for verdict in left_out).most_common()
-        lines.append(
-            f"... and {len(left_out):,} more: " + ", ".join(f"{count:,} {code}" for code, count in counts)
-        )
+    return _lines(decision_table(decision, now=now))
+
+
+def due_lines(decision: Decision, *, now: datetime, max_rows: int = MAX_ROWS) -> list[str]:
+    """
+    Return what a person has to look at, for the log: a table for each status that is not simply kept.
+
+    :param now: the time of the decision, with a time zone
+    :param max_rows: maximum number of rows of each table; a last line counts the others
+    """
+    lines: list[str] = []
+    columns = _decision_columns(now)[1:]  # the heading is the verdict
+    for heading, verdicts in (
+        ("to delete", decision.delete),
+        ("scheduled for a later delete", decision.scheduled),
+        ("undetermined, and therefore kept", decision.undetermined),
+    ):
+        if not verdicts:
+            continue
+        lines.append(f"{len(verdicts):,} {heading}:")
+        lines += _lines(_table(columns, verdicts[:max_rows], style=lambda verdict: ""))
+        if len(verdicts) > max_rows:
+            lines.append(f"... and {len(verdicts) - max_rows:,} more")
     return lines
 
 

@@ -1,5 +1,6 @@
 """
-Plans, stored in the ledger's folder ``_plans`` under their digest, and the texts that approvers saw.
+Plans, stored in the ledger's folder ``_plans`` under their digest; beside them the texts that approvers saw,
+and the verdicts on all replicas if they are too many for an XCom.
 
 The digest alone determines the path, so that nothing in Airflow's database can point a task at another
 file, and the plan that is read must have that digest. Unlike ledger records, stored plans contain names.
@@ -17,6 +18,7 @@ from airflow.sdk import ObjectStoragePath
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
 from tavus_provider.planning.plan import Plan, PlanReference, fits_xcom, plan_reference, verify_digest
+from tavus_provider.planning.verdicts import Verdicts
 from tavus_provider.storage.ledger import PLANS_FOLDER, ledger_root
 from tavus_provider.storage.object_storage import StorageError, read_bytes, redact, write_once
 
@@ -30,6 +32,18 @@ def store(plan: Plan) -> str:
     """
     path = _plan_path(plan["digest"])
     _store_once(path, canonical_json(plan))
+    return redact(path)
+
+
+def store_verdicts(verdicts: Verdicts, *, plan_digest: str) -> str:
+    """
+    Store the verdicts on all replicas beside the plan.
+
+    :returns: their location, for people to read
+    :raises LedgerUnavailableError: if they cannot be stored
+    """
+    path = ledger_root() / PLANS_FOLDER / f"{plan_digest}.verdicts.json"
+    _store_once(path, canonical_json(verdicts))
     return redact(path)
 
 

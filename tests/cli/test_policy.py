@@ -94,10 +94,10 @@ def test_plan_shows_every_replica_with_its_verdict_and_reason(run, policy, sandb
     rows = [line.split() for line in out.splitlines()]
     assert sum(row[:1] in (["DELETE"], ["keep"], ["keep,"]) for row in rows) == 26
     assert re.search(
-        r"DELETE +r5e27d9a6c40 +webinar_lukas +150 d +149 d ago +150 days old, limit is 14d", out
+        r"DELETE +r5e27d9a6c40 +webinar_lukas +150 days old, limit is 14d +150 d +149 d ago", out
     )
     assert re.search(
-        r"keep, undetermined +r6a3d9e1c5b8 +legacy-import_1 +\? +- +created_at is not given", out
+        r"keep, undetermined +r6a3d9e1c5b8 +legacy-import_1 +created_at is not given +\? +-", out
     )
     assert out.splitlines()[-1].startswith("4 of 26 replicas to delete, 4 undetermined and kept")
 

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import traceback
+from pathlib import Path
+
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import EXPIRED, KEY, OLD, POLICY, Ti, plan_task, planned, requests, run
@@ -22,14 +27,115 @@ def test_plan_and_verdicts_are_pushed(sandbox):
     assert requests(sandbox, "DELETE") == []
 
 
-def test_every_verdict_and_its_reason_is_logged(sandbox, log):
+def lines_of(row, lines):
+    """Return the lines of the log that have a verdict and its reason."""
+    return [line for line in lines if row["replica_id"] in line and row["reason"] in line]
+
+
+def test_log_has_what_goes_or_is_undetermined_and_counts_what_is_kept(sandbox, log):
     ti = Ti()
     run(plan_task(), ti)
     lines = log()
     for row in ti.pushed["verdicts"]["rows"]:
-        assert len([line for line in lines if row["replica_id"] in line and row["reason"] in line]) == 1
-    assert [line for line in lines if "6 of 26 replicas to delete, 4 undetermined and kept" in line]
+        shown = row["status"] in ("expired", "undetermined")
+        assert len(lines_of(row, lines)) == shown, row
+    assert len(lines) < 30
+    message = "6 of 26 replicas to delete, 4 undetermined and kept, others kept: "
+    assert [line for line in lines if message in line]
     assert not [line for line in lines if KEY in line]
+
+
+def test_debug_log_has_every_verdict(sandbox, log, monkeypatch):
+    task, ti = plan_task(), Ti()
+    debug = []
+    monkeypatch.setattr(task.log, "isEnabledFor", lambda level: True)
+    monkeypatch.setattr(task.log, "debug", lambda message, *values: debug.append(message % values))
+    run(task, ti)
+    for row in ti.pushed["verdicts"]["rows"]:
+        assert len(lines_of(row, debug)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "header"),
+    [
+        pytest.param({}, "Plan for connection tavus_default ({url}): soft deletes, policy 'reten", id="soft"),
+        pytest.param(
+            {"hard": True}, "): permanent deletes, policy 'retention'. The policy is in the", id="hard"
+        ),
+        pytest.param({"dry_run": True}, "Dry run for connection tavus_default (", id="dry run"),
+        pytest.param(
+            {"narrow": {"include": ["demo_*"], "exclude": []}},
+            """policy 'retention', narrowed to {{"include": ["demo_*"]}}. The""",
+            id="narrowed",
+        ),
+    ],
+)
+def test_first_line_of_the_log_says_what_is_planned(sandbox, log, arguments, header):
+    run(plan_task(**arguments))
+    first, *others = [line for line in log() if "nested" not in line]
+    assert header.format(url=sandbox.url) in first
+    assert not [line for line in others if " for connection " in line]
+
+
+def test_verdicts_that_are_too_many_for_an_xcom_are_stored_beside_the_plan(sandbox, monkeypatch, log):
+    monkeypatch.setattr("tavus_provider.planning.verdicts.MAX_ROWS", 20)
+    ti = Ti()
+    plan = run(plan_task(), ti)
+    pushed = ti.pushed["verdicts"]
+    assert (pushed["rows"], sum(pushed["counts"].values())) == ([], 26)
+    assert pushed["verdicts_at"].endswith(f"/_plans/{plan['digest']}.verdicts.json")
+    stored = json.loads(Path(pushed["verdicts_at"].removeprefix("file://")).read_bytes())
+    assert len(stored["rows"]) == 26
+    assert {row["status"] for row in stored["rows"][:6]} == {"expired"}
+    assert [line for line in log() if pushed["verdicts_at"] in line]
+
+
+def test_dry_run_where_nothing_can_be_written_does_not_store_verdicts(sandbox, monkeypatch, log):
+    def read_only(path, data):
+        raise OSError(errno.EROFS, "read-only")
+
+    monkeypatch.setattr("tavus_provider.storage.object_storage._create_local_file", read_only)
+    monkeypatch.setattr("tavus_provider.planning.verdicts.MAX_ROWS", 20)
+    ti = Ti()
+    run(plan_task(dry_run=True), ti)
+    assert ti.pushed["verdicts"]["notice"] == (
+        "26 verdicts are too many for an XCom and could not be stored; the log of the task says why"
+    )
+    assert [line for line in log() if "The verdicts are not stored" in line]
+
+
+# -- errors in the log
+
+
+@pytest.mark.parametrize(
+    "policy",
+    [POLICY | {"limits": {"max_deletions": 5}}, "/nowhere/policy.yaml"],
+    ids=["limit", "policy file"],
+)
+def test_refusal_is_one_line_of_the_log_and_its_traceback_is_cut(sandbox, caplog, policy):
+    with pytest.raises(AirflowFailException) as caught:
+        run(plan_task(policy))
+    check_error(caplog, caught.value)
+
+
+def test_error_that_a_retry_may_fix_is_one_line_of_the_log(sandbox, caplog):
+    sandbox.switch(faults=[{"method": "GET", "path": "/v2/replicas", "status": 500, "times": None}])
+    with pytest.raises(TavusError) as caught:
+        run(plan_task())
+    check_error(caplog, caught.value)
+
+
+def check_error(caplog, error):
+    """Check that the log has an error once and in one line, and that its traceback is cut."""
+    records = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert [record.getMessage() for record in records] == [str(error)]
+    assert records[0].exc_info is None
+    assert "\n" not in str(error)
+    names = [frame.name for frame in traceback.extract_tb(error.__traceback__)]
+    assert names[-1] in ("wrapper", "__exit__")
+    assert "make_plan" not in names
+    assert "read_inventory" not in names
+    assert (error.__cause__, error.__suppress_context__ or error.__context__) in ((None, True), (None, None))
 
 
 def test_policy_object_gives_the_same_plan_as_its_mapping(sandbox):

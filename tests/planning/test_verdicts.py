@@ -9,7 +9,7 @@ import pytest
 
 from tavus_provider.models import Replica
 from tavus_provider.planning.plan import MAX_XCOM_BYTES
-from tavus_provider.planning.verdicts import MAX_ROWS, make_verdicts
+from tavus_provider.planning.verdicts import MAX_ROWS, fit_xcom, make_verdicts, with_location
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
@@ -31,7 +31,8 @@ def replica(replica_id, days=200, *, name=None):
 
 
 def verdicts(*replicas):
-    return make_verdicts(evaluate(POLICY, Inventory(replicas), now=NOW))
+    """Return the verdicts as they are pushed."""
+    return fit_xcom(make_verdicts(evaluate(POLICY, Inventory(replicas), now=NOW)))
 
 
 def test_verdicts_have_every_replica_with_its_reason():
@@ -102,6 +103,9 @@ def test_checks_are_left_out_where_the_document_would_not_fit_an_xcom():
     document = verdicts(*rows)
     assert len(document["rows"]) == 1_500
     assert not any("checks" in row for row in document["rows"])
+    complete = make_verdicts(evaluate(POLICY, Inventory(rows), now=NOW))
+    assert fit_xcom(complete) == document
+    assert all(row["checks"] for row in complete["rows"])
 
 
 @pytest.mark.parametrize("count", [870, 890, 910, 930])
@@ -124,5 +128,20 @@ def test_more_than_4500_verdicts_are_replaced_by_counts_and_a_notice():
         "version": 1,
         "rows": [],
         "counts": {"expired": 1, "not_expired": 4_500},
-        "notice": "4501 verdicts are too many for an XCom; see the log of the task",
+        "notice": "4501 verdicts are too many for an XCom",
     }
+
+
+def test_location_of_the_complete_document_is_named():
+    where = "s3://b/x.verdicts.json"
+    few = verdicts(replica("r1"))
+    assert with_location(few, where) == few | {"verdicts_at": where}
+    assert with_location(few, None) == few
+    none = verdicts() | {"notice": "4501 verdicts are too many for an XCom"}
+    assert with_location(none, where) == none | {
+        "verdicts_at": where,
+        "notice": f"4501 verdicts are too many for an XCom; they are stored at {where}",
+    }
+    assert with_location(none, None)["notice"] == (
+        "4501 verdicts are too many for an XCom and could not be stored; the log of the task says why"
+    )

@@ -13,6 +13,7 @@ from tavus_provider.rendering.tables import (
     decision_lines,
     decision_sentence,
     decision_table,
+    due_lines,
     report_lines,
     report_sentence,
     report_table,
@@ -54,13 +55,13 @@ def test_rich_markup_in_a_name_is_not_interpreted():
 
 def test_decision_lines_have_verdict_and_reason_with_deletes_first():
     lines = decision_lines(decide(replica("r1", days=3), replica("r2"), replica("r3", days=-1)), now=NOW)
-    assert re.fullmatch(r"DELETE\s+r2\s+anna\s+200 d\s+-\s+200 days old, limit is 90d", lines[2])
+    assert re.fullmatch(r"DELETE\s+r2\s+anna\s+200 days old, limit is 90d\s+200 d\s+-", lines[2])
     assert re.fullmatch(
-        r"keep, undetermined\s+r3\s+anna\s+\?\s+-\s+created_at 2026-06-02T12:00:00Z is in the future",
+        r"keep, undetermined\s+r3\s+anna\s+created_at 2026-06-02T12:00:00Z is in the future\s+\?\s+-",
         lines[3],
     )
     assert re.fullmatch(
-        r"keep, not expired\s+r1\s+anna\s+3 d\s+-\s+3 days old, rule 'old' asks for 90d", lines[4]
+        r"keep, not expired\s+r1\s+anna\s+3 days old, rule 'old' asks for 90d\s+3 d\s+-", lines[4]
     )
 
 
@@ -81,15 +82,28 @@ def test_narrow_terminal_folds_names_and_reasons_only():
     assert "200 d " in lines[2]
 
 
-def test_long_table_is_cut_and_the_rest_is_counted_by_reason_code():
-    rows = [replica(f"r{n:04}", days=200 if n < 150 else 3) for n in range(1_500)]
-    lines = decision_lines(decide(*rows), now=NOW)
-    assert len(lines) == 2 + MAX_ROWS + 1
-    assert lines[-1] == "... and 1,300 more: 1,300 not_expired"
-    assert decision_lines(decide(*rows), now=NOW, max_rows=100)[-1] == (
-        "... and 1,400 more: 1,350 not_expired, 50 expired"
-    )
-    assert "..." not in decision_lines(decide(*rows[:MAX_ROWS]), now=NOW)[-1]
+def test_due_lines_have_a_table_per_status_with_the_reason_third():
+    lines = due_lines(decide(replica("r1", days=3), replica("r2"), replica("r3", days=-1)), now=NOW)
+    assert re.fullmatch(r"replica\s+name\s+reason\s+age\s+last used", lines[1])
+    assert re.fullmatch(r"r2\s+anna\s+200 days old, limit is 90d\s+200 d\s+-", lines[3])
+    assert re.fullmatch(r"r3\s+anna\s+created_at 2026-06-02T12:00:00Z is in the future\s+\?\s+-", lines[7])
+    assert [lines[0], lines[4]] == ["1 to delete:", "1 undetermined, and therefore kept:"]
+    assert len(lines) == 8
+
+
+def test_scheduled_replicas_have_a_table():
+    policy = Policy.parse({"name": "x", "expire": [{"rule": "old", "older_than": "90d", "grace": "7d"}]})
+    lines = due_lines(decide(replica("r1"), policy=policy), now=NOW)
+    assert lines[0] == "1 scheduled for a later delete:"
+    assert re.match(r"r1\s+anna\s+200 days old", lines[3])
+    assert due_lines(decide(replica("r1", days=3)), now=NOW) == []
+
+
+def test_long_table_is_cut_and_the_rest_is_counted():
+    rows = [replica(f"r{n:04}", days=200) for n in range(1_500)]
+    assert due_lines(decide(*rows), now=NOW)[-1] == "... and 1,300 more"
+    assert len(due_lines(decide(*rows), now=NOW)) == 3 + MAX_ROWS + 1
+    assert len(due_lines(decide(*rows[:MAX_ROWS]), now=NOW)) == 3 + MAX_ROWS
     assert decision_table(decide(*rows), now=NOW).row_count == 1_500
 
 
