@@ -132,7 +132,7 @@ class PlanRetentionOperator(TavusOperator):
                 tavus_conn_id=self.tavus_conn_id,
                 origin=self.hook.origin,
             )
-            if policy.has_grace and not dry_run:
+            if (policy.has_grace or inventory.history.due) and not dry_run:
                 self._record_schedule(context, policy, inventory, decision)
             if inventory.known_use is not None and not dry_run:
                 store_known_use(inventory.known_use, plan_digest=plan["digest"])

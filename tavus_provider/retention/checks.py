@@ -238,13 +238,15 @@ def see_form_age(facts: ReplicaFacts, context: Context) -> str:
 
 
 def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
-    """Return why a rule matches a replica, while the grace period of the rule is not over."""
+    """Return why a rule matches a replica, while its grace period lasts or its announced day is to come."""
     rule = facts.rule
     due_at = None if rule is None else context.due_at(facts, rule)
     if rule is None or due_at is None or context.now >= due_at:
         return None
-    ends = f"grace of {rule.grace} ends on {due_at:%Y-%m-%d at %H:%M} UTC"
-    return f"{_describe_match(facts, rule, context)}; {ends}"
+    what = (
+        "was announced for" if due_at != context.grace_ends(facts, rule) else f"grace of {rule.grace} ends on"
+    )
+    return f"{_describe_match(facts, rule, context)}; {what} {due_at:%Y-%m-%d at %H:%M} UTC"
 
 
 def see_grace(facts: ReplicaFacts, context: Context) -> str:
@@ -336,6 +338,7 @@ def _use_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
 
 
 def _grace_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
+    yield from inventory.history.due.values()
     for grace in {rule.grace for rule in policy.expire if rule.grace is not None}:
         yield from add_spans(inventory.history.scheduled.values(), grace.delta)
 

@@ -32,10 +32,13 @@ class History:
 
     :param scheduled: since when each id has been scheduled without a break under this policy
     :param soft_deleted: when this package soft-deleted each id
+    :param due: the day for which each id was announced under this policy, also of ids that are not scheduled
+        any more; no rule of the policy deletes it earlier
     """
 
     scheduled: Mapping[str, datetime] = field(default_factory=dict)
     soft_deleted: Mapping[str, datetime] = field(default_factory=dict)
+    due: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +194,19 @@ class Context:
         return self._usage.describe_presumed_ended(facts.replica.replica_id)
 
     def due_at(self, facts: ReplicaFacts, rule: Rule) -> datetime | None:
+        """
+        Return the day before which a rule does not delete a replica, or ``None`` without such a day.
+
+        It is the end of the grace period of the rule, and never before the day that was announced, which
+        also applies to a rule without grace.
+        """
+        announced = self.history.due.get(facts.replica.replica_id)
+        ends = self.grace_ends(facts, rule)
+        if ends is None:
+            return None if announced is None or announced <= self.now else announced
+        return ends if announced is None else max(ends, announced)
+
+    def grace_ends(self, facts: ReplicaFacts, rule: Rule) -> datetime | None:
         """Return when the grace period of a replica ends under a rule, or ``None`` without one."""
         if rule.grace is None:
             return None

@@ -13,9 +13,10 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from tavus_provider.retention.checks import CHECKS
-from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import Decision, evaluate
 from tavus_provider.retention.policy import Narrow, Policy
+from tavus_provider.retention.schedule import update_schedule
 from tavus_provider.retention.verdict import Verdict
 
 _DAY: Final = timedelta(days=1)
@@ -138,7 +139,8 @@ def simulate(
     for check in CHECKS:
         days_to_evaluate |= {_first_day(moment, now) for moment in check.turning_points(policy, inventory)}
     without_form = policy.model_copy(update={"narrow": Narrow()})
-    is_narrowed = policy.has_grace and policy != without_form
+    has_schedule = policy.has_grace or bool(inventory.history.due)
+    is_narrowed = has_schedule and policy != without_form
     listed = len(inventory.replicas) + len(inventory.unreadable_replicas)
     deletes: list[SimulatedDelete] = []
     stops: list[SimulatedStop] = []
@@ -150,13 +152,12 @@ def simulate(
         at = now + day * _DAY
         decision = evaluate(policy, inventory, now=at, hard=hard)
         history = inventory.history
-        scheduled = _due_ids(decision)
+        unnarrowed = decision
         if is_narrowed:  # as in a plan: what only the form leaves out stays scheduled
             unnarrowed = evaluate(without_form, inventory, now=at, hard=hard)
-            scheduled |= _due_ids(unnarrowed) & history.scheduled.keys()
-        if policy.has_grace:
-            since = {replica_id: history.scheduled.get(replica_id, at) for replica_id in scheduled}
-            inventory = replace(inventory, history=replace(history, scheduled=since))
+        if has_schedule:
+            updated = update_schedule(history, decision, unnarrowed=unnarrowed, now=at)
+            inventory = replace(inventory, history=updated)
         days_to_evaluate |= {
             _first_day(verdict.due_at, now) for verdict in decision.scheduled if verdict.due_at is not None
         }
@@ -189,16 +190,13 @@ def _first_day(moment: datetime, now: datetime) -> int:
     return -((now - moment) // _DAY)
 
 
-def _due_ids(decision: Decision) -> set[str]:
-    return {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
-
-
 def _without(inventory: Inventory, deleted: Set[str]) -> Inventory:
     history = inventory.history
     return replace(
         inventory,
         replicas=[replica for replica in inventory.replicas if replica.replica_id not in deleted],
-        history=History(
+        history=replace(
+            history,
             scheduled={i: at for i, at in history.scheduled.items() if i not in deleted},
             soft_deleted={i: at for i, at in history.soft_deleted.items() if i not in deleted},
         ),

@@ -2,7 +2,8 @@
 What earlier runs did, from the ledger: the schedule of a policy, and the replicas that were soft-deleted.
 
 Each plan of a policy with grace periods writes the complete schedule as a new attempt of the policy's job.
-The last one alone therefore says since when each replica has been scheduled without interruption.
+The last one alone therefore says since when each replica has been scheduled without interruption, and for
+which day each one was announced. It keeps that day until it has come.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from typing import Any
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.retention.context import History
 from tavus_provider.retention.engine import Decision
+from tavus_provider.retention.fields import ZERO
 from tavus_provider.retention.policy import Policy
+from tavus_provider.retention.schedule import update_schedule
 from tavus_provider.storage.ledger import Ledger, job_name
 
 
@@ -25,10 +28,8 @@ def read_history(ledger: Ledger, policy: Policy) -> History:
 
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    return History(
-        scheduled=_read_schedule(ledger, policy) if policy.has_grace else {},
-        soft_deleted=soft_deleted(ledger),
-    )
+    scheduled, due = _read_schedule(ledger, policy)
+    return History(scheduled=scheduled, due=due, soft_deleted=soft_deleted(ledger))
 
 
 def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
@@ -88,10 +89,7 @@ def record_schedule(
     context: Mapping[str, Any],
 ) -> frozenset[str]:
     """
-    Write the schedule that follows from a decision.
-
-    A replica that is not to be deleted any more leaves the schedule. A replica that only the trigger form
-    excluded this time keeps its place.
+    Write the schedule that follows from a decision, as :func:`.update_schedule` says.
 
     :param unnarrowed: the decision without what the trigger form narrows
     :param history: what the decision was based on
@@ -100,30 +98,41 @@ def record_schedule(
     :returns: the ids that were not scheduled before
     :raises LedgerUnavailableError: if it cannot be written
     """
-    due = {verdict.replica.replica_id for verdict in decision.verdicts if verdict.due_at is not None}
-    excluded = {verdict.replica.replica_id for verdict in unnarrowed.verdicts if verdict.due_at is not None}
-    scheduled = {
-        replica_id: history.scheduled.get(replica_id, now)
-        for replica_id in due | (excluded & history.scheduled.keys())
-    }
+    updated = update_schedule(history, decision, unnarrowed=unnarrowed, now=now)
     job = job_name("schedule", policy.name)
     writer = ledger.begin_attempt(
         job,
         **context,
         prior_attempts={attempt.name: attempt.last_digest for attempt in ledger.attempts(job)[-1:]},
         policy_digest=policy.digest,
-        scheduled={replica_id: at.isoformat() for replica_id, at in scheduled.items()},
-        cancelled=sorted(history.scheduled.keys() - scheduled.keys()),
+        scheduled=_format_times(updated.scheduled),
+        due=_format_times(updated.due),
+        cancelled=sorted(history.scheduled.keys() - updated.scheduled.keys()),
     )
     writer.close()
-    return frozenset(scheduled.keys() - history.scheduled.keys())
+    return frozenset(updated.scheduled.keys() - history.scheduled.keys())
 
 
-def _read_schedule(ledger: Ledger, policy: Policy) -> dict[str, datetime]:
+def _read_schedule(ledger: Ledger, policy: Policy) -> tuple[dict[str, datetime], dict[str, datetime]]:
+    """Return since when each replica has been scheduled, and the day for which each one was announced."""
     attempts = ledger.attempts(job_name("schedule", policy.name))
     # A plan that was killed before its first record has an empty folder, which changes nothing.
     last = next((attempt for attempt in reversed(attempts) if attempt.records or attempt.flaws), None)
-    if last is None or last.flaws:
-        return {}  # A damaged schedule is not trusted: every grace period starts again.
-    scheduled: Mapping[str, str] = last.begin_record.get("scheduled", {})
-    return {replica_id: datetime.fromisoformat(at) for replica_id, at in scheduled.items()}
+    # A damaged schedule is not trusted: every grace period starts again. What was announced still holds.
+    is_trusted = last is not None and not last.flaws
+    readable = next((attempt.begin_record for attempt in reversed(attempts) if attempt.records), {})
+    scheduled = _parse_times(readable.get("scheduled", {}))
+    if "due" in readable:
+        due = _parse_times(readable["due"])
+    else:  # written before announced days were recorded: the latest day that may have been announced
+        longest = max((rule.grace.delta for rule in policy.expire if rule.grace is not None), default=ZERO)
+        due = {replica_id: at + longest for replica_id, at in scheduled.items()}
+    return scheduled if is_trusted else {}, due
+
+
+def _format_times(times: Mapping[str, datetime]) -> dict[str, str]:
+    return {replica_id: at.isoformat() for replica_id, at in times.items()}
+
+
+def _parse_times(times: Mapping[str, str]) -> dict[str, datetime]:
+    return {replica_id: datetime.fromisoformat(at) for replica_id, at in times.items()}

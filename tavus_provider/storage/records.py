@@ -75,6 +75,8 @@ class Record(RecordHead, total=False):
     """Ids whose deletes are about to be sent."""
     scheduled: dict[str, str]
     """Id and start of its grace period, for each scheduled replica."""
+    due: dict[str, str]
+    """Id and announced day, for each replica that is scheduled, or was and whose day has not come."""
     cancelled: list[str]
     """Ids that were scheduled before and are not any more."""
 
@@ -205,6 +207,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "prior_attempts": _is_mapping(_is_str, _is_str_or_none),
     "intent": _is_list_of_ids,
     "scheduled": _is_mapping(_is_replica_id, _is_time),
+    "due": _is_mapping(_is_replica_id, _is_time),
     "cancelled": _is_list_of_ids,
     "outcomes": _is_mapping(_is_replica_id, lambda value: isinstance(value, str) and value in _OUTCOMES),
     "listed": lambda value: value is None or _is_int(value),

@@ -405,7 +405,10 @@ def worlds(draw: Any) -> World:
         policy["account"] = {"expect_present": draw(some)}
     dates = st.dictionaries(st.sampled_from([*IDS, "gone1", "gone2"]), st.sampled_from(SINCE), max_size=4)
     held = draw(st.sets(st.sampled_from([*IDS, "gone1"]), max_size=2))
-    history = History(draw(dates), draw(dates))
+    due = st.dictionaries(
+        st.sampled_from(IDS), st.sampled_from([NOW, NOW + timedelta(1), NOW - timedelta(1)]), max_size=2
+    )
+    history = History(draw(dates), draw(dates), draw(due))
     inventory = replace(draw(uses), replicas=listing, held=frozenset(held), history=history)
     return World(policy, inventory, hard)
 
@@ -472,6 +475,7 @@ def test_no_held_protected_expected_or_used_replica_is_deleted_nor_one_within_it
         assert verdict.replica.created_at is not None
         assert verdict.replica.created_at <= NOW
         assert world.hard or replica_id not in history.soft_deleted
+        assert history.due.get(replica_id, NOW) <= NOW
         if (grace := rules[verdict.rule or ""].grace) is not None:
             assert NOW - history.scheduled[replica_id] >= grace.delta
 

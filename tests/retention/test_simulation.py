@@ -46,6 +46,8 @@ def every_day(policy, inventory, *, days, hard):
             for v in decision.verdicts
             if v.due_at is not None
         }
+        days_due = {i: when for i, when in history.due.items() if when > at}
+        days_due |= {v.replica.replica_id: v.due_at for v in decision.verdicts if v.due_at is not None}
         soft_deleted = dict(history.soft_deleted)
         if decision.limit_exceeded:
             stopped.append(day)
@@ -54,7 +56,7 @@ def every_day(policy, inventory, *, days, hard):
             ids = {v.replica.replica_id for v in decision.delete}
             listing = [one for one in listing if one.replica_id not in ids]
             soft_deleted = {i: when for i, when in soft_deleted.items() if i not in ids}
-        inventory = replace(inventory, replicas=listing, history=History(scheduled, soft_deleted))
+        inventory = replace(inventory, replicas=listing, history=History(scheduled, soft_deleted, days_due))
     return found, stopped
 
 
@@ -128,6 +130,7 @@ histories = st.builds(
     History,
     st.dictionaries(st.sampled_from(IDS), st.sampled_from([NOW - DAY, NOW - 2.5 * DAY]), max_size=2),
     st.dictionaries(st.sampled_from([*IDS, "gone"]), st.sampled_from([NOW, NOW - 6.5 * DAY]), max_size=2),
+    st.dictionaries(st.sampled_from(IDS), st.sampled_from([NOW, NOW + 3 * DAY, NOW + 7.5 * DAY]), max_size=2),
 )
 inventories = st.builds(
     Inventory,
@@ -144,7 +147,7 @@ inventories = st.builds(
 def test_same_deletes_and_stops_as_evaluating_every_day(policy, inventory, hard):
     read = Policy.parse(policy)
     if read.narrow.older_than is not None:  # a test of its own has a form and a schedule
-        history = replace(inventory.history, scheduled={})
+        history = replace(inventory.history, scheduled={}, due={})
         inventory = replace(inventory, history=history)
     found = simulate(read, inventory, now=NOW, days=14, hard=hard)
     expected, stopped = every_day(read, inventory, days=14, hard=hard)

@@ -14,6 +14,7 @@ from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetention
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
+DAY = timedelta(days=1)
 WORLD = {
     "replicas": [
         {"replica_id": "old1", "replica_name": "Ada of old", "age": "200d"},
@@ -180,6 +181,70 @@ def test_reason_to_keep_cancels_the_schedule_and_grace_starts_again(world, cance
     assert "old1" not in ids(world.plan(policy).pushed["return_value"]["delete"])
     world.days = 65
     assert "old1" in ids(world.plan(policy).pushed["return_value"]["delete"])
+
+
+SHORT = {"rule": "short", "older_than": "180d", "grace": "1d"}
+AT_ONCE = {"rule": "at once", "older_than": "180d"}
+LATER_RULES = [
+    pytest.param([SHORT, GRACE["expire"][0]], id="a rule with a shorter grace takes over"),
+    pytest.param([RULE | {"grace": "1d"}], id="grace is shortened"),
+    pytest.param([AT_ONCE, GRACE["expire"][0]], id="a rule without grace takes over"),
+    pytest.param([AT_ONCE], id="grace is removed"),
+]
+
+
+@pytest.mark.parametrize("rules", LATER_RULES)
+@pytest.mark.parametrize("used", [False, True])
+def test_replica_is_not_deleted_before_its_announced_day(world, rules, used):
+    """Case E8. Use cancels the announcement, but not the day."""
+    world.plan_and_apply()
+    world.days = 5
+    if used:
+        world.use("old1")
+        world.use("old2")
+        assert world.plan_and_apply() == set()
+        rules = [{**rule, "unused_for": "1d"} if "unused_for" in rule else rule for rule in rules]
+    policy = GRACE | {"expire": rules}
+    for days in (6.5, 8, 13.9):
+        world.days = days
+        assert world.plan_and_apply(policy) == set()
+    row = world.plan(policy).pushed["return_value"]["scheduled"][0]
+    assert abs(datetime.fromisoformat(row["due_at"]) - datetime.now(UTC) - timedelta(days=14)) < DAY / 9
+    world.days = 14.1
+    assert world.plan_and_apply(policy) == {"old1", "old2"}
+
+
+def test_announced_day_is_in_the_reason(world):
+    world.plan_and_apply()
+    world.days = 5
+    ti = world.plan(GRACE | {"expire": [AT_ONCE]})
+    (row,) = (row for row in ti.pushed["return_value"]["scheduled"] if row["replica_id"] == "old1")
+    due = datetime.fromisoformat(row["due_at"])
+    assert row["reason"] == f"205 days old, limit is 180d; was announced for {due:%Y-%m-%d at %H:%M} UTC"
+
+
+def test_longer_grace_moves_the_day(world):
+    world.plan_and_apply()
+    policy = GRACE | {"expire": [RULE | {"grace": "20d"}]}
+    world.days = 15
+    assert world.plan_and_apply(policy) == set()
+    world.days = 20.1
+    assert world.plan_and_apply(policy) == {"old1", "old2"}
+
+
+def test_schedule_is_written_while_grace_is_removed(world):
+    """Otherwise a replica that was kept meanwhile would count as announced all the time."""
+    world.plan_and_apply()
+    world.days = 5
+    world.plan(GRACE | {"expire": [AT_ONCE], "keep": {"protected_ids": ["old1"]}})
+    world.days = 16
+    plan = world.plan().pushed["return_value"]
+    assert (ids(plan["scheduled"]), ids(plan["delete"])) == ({"old1"}, {"old2"})
+
+
+def test_another_name_forgets_the_announced_day(world):
+    world.plan_and_apply()
+    assert world.plan_and_apply(PLAIN) == {"old1", "old2"}
 
 
 def test_legal_hold_cancels_the_schedule_and_counts_between_plan_and_apply(world, tmp_path):

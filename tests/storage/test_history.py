@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from airflow.sdk import ObjectStoragePath
 
+from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.models import Replica
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
@@ -252,9 +256,33 @@ def test_schedules_of_policies_and_accounts_are_separate(ledger, clock):
     assert set(read_history(ledger, POLICY).scheduled) == {"r1", "r2"}
 
 
+def without_announced_days(ledger):
+    """Rewrite the records of the schedule as releases before the announced day wrote them."""
+    for path in Path(f"{ledger.root.path}/{ledger.account_folder}/{SCHEDULE}").rglob("000001.json"):
+        record = json.loads(path.read_bytes())
+        end = path.with_name("000002.json")
+        last = json.loads(end.read_bytes())
+        del record["due"]
+        record["digest"] = last["previous"] = digest_of(record)
+        last["digest"] = digest_of(last)
+        path.write_bytes(canonical_json(record))
+        end.write_bytes(canonical_json(last))
+
+
+def test_announced_day_of_an_old_record_is_by_the_longest_grace(ledger, clock):
+    plan(ledger, clock.set(0))
+    without_announced_days(ledger)
+    rules = [{"older_than": "90d", "grace": "20d"}, {"older_than": "900d", "grace": "14d"}]
+    policy = Policy.parse({"name": "stale", "expire": rules})
+    due = START + timedelta(days=20)
+    assert read_history(ledger, policy).due == {"r1": due, "r2": due}
+
+
 def test_clock_set_back_does_not_extend_a_grace_period(ledger, clock):
     plan(ledger, clock.set(100))
-    assert plan(ledger, clock.set(0)) == (set(), set())
+    without_announced_days(ledger)
+    history = read_history(ledger, POLICY)
+    assert history.scheduled["r1"] == START + timedelta(days=100)
     replica = Replica(
         "r1",
         replica_name="x",
@@ -262,15 +290,38 @@ def test_clock_set_back_does_not_extend_a_grace_period(ledger, clock):
         status="completed",
         created_at=START - timedelta(days=200),
     )
-    inventory = Inventory([replica], history=read_history(ledger, POLICY))
+    inventory = Inventory([replica], history=replace(history, due={}))
     (verdict,) = evaluate(POLICY, inventory, now=START).scheduled
     assert verdict.due_at == START + timedelta(days=14)
 
 
-def test_policy_without_grace_has_no_schedule(ledger, clock):
+def test_announced_day_remains_until_it_has_come(ledger, clock):
+    plan(ledger, clock.set(0))
+    due = START + timedelta(days=14)
+    for days in (5, 13):
+        plan(ledger, clock.set(days), age=10)
+        history = read_history(ledger, POLICY)
+        assert (set(history.scheduled), history.due["r1"]) == ({"r2"}, due)
+    plan(ledger, clock.set(14), age=10)
+    assert "r1" not in read_history(ledger, POLICY).due
+
+
+def test_announced_day_holds_if_the_schedule_is_damaged(ledger, clock):
+    plan(ledger, clock.set(0))
+    plan(ledger, clock.set(1))
+    first = ledger.root / ledger.attempts(SCHEDULE)[-1].name / "000001.json"
+    first.write_bytes(first.read_bytes()[:-1])
+    assert set(read_history(ledger, POLICY).due) == {"r1", "r2"}
+
+
+def test_policy_without_grace_keeps_the_announced_days(ledger, clock):
     plan(ledger, clock.set(0))
     policy = Policy.parse({"name": "stale", "expire": [{"older_than": "90d"}]})
-    assert read_history(ledger, policy) == History()
+    assert set(read_history(ledger, policy).due) == {"r1", "r2"}
+    without_announced_days(ledger)
+    assert read_history(ledger, policy).due == read_history(ledger, policy).scheduled
+    other = Policy.parse({"name": "other", "expire": [{"older_than": "90d"}]})
+    assert read_history(ledger, other) == History()
 
 
 def test_removed_schedule_is_a_finding(ledger, clock):
