@@ -32,11 +32,21 @@ POST    /_sandbox/reset        restore the rows and switches of the start, clear
 **Switches.** The first value is the default:
 
 ==============  ===========================================  =============================================
-delete_status   200, 204                                     status of a successful delete of a replica or
-                                                             video, and of a rename
+delete_status   200, 204, "swapped"                          status of a successful delete, and of a rename;
+                                                             200 is 204 for conversations, and "swapped" is
+                                                             204 for all but conversations
 unknown_id      "400-error", "400-message", "404"            response for an unknown or deleted id
 soft_deleted    "hidden", "listed"                           whether soft-deleted replicas can be read
+soft_items      "videos", "none", "conversations", "all"     which soft-deleted videos and conversations can
+                                                             be read; videos have the status `deleted`
 soft_then_hard  "failed", "works"                            result of a hard delete after a soft delete
+cascade         "none", "videos", "conversations", "all"     what a hard delete of a replica also deletes
+replica_id      "kept", "null"                               that of videos and conversations whose replica
+                                                             was deleted
+delete_active   "works", "ends", "rejected"                  delete of an active conversation: it goes on
+                                                             unseen, or ends, or is not deleted
+end_ended       "works", "rejected", "unknown"               end of a conversation that has ended: 200, 400,
+                                                             or as for an unknown id
 dates           "iso", "iso-ms", "iso-seconds", "offset",    format of dates that came from an age; "blank"
                 "rfc1123", "blank", "utc", "naive",          is 2025-01-01 10:00:00+00, "utc" the same with
                 "epoch", "null"                              UTC; "null" sends null for all dates
@@ -58,7 +68,7 @@ order           "oldest", "newest"                           order of conversati
                                                              other way round
 latency         0, up to 600                                 seconds before every response
 list_lag        0, up to 600                                 seconds for which lists still show a deleted
-                                                             replica; a GET of it does not
+                                                             row; a GET of it does not
 unlisted        []                                           ids of replicas that lists leave out although
                                                              they exist
 encoding        "identity", "gzip", "deflate",               encoding of all bodies; "raw-deflate" has no

@@ -14,10 +14,15 @@ from typing import Any
 from starlette.responses import Response
 
 CHOICES: Mapping[str, tuple[Any, ...]] = {
-    "delete_status": (200, 204),
+    "delete_status": (200, 204, "swapped"),
     "unknown_id": ("400-error", "400-message", "404"),
     "soft_deleted": ("hidden", "listed"),
+    "soft_items": ("videos", "none", "conversations", "all"),
     "soft_then_hard": ("failed", "works"),
+    "cascade": ("none", "videos", "conversations", "all"),
+    "replica_id": ("kept", "null"),
+    "delete_active": ("works", "ends", "rejected"),
+    "end_ended": ("works", "rejected", "unknown"),
     "dates": ("iso", "iso-ms", "iso-seconds", "offset", "rfc1123", "blank", "utc", "naive", "epoch", "null"),
     "nulls": ("null", "empty"),
     "json": ("plain", "bom", "nan", "huge", "duplicate"),

@@ -224,7 +224,7 @@ class Api:
         self.world = World(seed, now=self.now())
         self.switches = Switches()
         self.deletes: deque[dict[str, Any]] = deque(maxlen=LOG_LENGTH)
-        self._deleted_at: dict[str, dt.datetime] = {}
+        self._deleted_at: dict[tuple[str, str], dt.datetime] = {}
 
     def now(self) -> dt.datetime:
         return dt.datetime.now(dt.UTC)
@@ -280,12 +280,35 @@ class Api:
         row = self._find_own(request, hard=effect == "hard")
         if row is None:
             return self._invalid_id(request)
-        row["deleted"] = effect
+        if request.kind == "conversations" and row.get("status") == "active":
+            if self.switches["delete_active"] == "rejected":
+                return ApiResponse(400, {"error": "Conversation is active"})
+            if self.switches["delete_active"] == "ends":
+                row["status"] = "ended"
+        self._mark_deleted(request.kind, row, effect)
         if request.kind == "replicas":
-            self._deleted_at[request.id] = self.now()
             self.deletes.append({"replica_id": request.id, "hard": effect == "hard"})
-        status = self.switches["delete_status"] if request.kind in {"replicas", "videos"} else 204
-        return ApiResponse(status, effect=effect)
+            if effect == "hard":
+                self._cascade(request.id)
+        return ApiResponse(self._delete_status(request.kind), effect=effect)
+
+    def _delete_status(self, kind: str) -> int:
+        status = self.switches["delete_status"]
+        if kind == "personas" or status == 204:
+            return 204
+        return 200 if (kind == "conversations") == (status == "swapped") else 204
+
+    def _mark_deleted(self, kind: str, row: Row, effect: str) -> None:
+        row["deleted"] = effect
+        self._deleted_at[kind, row[KINDS[kind].id]] = self.now()
+
+    def _cascade(self, replica_id: str) -> None:
+        """Delete what was made with a replica, as far as the switch `cascade` says."""
+        cascade = self.switches["cascade"]
+        for kind in ("videos", "conversations"):
+            for row in self.world.rows[kind].values() if cascade in {kind, "all"} else ():
+                if row.get("replica_id") == replica_id and row["deleted"] != "hard":
+                    self._mark_deleted(kind, row, "hard")
 
     def create(self, request: ApiRequest) -> ApiResponse:
         body = _parse_json_object(request.body)
@@ -327,25 +350,32 @@ class Api:
         if row is None:
             return self._invalid_id(request)
         row |= {"replica_name": body[field], "updated_at": self.now()}
-        return ApiResponse(self.switches["delete_status"], effect="renamed")
+        return ApiResponse(self._delete_status("replicas"), effect="renamed")
 
     def end(self, request: ApiRequest) -> ApiResponse:
         row = self._find_own(request)
         if row is None:
             return self._invalid_id(request)
+        if row.get("status") == "ended" and self.switches["end_ended"] == "rejected":
+            return ApiResponse(400, {"error": "Conversation has already ended"})
+        if row.get("status") == "ended" and self.switches["end_ended"] == "unknown":
+            return self._invalid_id(request)
         row |= {"status": "ended", "updated_at": self.now()}
         return ApiResponse(200, effect="ended")
 
     def _listed(self, kind: str, row: Row) -> bool:
-        if kind == "replicas" and row["replica_id"] in self.switches["unlisted"]:
+        row_id = row[KINDS[kind].id]
+        if kind == "replicas" and row_id in self.switches["unlisted"]:
             return False
-        deleted_at = self._deleted_at.get(row["replica_id"]) if kind == "replicas" else None
+        deleted_at = self._deleted_at.get((kind, row_id))
         lag = dt.timedelta(seconds=self.switches["list_lag"])
         return self._visible(kind, row) or (deleted_at is not None and self.now() - deleted_at < lag)
 
     def _visible(self, kind: str, row: Row) -> bool:
-        if row["deleted"] == "soft":  # a soft-deleted video stays listed with status `deleted`
-            return kind == "videos" or (kind == "replicas" and self.switches["soft_deleted"] == "listed")
+        if row["deleted"] == "soft" and kind == "replicas":
+            return bool(self.switches["soft_deleted"] == "listed")
+        if row["deleted"] == "soft":
+            return self.switches["soft_items"] in {kind, "all"}
         return row["deleted"] is None
 
     def _find_own(self, request: ApiRequest, *, hard: bool = False) -> Row | None:
@@ -383,6 +413,10 @@ class Api:
         """Return a row as the API shows it; `alone` is false in a list."""
         kind, shown = request.kind, dict(row)
         deleted = shown.pop("deleted")
+        if kind in {"conversations", "videos"} and self.switches["replica_id"] == "null":
+            replica = self.world.rows["replicas"].get(row.get("replica_id") or "")
+            if replica is not None and replica["deleted"]:
+                shown["replica_id"] = None
         verbose = request.query.get("verbose") == "true"
         if kind == "replicas":
             done = row.get("status") == "completed"

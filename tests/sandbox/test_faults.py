@@ -197,9 +197,13 @@ def test_latency_delays_responses(tavus: Sandbox) -> None:
     ("switches", "message"),
     [
         pytest.param(
-            {"colour": 1}, "unknown switch 'colour'; the switches are clamp_limit, dates,", id="unknown"
+            {"colour": 1},
+            "unknown switch 'colour'; the switches are cascade, clamp_limit, dates,",
+            id="unknown",
         ),
-        pytest.param({"delete_status": 201}, r"delete_status: 201 is not one of \[200, 204\]", id="choice"),
+        pytest.param(
+            {"delete_status": 201}, r"delete_status: 201 is not one of \[200, 204, 'swapped'\]", id="choice"
+        ),
         pytest.param({"delete_status": "200"}, "delete_status: '200'", id="text for a number"),
         pytest.param({"clamp_limit": 0}, "clamp_limit: 0", id="clamp"),
         pytest.param({"clamp_limit": True}, "clamp_limit: True", id="clamp bool"),
