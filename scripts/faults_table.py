@@ -335,6 +335,7 @@ The matrix contains each kind of fault, once and always:
 - in a listing (first, second and fourth request), in a look-up, in a soft and in a hard delete
 - in pairs: an ambiguous delete, followed by a look-up that fails
 - in the apply task, with 1 and with 16 deletes at the same time
+- for videos and conversations: in a listing, a look-up and a delete, and in the end of a conversation
 
 Waits take no time there, because the tests replace the clock.
 

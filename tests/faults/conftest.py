@@ -74,8 +74,10 @@ def start(raw_server, connect, clock, monkeypatch, caplog, capfd, other_origin):
     connections = other_origin.connections
     started = []
 
-    def start_harness(ids, *faults: Fault, timed: bool = False, extra=None, **server_options) -> Harness:
-        tavus = FakeTavus(ids, *faults, other_origin=other_origin.url)
+    def start_harness(
+        ids, *faults: Fault, kind: str = "replica", timed: bool = False, extra=None, **server_options
+    ) -> Harness:
+        tavus = FakeTavus(ids, *faults, kind=kind, other_origin=other_origin.url)
         server = raw_server(tavus.respond, **server_options)
         connect(server.url, password=KEY, extra={"timeout": tavus.timeout, "concurrency": 1, **(extra or {})})
         monkeypatch.setattr(connection, "time", FakeTime(tavus) if timed else time)

@@ -10,12 +10,12 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
-from faults.judge import IDS, TARGET, false_delete_claims, unwanted_deletes
+from faults.judge import IDS, TARGET, false_delete_claims, false_end_claims, unwanted_deletes
 from faults.kinds import KEY
 from faults.server import FakeTavus, Fault, RawServer
 
 from tavus_provider.client import connection
-from tavus_provider.client.api import Deletion
+from tavus_provider.client.api import Deletion, Ending
 from tavus_provider.exceptions import TavusError
 from tavus_provider.hooks.tavus import TavusHook
 
@@ -76,7 +76,7 @@ class Harness:
     def restart(self, ids, *faults: Fault, timed: bool = False) -> None:
         """Start again with other replicas, other faults, and a hook that has used no retry."""
         self.hook.close()
-        self.tavus = FakeTavus(ids, *faults, other_origin=self.tavus.other_origin)
+        self.tavus = FakeTavus(ids, *faults, kind=self.tavus.kind, other_origin=self.tavus.other_origin)
         self.server.respond = self.tavus.respond
         connection.time = FakeTime(self.tavus) if timed else time
 
@@ -113,3 +113,13 @@ class Harness:
         )
         assert set(IDS) - set(self.tavus.existing) <= {TARGET}
         return result.outcome
+
+    def check_end(self, result: object) -> str:
+        """Return what is reported about the end of ``TARGET`` after comparing it with the server's log."""
+        assert isinstance(result, Ending | TavusError)
+        outcome = "ended" if isinstance(result, Ending) else result.outcome
+        wrong = false_end_claims(self.tavus, outcome) + unwanted_deletes(self.tavus, ())
+        assert not wrong, wrong
+        assert self.tavus.count("END") == result.attempts
+        assert self.tavus.ended <= {TARGET}
+        return outcome

@@ -36,6 +36,24 @@ def false_delete_claims(tavus: FakeTavus, outcome: str, replica_id: str = TARGET
     ]
 
 
+def false_end_claims(tavus: FakeTavus, outcome: str, conversation_id: str = TARGET) -> list[str]:
+    """
+    Return what is false about the reported outcome of the end of a conversation.
+
+    :param outcome: ``ended``, or the outcome of an error
+    """
+    ended = conversation_id in tavus.ended
+    return [
+        f"reported {outcome}, {fact}"
+        for is_false, fact in [
+            (outcome == "ended" and not ended, "but the conversation is active"),
+            (outcome in ("failed", "not_attempted") and ended, "but this client ended it"),
+            (outcome == "already_gone", "but the conversation exists"),
+        ]
+        if is_false
+    ]
+
+
 def unwanted_deletes(tavus: FakeTavus, planned: Iterable[str] = (TARGET,), *, most: int = 3) -> list[str]:
     """Return the deletes that the client was not asked to send: of other replicas, or more than ``most``."""
     planned = set(planned)

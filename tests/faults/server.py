@@ -116,8 +116,9 @@ class Fault:
     A fault that befalls certain requests.
 
     :param respond: ``respond(correct, tavus)`` returns what is sent instead of the correct response
-    :param request: ``LIST`` (a page of replicas), ``GET`` (one replica), ``DELETE`` or ``OTHER``
-    :param applied: whether a delete takes effect nevertheless
+    :param request: ``LIST`` (a page of the list), ``GET`` (one object), ``DELETE``, ``END`` (of a
+        conversation) or ``OTHER``
+    :param applied: whether a delete or an end takes effect nevertheless
     :param first: number of the first such request that meets the fault, from 1
     :param times: number of requests that meet the fault; ``None`` for all from the first on
     :param replica_id: the only replica whose requests meet the fault
@@ -133,7 +134,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class LoggedRequest:
-    """One entry of the log: the request, and whether it deleted the replica."""
+    """One entry of the log: the request, and whether it deleted the object or ended the conversation."""
 
     request: str
     replica_id: str
@@ -142,9 +143,12 @@ class LoggedRequest:
 
 class FakeTavus:
     """
-    The replicas, the log and the faults. ``respond`` is for a :class:`RawServer`.
+    The objects of one kind, the log and the faults. ``respond`` is for a :class:`RawServer`.
 
-    :param ids: the replicas that exist; a page holds at most five
+    What is called a replica here is an object of the kind.
+
+    :param ids: the objects that exist; a page holds at most five. Conversations are active.
+    :param kind: ``replica``, ``video`` or ``conversation``
     :param other_origin: URL of another server, for redirects
     :param timeout: seconds that the client waits, measured by ``clock`` if a test replaces its clock
     :param drip_interval: real seconds between two parts of a slow response
@@ -158,11 +162,14 @@ class FakeTavus:
         self,
         ids: Iterable[str],
         *faults: Fault,
+        kind: str = "replica",
         other_origin: str = "http://127.0.0.1:9",
         timeout: float = 30.0,
         drip_interval: float = 0.001,
     ) -> None:
         self.existing = list(ids)
+        self.kind = kind
+        self.ended: set[str] = set()
         self.other_origin = other_origin
         self.timeout = timeout
         self.drip_interval = drip_interval
@@ -180,14 +187,21 @@ class FakeTavus:
         """Return the response to a request. The log is written before the first byte is sent."""
         method, target, _version = head.split("\n", maxsplit=1)[0].split(" ")
         path, _, query = target.partition("?")
-        resource, replica_id = f"{path}//".split("/")[2], path.partition("/v2/replicas/")[2]
-        request = method if replica_id or method != "GET" else "LIST" if resource == "replicas" else "OTHER"
+        resource, replica_id = f"{path}//".split("/")[2], path.partition(f"/v2/{self.kind}s/")[2]
+        request = method
+        if method == "POST" and self.kind == "conversation" and replica_id.endswith("/end"):
+            request, replica_id = "END", replica_id.removesuffix("/end")
+        elif method == "GET" and not replica_id:
+            request = "LIST" if resource == f"{self.kind}s" else "OTHER"
         with self._changed:
             fault = self._matching_fault(request, replica_id)
-            applied = request == "DELETE" and replica_id in self.existing and (fault is None or fault.applied)
+            changes = request in ("DELETE", "END") and replica_id in self.existing
+            applied = changes and (fault is None or fault.applied)
             correct = self._correct_response(request, resource, replica_id, query)
-            if applied:
+            if applied and request == "DELETE":
                 self.existing.remove(replica_id)
+            elif applied:
+                self.ended.add(replica_id)
             self.log.append(LoggedRequest(request, replica_id, applied))
             self.dripping = False
             response = fault.respond(correct, self) if fault else correct
@@ -200,7 +214,10 @@ class FakeTavus:
 
     def was_deleted(self, replica_id: str) -> bool:
         """Return whether a request deleted the replica."""
-        return any(entry.applied and entry.replica_id == replica_id for entry in self.log)
+        return any(
+            entry.applied and entry.request == "DELETE" and entry.replica_id == replica_id
+            for entry in self.log
+        )
 
     def wait_for_requests(self, number: int) -> None:
         """Return when ``number`` requests have arrived and their responses are decided."""
@@ -237,15 +254,27 @@ class FakeTavus:
     def _correct_response(self, request: str, resource: str, replica_id: str, query: str) -> bytes:
         if request == "LIST":
             asked = dict(part.split("=") for part in query.split("&"))
-            page, limit = int(asked["page"]) - 1, min(int(asked["limit"]), self.page_size)
+            page = int(asked["page"]) - (0 if self.kind == "video" else 1)
+            limit = min(int(asked["limit"]), self.page_size)
             ids = self.existing[page * limit : (page + 1) * limit]
-            rows = [replica_row(one) for one in ids]
+            rows = [self._row(one) for one in ids]
             return http_response(200, {"data": rows, "total_count": len(self.existing)})
-        if resource != "replicas":
+        if resource != f"{self.kind}s":
             return http_response(200, {"data": [], "total_count": 0})
         if replica_id not in self.existing:
-            return http_response(400, {"error": "Invalid replica_id"})
-        return http_response(200, replica_row(replica_id) if request == "GET" else {"status": "deleted"})
+            return http_response(400, {"error": f"Invalid {self.kind}_id"})
+        if request == "END":
+            return http_response(200)
+        return http_response(200, self._row(replica_id) if request == "GET" else {"status": "deleted"})
+
+    def _row(self, row_id: str) -> dict[str, object]:
+        row = replica_row(row_id)
+        if self.kind == "replica":
+            return row
+        status = "ready"
+        if self.kind == "conversation":
+            status = "ended" if row_id in self.ended else "active"
+        return {**row, f"{self.kind}_id": row_id, "replica_id": "r00", "status": status}
 
 
 def replica_row(replica_id: str) -> dict[str, object]:
