@@ -37,3 +37,10 @@ UNFINISHED: Final = frozenset({Outcome.FAILED, Outcome.UNKNOWN, Outcome.NOT_ATTE
 
 ORDER: Final = tuple(Outcome)
 """The order of the counts in a report."""
+
+HELD: Final = "held"
+"""
+What reports of erasures have in place of an outcome for an object under legal hold, which is not deleted.
+
+It is no member of :class:`Outcome`: nothing was tried, and a person decides when the hold ends.
+"""

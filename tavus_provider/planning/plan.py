@@ -240,6 +240,24 @@ def check_plan(
         faults.append("its content does not match its digest, so it was changed after it was made")
     if plan["hard"] is not hard:
         faults.append(f"it was made for hard={plan['hard']}, this task has hard={hard}")
+    faults += find_plan_faults(plan, now=now, tavus_conn_id=tavus_conn_id, origin=origin)
+    if len({check_replica_id(row["replica_id"]) for row in plan["delete"]}) < len(plan["delete"]):
+        faults.append("it names a replica twice")
+    if faults:
+        raise _rejected(faults)
+    return plan
+
+
+def find_plan_faults(plan: Mapping[str, Any], *, now: datetime, tavus_conn_id: str, origin: str) -> list[str]:
+    """
+    Return why a plan of any kind may not be carried out here and now.
+
+    :param plan: has ``tavus_conn_id``, ``origin`` and ``valid_until``
+    :param now: the wall clock, aware
+    :param tavus_conn_id: the Airflow connection of the task
+    :param origin: the URL that this connection stands for
+    """
+    faults = []
     if plan["tavus_conn_id"] != tavus_conn_id:
         faults.append(f"it is for connection {plan['tavus_conn_id']!r}, this task has {tavus_conn_id!r}")
     if plan["origin"] != origin:
@@ -248,11 +266,7 @@ def check_plan(
         faults.append(f"valid_until is {plan['valid_until'][:40]!r}, not an ISO 8601 time with a time zone")
     elif now >= valid_until:
         faults.append(f"it expired at {plan['valid_until']}")
-    if len({check_replica_id(row["replica_id"]) for row in plan["delete"]}) < len(plan["delete"]):
-        faults.append("it names a replica twice")
-    if faults:
-        raise _rejected(faults)
-    return plan
+    return faults
 
 
 def _parse(value: object) -> Plan:
