@@ -24,9 +24,9 @@ from tavus_provider.planning.plan import format_time
 VERSION: Final = 1
 
 METHOD: Final = (
-    "Active conversations were ended. Each object was deleted with DELETE and hard=true: replicas first, then "
-    "videos, then conversations. Afterwards Tavus was asked for each object by its id, and the complete lists "
-    "of replicas, videos, conversations and personas were read."
+    "A run ends active conversations, and then sends DELETE with hard=true for each object: replicas first, "
+    "then videos, then conversations. Afterwards it asks Tavus for each object by its id, and reads the "
+    "complete lists of replicas, videos, conversations and personas. The table says what was seen."
 )
 LIMITS: Final = (
     "This certificate says what the API of Tavus returned. It does not say what Tavus stores: not what a "
@@ -131,7 +131,8 @@ class Evidence:
     :param outcomes: the last outcome of each object in any attempt of the request; ``None`` if only the
         intent is recorded
     :param accepted: the objects whose delete Tavus confirmed in any attempt of the request
-    :param held: the objects of the plan that its last attempt did not delete because of a legal hold
+    :param held: the objects of the plan that its last attempt did not delete because of a legal hold, and
+        what the hold names
     :param look: what the last attempt at the plan read after the deletes
     :param approvals: who approved the plan of this certificate, and earlier ones of the request
     :param earlier_plans: digests of the other plans of the request
@@ -140,7 +141,7 @@ class Evidence:
 
     outcomes: Mapping[str, Outcome | None] = field(default_factory=dict)
     accepted: frozenset[str] = frozenset()
-    held: frozenset[str] = frozenset()
+    held: Mapping[str, str] = field(default_factory=dict)
     look: Look | None = None
     approvals: Sequence[Approval] = ()
     earlier_plans: Sequence[str] = ()
@@ -166,7 +167,7 @@ def make_certificate(
     """
     look = evidence.look
     held = {row["key"]: row["reason"] for row in plan["held"]}
-    held |= {key: "is under legal hold" for key in evidence.held if key not in held}
+    held |= {key: f"is under the legal hold on {evidence.held[key]}" for key in evidence.held}
     items = [_make_item(key, evidence, held=held) for key in _keys(plan)]
     points = find_open(plan, outcomes=evidence.outcomes, held=held, look=look)
     undetermined = {row["row"] for row in plan["undetermined"]}

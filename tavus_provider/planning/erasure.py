@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Literal, TypedDict, cast
+from typing import Any, Final, Literal, NamedTuple, TypedDict, cast
 
 from tavus_provider.digest import digest_of, seal
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
@@ -58,6 +58,27 @@ class ErasureRow(TypedDict):
     replica_id: str | None
     via: Literal["named", "replica", "earlier"]
     is_known: bool
+    reason: str
+
+
+class HeldRow(ErasureRow):
+    """
+    An object under legal hold.
+
+    :param held_by: the key or id that the hold names: the object itself, or one that it is related to
+    """
+
+    held_by: str
+
+
+class Hold(NamedTuple):
+    """
+    Why an object is under legal hold.
+
+    :param held_by: as in :class:`HeldRow`
+    """
+
+    held_by: str
     reason: str
 
 
@@ -117,7 +138,7 @@ class ErasurePlan(TypedDict):
     on_reference: str
     end: list[str]
     delete: list[ErasureRow]
-    held: list[ErasureRow]
+    held: list[HeldRow]
     left: list[ErasureRow]
     gone: list[GoneRow]
     undetermined: list[UndeterminedRow]
@@ -256,7 +277,11 @@ def make_erasure_plan(
         "on_reference": "leave" if options.leave_references else "fail",
         "end": [row["key"] for row in delete if row["key"] in active],
         "delete": delete,
-        "held": [{**row, "reason": holds[row["key"]]} for row in chosen if row["key"] in holds],
+        "held": [
+            {**row, "reason": holds[row["key"]].reason, "held_by": holds[row["key"]].held_by}
+            for row in chosen
+            if row["key"] in holds
+        ],
         "left": [{**row, "reason": "the request does not name this kind"} for row in left],
         "gone": gone,
         "undetermined": [
@@ -291,7 +316,7 @@ def find_replica_ids(request: ErasureRequest, earlier: Iterable[str]) -> frozens
     return frozenset(request.replica_ids) | {key for key in earlier if parse_key(key)[0] is Kind.REPLICA}
 
 
-def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: HoldScope) -> dict[str, str]:
+def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: HoldScope) -> dict[str, Hold]:
     """
     Return which objects are under legal hold, and why.
 
@@ -300,21 +325,21 @@ def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: Hold
     :param covers: what a hold covers beside the object that it names
     """
     rows = list(rows)
-    holds = {row["key"]: "is under legal hold" for row in rows if is_held(row["key"], held)}
+    holds = {row["key"]: Hold(row["key"], "is under legal hold") for row in rows if is_held(row["key"], held)}
     if covers is HoldScope.ITEM:
         return holds
-    related: dict[str, str] = {}
+    related: dict[str, Hold] = {}
     made_with = {row["replica_id"]: row["key"] for row in rows if row["key"] in holds and row["replica_id"]}
     for row in rows:
         key, replica_id = row["key"], row["replica_id"]
         if key in holds:
             continue
-        if replica_id is not None and replica_id in held:
-            related[key] = f"was made with replica {replica_id}, which is under legal hold"
-        elif row["kind"] == Kind.REPLICA and key in made_with:
-            related[key] = (
-                f"{made_with[key]}, which was made with it, is under legal hold, and may be deleted with it"
-            )
+        if replica_id is not None and is_held(replica_id, held):
+            reason = f"was made with replica {replica_id}, which is under legal hold"
+            related[key] = Hold(replica_id, reason)
+        elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:
+            reason = f"{item}, which was made with it, is under legal hold, and may be deleted with it"
+            related[key] = Hold(item, reason)
     return holds | related
 
 

@@ -281,6 +281,8 @@ def _parse(value: object) -> Plan:
         raise _rejected(
             [f"plan.version is {ascii(value['version'])[:40]}, this release of the provider reads {VERSION}"]
         )
+    if value.get("kind") == "erasure":
+        raise _rejected(["it is the plan of an erasure, for ApplyErasureOperator"])
     if mismatch := find_mismatch(value, Plan, name="plan"):
         raise _rejected([mismatch])
     return cast("Plan", value)

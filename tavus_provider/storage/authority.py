@@ -16,9 +16,8 @@ from typing import Any, Final, cast
 from airflow.configuration import conf
 
 from tavus_provider.exceptions import PlanRejectedError
-from tavus_provider.planning.plan import Plan
 from tavus_provider.storage.ledger import Attempt, Ledger, job_name
-from tavus_provider.storage.plan_store import store_text
+from tavus_provider.storage.plan_store import AnyPlan, store_text
 
 APPROVE: Final = "approve"
 REJECT: Final = "reject"
@@ -51,23 +50,25 @@ class RunAuthority:
         self._job = job_name("run", task["dag_id"], task["run_id"])
         self._read: list[Attempt] | None = None
 
-    def record_plan(self, plan: Plan, *, dry_run: bool = False) -> None:
+    def record_plan(self, plan: AnyPlan, *, dry_run: bool = False) -> None:
         """
         Record that this run made a plan.
 
         :param dry_run: whether the plan is only to be looked at
         :raises LedgerUnavailableError: if it cannot be recorded
         """
+        document: Mapping[str, Any] = plan
+        names = ("policy_digest", "request")  # by kind
         self._record(
             "planned",
             plan_digest=plan["digest"],
-            policy_digest=plan["policy_digest"],
             limits=plan["limits"],
             hard=plan["hard"],
             dry_run=dry_run,
+            **{name: document[name] for name in names if name in document},
         )
 
-    def record_shown(self, plan: Plan, *, subject: str, body: str) -> None:
+    def record_shown(self, plan: AnyPlan, *, subject: str, body: str) -> None:
         """
         Store the text that a person is about to see, and record its digest.
 
@@ -115,7 +116,7 @@ class RunAuthority:
         self._record("answered", **fields)
         return digest, _find_objection(fields)
 
-    def require_planned(self, plan: Plan) -> None:
+    def require_planned(self, plan: AnyPlan) -> None:
         """
         Check that this run made a plan.
 
@@ -129,7 +130,7 @@ class RunAuthority:
                 "Nothing was deleted; trigger a new run"
             )
 
-    def is_dry_run(self, plan: Plan) -> bool:
+    def is_dry_run(self, plan: AnyPlan) -> bool:
         """
         Return whether this run made a plan only for dry runs.
 
@@ -139,7 +140,7 @@ class RunAuthority:
         purposes = [one.get("dry_run") for one in made if one["plan_digest"] == plan["digest"]]
         return bool(purposes) and all(purpose is True for purpose in purposes)
 
-    def require_approval(self, plan: Plan) -> None:
+    def require_approval(self, plan: AnyPlan) -> None:
         """
         Check that a person who may do so has approved a plan in this run, and that nobody has rejected it.
 
@@ -168,7 +169,21 @@ class RunAuthority:
             fault = objections[0] or fault
         raise PlanRejectedError(f"{fault}. Nothing was deleted; trigger a new run")
 
-    def attempts_of_other_plans(self, plan: Plan) -> list[Attempt]:
+    def find_approval(self, plan: AnyPlan) -> Mapping[str, Any] | None:
+        """
+        Return the record of the approval of a plan in this run, or of its rejection, if there is one.
+
+        :raises LedgerUnavailableError: if the ledger cannot be read
+        """
+        answers = [
+            attempt.begin_record
+            for attempt in self._of_kind("answered")
+            if attempt.begin_record["plan_digest"] == plan["digest"]
+        ]
+        rejected = [answer for answer in answers if answer["answer"] != APPROVE]
+        return next(iter(rejected or answers), None)
+
+    def attempts_of_other_plans(self, plan: AnyPlan) -> list[Attempt]:
         """
         Return the attempts at the other plans of this run. A run whose plan task was cleared has several.
 

@@ -8,7 +8,8 @@ schedule of a policy, or a DAG run (:mod:`tavus_provider.storage.authority`)::
 
     <root>/<host>/<tavus_conn_id>/<job>/<start of the attempt>-<random>/000001.json
 
-The folder ``_plans`` beside the hosts holds stored plans, see :mod:`tavus_provider.storage.plan_store`.
+The folder ``_plans`` beside the hosts holds stored plans, see :mod:`tavus_provider.storage.plan_store`, and
+``_certificates`` those of erasures, see :mod:`tavus_provider.storage.certificates`.
 """
 
 from __future__ import annotations
@@ -40,9 +41,12 @@ from tavus_provider.storage.object_storage import (
 )
 from tavus_provider.storage.records import Record, make_record, parse_record
 
-JobKind = Literal["plan", "delete", "schedule", "run"]
+JobKind = Literal["plan", "delete", "schedule", "run", "erasure"]
 
 PLANS_FOLDER: Final = "_plans"
+CERTIFICATES_FOLDER: Final = "_certificates"
+_FOREIGN_FOLDERS: Final = frozenset({PLANS_FOLDER, CERTIFICATES_FOLDER})
+"""Folders in the root that are not those of hosts."""
 
 _DEFAULT_ROOT: Final = "tavus-ledger"
 _LOCAL_EXECUTORS: Final = frozenset({"LocalExecutor", "SequentialExecutor"})
@@ -248,7 +252,8 @@ def job_name(kind: JobKind, *parts: object) -> str:
     Return the name of a job.
 
     :param parts: what identifies the job: for ``plan`` its digest; for ``delete`` the dag_id, run_id,
-        task_id and map_index; for ``schedule`` the name of the policy; for ``run`` the dag_id and run_id
+        task_id and map_index; for ``schedule`` the name of the policy; for ``run`` the dag_id and run_id; for
+        ``erasure`` the reference of the request
     """
     text = "\x1f".join(map(str, parts))
     return f"{kind}-{text[:32] if kind == 'plan' else sha256(text.encode()).hexdigest()[:32]}"
@@ -260,7 +265,7 @@ def list_jobs(root: ObjectStoragePath) -> list[str]:
 
     :raises LedgerUnavailableError: if they cannot be listed
     """
-    hosts = [host for host in _list_names(root) if host != PLANS_FOLDER]
+    hosts = [host for host in _list_names(root) if host not in _FOREIGN_FOLDERS]
     accounts = [f"{host}/{account}" for host in hosts for account in _list_names(root, host)]
     return [f"{account}/{job}" for account in accounts for job in _list_names(root, account)]
 

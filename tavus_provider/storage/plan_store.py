@@ -10,20 +10,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, cast
 
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_json, digest_of
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError
+from tavus_provider.planning.erasure import (
+    ErasurePlan,
+    ErasureReference,
+    erasure_reference,
+    verify_erasure_digest,
+)
 from tavus_provider.planning.plan import Plan, PlanReference, fits_xcom, plan_reference, verify_digest
 from tavus_provider.planning.verdicts import Verdicts
 from tavus_provider.storage.ledger import PLANS_FOLDER, ledger_root
 from tavus_provider.storage.object_storage import StorageError, read_bytes, redact, write_once
 
+AnyPlan = Plan | ErasurePlan
+P = TypeVar("P", Plan, ErasurePlan)
 
-def store(plan: Plan) -> str:
+
+def store(plan: AnyPlan) -> str:
     """
     Store a plan under its digest.
 
@@ -67,6 +76,11 @@ def to_xcom(plan: Plan, *, plan_at: str | None) -> Plan | PlanReference:
     return plan_reference(plan, plan_at=plan_at)
 
 
+def erasure_to_xcom(plan: ErasurePlan, *, plan_at: str) -> ErasurePlan | ErasureReference:
+    """Return a stored plan of an erasure as an XCom; see :func:`to_xcom`."""
+    return plan if fits_xcom(plan) else erasure_reference(plan, plan_at=plan_at)
+
+
 def from_xcom(value: object) -> Plan:
     """
     Return the stored plan with the digest that an XCom names, if the XCom is unchanged.
@@ -77,29 +91,51 @@ def from_xcom(value: object) -> Plan:
     :raises PlanRejectedError: if the XCom is not as the plan task pushed it, or no such plan is stored
     :raises LedgerUnavailableError: if it cannot be read; a retry may succeed
     """
+    return _take_unchanged(value, verify=verify_digest, refer=plan_reference)
+
+
+def erasure_from_xcom(value: object) -> ErasurePlan:
+    """Return the stored plan of an erasure with the digest that an XCom names; see :func:`from_xcom`."""
+    return _take_unchanged(value, verify=verify_erasure_digest, refer=erasure_reference)
+
+
+def any_from_xcom(value: object) -> AnyPlan:
+    """Return the stored plan of either kind with the digest that an XCom names; see :func:`from_xcom`."""
+    is_erasure = isinstance(value, Mapping) and value.get("kind") == "erasure"
+    return erasure_from_xcom(value) if is_erasure else from_xcom(value)
+
+
+def _take_unchanged(
+    value: object, *, verify: Callable[[object], P], refer: Callable[..., Mapping[str, Any]]
+) -> P:
+    """
+    Return the stored plan that an XCom names, after a comparison with the XCom.
+
+    :param verify: returns a plan of the expected kind whose content matches its digest
+    :param refer: returns the reference to a plan, given its location
+    """
     if not isinstance(value, Mapping) or "plan_at" not in value:
-        plan = load(verify_digest(value)["digest"])
-    else:
-        digest = value.get("digest")
-        if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
-            raise PlanRejectedError("the reference to a stored plan has no valid digest. Nothing was deleted")
-        path = redact(_plan_path(digest))
-        if value["plan_at"] != path:
-            raise PlanRejectedError(
-                f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task would read it from "
-                f"{path!a}: set the same ledger in section tavus of the configuration of all workers. "
-                "Nothing was deleted"
-            )
-        plan = load(digest)
-        if value != plan_reference(plan, plan_at=path):
-            raise PlanRejectedError(
-                "the reference to the stored plan was changed after it was made. Nothing was deleted; "
-                "trigger a new run"
-            )
+        return verify(load(verify(value)["digest"]))
+    digest = value.get("digest")
+    if not isinstance(digest, str) or not re.fullmatch("[0-9a-f]{64}", digest):
+        raise PlanRejectedError("the reference to a stored plan has no valid digest. Nothing was deleted")
+    path = redact(_plan_path(digest))
+    if value["plan_at"] != path:
+        raise PlanRejectedError(
+            f"the plan is stored at {ascii(value['plan_at'])[:200]}, but this task would read it from "
+            f"{path!a}: set the same ledger in section tavus of the configuration of all workers. "
+            "Nothing was deleted"
+        )
+    plan = verify(load(digest))
+    if value != refer(plan, plan_at=path):
+        raise PlanRejectedError(
+            "the reference to the stored plan was changed after it was made. Nothing was deleted; "
+            "trigger a new run"
+        )
     return plan
 
 
-def load(digest: str) -> Plan:
+def load(digest: str) -> AnyPlan:
     """
     Return the stored plan with a digest.
 
@@ -137,11 +173,11 @@ def _store_once(path: ObjectStoragePath, data: bytes) -> None:
     raise fault
 
 
-def _parse_plan(data: bytes) -> Plan | None:
+def _parse_plan(data: bytes) -> AnyPlan | None:
     try:
         plan = json.loads(data)
         if isinstance(plan, dict) and plan.get("digest") == digest_of(plan):
-            return cast("Plan", plan)  # check_plan checks the rest
+            return cast("AnyPlan", plan)  # check_plan and check_erasure_plan check the rest
     except (ValueError, RecursionError):
         pass
     return None

@@ -13,10 +13,12 @@ from typing import Any, Final, Literal, TypedDict, TypeGuard, cast, get_args
 
 from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.models import check_replica_id
+from tavus_provider.keys import parse_key
 from tavus_provider.outcomes import Outcome
 
-RecordKind = Literal["begin", "planned", "shown", "answered", "outcome", "verification", "end"]
+RecordKind = Literal[
+    "begin", "planned", "shown", "answered", "outcome", "verification", "end", "requested", "certified"
+]
 VERSION: Final = 1
 
 
@@ -92,6 +94,36 @@ class Record(RecordHead, total=False):
     report_digest: str
     """SHA-256 of the report as it was pushed, as canonical JSON."""
 
+    request: str
+    """The reference of a request for an erasure. This field and the following ones are those of erasures."""
+    received_on: str
+    due_on: str
+    keys: list[str]
+    """Keys of all objects of the request, as far as they were known."""
+    held: dict[str, str]
+    """Key of each object that is not deleted because of a legal hold, and what the hold names."""
+    ended: dict[str, str]
+    """Key of each conversation that was to be ended, and the outcome."""
+    asked: dict[str, str]
+    """What Tavus answered about each object after the deletes."""
+    lists: dict[str, bool]
+    """Which lists were read after the deletes, and whether they were complete."""
+    found: list[str]
+    """Keys of objects of the request that appeared after the plan."""
+    undetermined: list[str]
+    """Rows that may be of the person: keys, or what a row without a valid id shows."""
+    references: list[dict[str, str]]
+    """Personas that name a replica of the request: ``persona_id`` and ``replica_id``."""
+    state: str
+    """How far the request is, as its certificate says."""
+    certificate: int
+    """Number of the certificate."""
+    certificate_digest: str
+    page_digest: str
+    """SHA-256 of the HTML page of the certificate."""
+    erased: list[str]
+    """Keys of the objects that no read found after the deletes."""
+
 
 def make_record(kind: str, *, number: int, previous: str | None, at: datetime, **fields: Any) -> Record:
     """
@@ -159,22 +191,27 @@ def _is_time(value: object) -> bool:
         return False
 
 
-def _is_replica_id(value: object) -> bool:
+def _is_id(value: object) -> bool:
+    """Whether a value is the key of an object. The key of a replica is its id."""
     try:
-        check_replica_id(value)
+        parse_key(value)
     except TavusValidationError:
         return False
     return True
 
 
 def _is_list_of_ids(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_replica_id, value))
+    return isinstance(value, list) and all(map(_is_id, value))
 
 
 def _is_mapping(key: Callable[[object], bool], item: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: (
         isinstance(value, Mapping) and all(map(key, value)) and all(map(item, value.values()))
     )
+
+
+def _is_list_of(item: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, list) and all(map(item, value))
 
 
 _OUTCOMES: Final = frozenset(Outcome)
@@ -206,13 +243,29 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "batch": lambda value: isinstance(value, dict),
     "prior_attempts": _is_mapping(_is_str, _is_str_or_none),
     "intent": _is_list_of_ids,
-    "scheduled": _is_mapping(_is_replica_id, _is_time),
-    "due": _is_mapping(_is_replica_id, _is_time),
+    "scheduled": _is_mapping(_is_id, _is_time),
+    "due": _is_mapping(_is_id, _is_time),
     "cancelled": _is_list_of_ids,
-    "outcomes": _is_mapping(_is_replica_id, lambda value: isinstance(value, str) and value in _OUTCOMES),
+    "outcomes": _is_mapping(_is_id, lambda value: isinstance(value, str) and value in _OUTCOMES),
     "listed": lambda value: value is None or _is_int(value),
     "still_listed": _is_list_of_ids,
     "records": _is_int,
     "report_digest": _is_str,
+    "request": _is_str,
+    "received_on": _is_str,
+    "due_on": _is_str,
+    "keys": _is_list_of_ids,
+    "held": _is_mapping(_is_id, _is_str),
+    "ended": _is_mapping(_is_id, _is_str),
+    "asked": _is_mapping(_is_id, _is_str),
+    "lists": _is_mapping(_is_str, lambda value: isinstance(value, bool)),
+    "found": _is_list_of_ids,
+    "undetermined": _is_list_of(_is_str),
+    "references": _is_list_of(_is_mapping(_is_str, _is_str)),
+    "state": _is_str,
+    "certificate": _is_int,
+    "certificate_digest": _is_str,
+    "page_digest": _is_str,
+    "erased": _is_list_of_ids,
 }
 """The fields of a record and the values that they may have."""

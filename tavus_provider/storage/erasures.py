@@ -1,0 +1,297 @@
+"""
+What the ledger has about requests for erasures.
+
+Each request has a job of its own in the ledger of its account, of the kind ``erasure``. Each plan of the
+request adds a ``requested`` record with the keys that it found, and each certificate a ``certified`` record.
+What was deleted is in the jobs of the plans, as for a retention plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.configuration import conf
+
+from tavus_provider.outcomes import Outcome
+from tavus_provider.planning.attempts import last_outcomes
+from tavus_provider.planning.erasure import ErasurePlan
+from tavus_provider.planning.erasure_report import Look, State
+from tavus_provider.storage.ledger import Ledger, job_name
+
+if TYPE_CHECKING:
+    from tavus_provider.planning.attempts import RecordedAttempt
+    from tavus_provider.planning.certificate import Certificate
+
+_REQUESTED: Final = "requested"
+_CERTIFIED: Final = "certified"
+
+
+class RequestHistory:
+    """
+    What the ledger has about one request.
+
+    :param ledger: the ledger of the account
+    :param request: the reference of the request
+    """
+
+    def __init__(self, ledger: Ledger, request: str) -> None:
+        self.request = request
+        self._ledger = ledger
+        self._attempts = ledger.attempts(job_name("erasure", request))
+
+    @property
+    def flaws(self) -> list[str]:
+        """What shows that records of the request were changed or removed."""
+        return [f"{attempt.name} {flaw}" for attempt in self._attempts for flaw in attempt.flaws]
+
+    @property
+    def heads(self) -> dict[str, str | None]:
+        """The name of each attempt of the request, and the digest of its last record."""
+        return {attempt.name: attempt.last_digest for attempt in self._attempts}
+
+    @property
+    def requested(self) -> list[Mapping[str, Any]]:
+        """The record of each plan of the request, from the oldest to the newest."""
+        return self._records(_REQUESTED)
+
+    @property
+    def certified(self) -> list[Mapping[str, Any]]:
+        """The record of each certificate of the request, from the oldest to the newest."""
+        return self._records(_CERTIFIED)
+
+    @property
+    def plan_digests(self) -> list[str]:
+        """The digests of all plans of the request, from the oldest to the newest."""
+        return list(dict.fromkeys(record["plan_digest"] for record in self.requested))
+
+    @property
+    def due_dates(self) -> list[date]:
+        """All due dates that the plans of the request had."""
+        return [date.fromisoformat(record["due_on"]) for record in self.requested]
+
+    @property
+    def recorded(self) -> frozenset[str]:
+        """The keys of all plans of the request, whether they were approved or not."""
+        return frozenset(key for record in self.requested for key in record["keys"])
+
+    @property
+    def suspects(self) -> frozenset[str]:
+        """The rows that appeared while a run of the request deleted; nobody knows whose they are."""
+        return frozenset(row for record in self.certified for row in record.get("undetermined", ()))
+
+    @cached_property
+    def deleting(self) -> list[RecordedAttempt]:
+        """The attempts at plans of the request that were about to delete, in the order of their start."""
+        attempts = [
+            attempt
+            for digest in self.plan_digests
+            for attempt in self._ledger.attempts(job_name("plan", digest))
+            if "intent" in attempt.begin_record
+        ]
+        return sorted(attempts, key=lambda attempt: attempt.name.rpartition("/")[2])
+
+    @property
+    def approved(self) -> frozenset[str]:
+        """The keys that attempts at approved plans of the request were about."""
+        return frozenset(key for attempt in self.deleting for key in attempt.begin_record.get("keys", ()))
+
+    @property
+    def outcomes(self) -> dict[str, Outcome | None]:
+        """The last outcome of each key in any attempt; ``None`` if only the intent is recorded."""
+        return last_outcomes(self.deleting)
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        """The keys whose delete Tavus confirmed in any attempt of the request."""
+        return frozenset(
+            key
+            for attempt in self.deleting
+            for key, outcome in attempt.outcomes.items()
+            if outcome == Outcome.DELETED
+        )
+
+    def _records(self, kind: str) -> list[Mapping[str, Any]]:
+        return [
+            attempt.begin_record
+            for attempt in self._attempts
+            if not attempt.flaws
+            and attempt.begin_record.get("kind") == kind
+            and attempt.begin_record.get("request") == self.request
+        ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestStatus:
+    """
+    Where a request stands.
+
+    :param due_on: until when it must be answered
+    :param state: that of its last certificate; ``None`` if nothing was certified since its last plan
+    :param is_closed: whether ``[tavus] closed_erasures`` names it
+    :param keys: all keys of the request
+    :param held: the keys that its last certificate refuses, and what the hold of each names
+    :param erased: the keys that no read found after the deletes, according to all certificates
+    :param flaws: what shows that records of the request were changed or removed
+    """
+
+    request: str
+    received_on: date
+    due_on: date
+    state: State | None
+    is_closed: bool
+    keys: frozenset[str]
+    held: Mapping[str, str]
+    erased: frozenset[str]
+    flaws: Sequence[str] = ()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something of the request may still have to be deleted."""
+        return not self.is_closed and self.state is not State.COMPLETE
+
+
+def record_request(ledger: Ledger, plan: ErasurePlan, *, task: Mapping[str, Any]) -> None:
+    """
+    Record that a plan was made for a request, with the keys that it found.
+
+    :param task: what the task is (``dag_id``, ``run_id``, ``task_id``, ...)
+    :raises LedgerUnavailableError: if it cannot be recorded
+    """
+    job = job_name("erasure", plan["request"])
+    writer = ledger.begin_attempt(
+        job,
+        kind=_REQUESTED,
+        **task,
+        prior_attempts=RequestHistory(ledger, plan["request"]).heads,
+        request=plan["request"],
+        received_on=plan["received_on"],
+        due_on=plan["due_on"],
+        plan_digest=plan["digest"],
+        keys=plan_keys(plan),
+    )
+    writer.close()
+
+
+def record_certificate(
+    ledger: Ledger,
+    certificate: Certificate,
+    *,
+    page_digest: str,
+    held: Mapping[str, str],
+    suspects: Iterable[str],
+    erased: Sequence[str],
+    task: Mapping[str, Any],
+) -> None:
+    """
+    Record that a certificate was made.
+
+    :param page_digest: SHA-256 of its HTML page
+    :param held: the keys that it refuses, and what the hold of each names
+    :param suspects: rows that appeared during the run and of which nobody knows whose they are
+    :param erased: the keys that no read found after the deletes
+    :param task: what the task is
+    :raises LedgerUnavailableError: if it cannot be recorded
+    """
+    job = job_name("erasure", certificate["request"])
+    writer = ledger.begin_attempt(
+        job,
+        kind=_CERTIFIED,
+        **task,
+        prior_attempts=RequestHistory(ledger, certificate["request"]).heads,
+        request=certificate["request"],
+        plan_digest=certificate["plan_digest"],
+        state=certificate["state"],
+        certificate=certificate["number"],
+        certificate_digest=certificate["digest"],
+        page_digest=page_digest,
+        held=dict(held),
+        undetermined=sorted(suspects),
+        erased=list(erased),
+    )
+    writer.close()
+
+
+def plan_keys(plan: ErasurePlan) -> list[str]:
+    """Return the keys of all objects that a plan is about, also of those that it does not delete."""
+    keys = [row["key"] for rows in (plan["delete"], plan["held"], plan["left"]) for row in rows]
+    return sorted({*keys, *(row["key"] for row in plan["gone"])})
+
+
+def find_look(attempts: Sequence[RecordedAttempt], *, plan_digest: str) -> Look | None:
+    """
+    Return what the last attempt at a plan read after its deletes, or ``None`` if it read nothing.
+
+    :param attempts: attempts of the request, in the order of their start
+    """
+    of_plan = [one for one in attempts if one.begin_record.get("plan_digest") == plan_digest]
+    if not of_plan:
+        return None
+    records = [one for one in getattr(of_plan[-1], "records", ()) if "asked" in one]
+    if not records:
+        return None
+    record = records[-1]
+    return Look(
+        asked=record["asked"],
+        listings=record["lists"],
+        still_listed=frozenset(record["still_listed"]),
+        found=frozenset(record["found"]),
+        undetermined=frozenset(record["undetermined"]),
+        references=tuple(record["references"]),
+    )
+
+
+def read_statuses(ledger: Ledger) -> list[RequestStatus]:
+    """
+    Return where each request of an account stands, by due date.
+
+    :raises LedgerUnavailableError: if the ledger cannot be read
+    """
+    closed = closed_erasures()
+    names = {
+        attempt.begin_record["request"]
+        for attempt in ledger.attempts_of_kind("erasure")
+        if "request" in attempt.begin_record
+    }
+    statuses = [_read_status(ledger, name, is_closed=name in closed) for name in sorted(names)]
+    return sorted((one for one in statuses if one is not None), key=lambda one: (one.due_on, one.request))
+
+
+def open_erasures(ledger: Ledger) -> dict[str, str]:
+    """
+    Return the keys of all objects of open requests, and the request of each.
+
+    :raises LedgerUnavailableError: if the ledger cannot be read
+    """
+    return {key: one.request for one in read_statuses(ledger) if one.is_open for key in sorted(one.keys)}
+
+
+def closed_erasures() -> frozenset[str]:
+    """Return ``[tavus] closed_erasures``: the references of requests that ended without a certificate."""
+    names = conf.get("tavus", "closed_erasures", fallback="").split(",")
+    return frozenset(name.strip() for name in names if name.strip())
+
+
+def _read_status(ledger: Ledger, request: str, *, is_closed: bool) -> RequestStatus | None:
+    history = RequestHistory(ledger, request)
+    requested, certified = history.requested, history.certified
+    if not requested:
+        return None
+    last = requested[-1]
+    certificate = next((one for one in certified if one["plan_digest"] == last["plan_digest"]), None)
+    if certified and certified[-1]["plan_digest"] == last["plan_digest"]:
+        certificate = certified[-1]
+    return RequestStatus(
+        request=request,
+        received_on=date.fromisoformat(last["received_on"]),
+        due_on=date.fromisoformat(last["due_on"]),
+        state=None if certificate is None else State(certificate["state"]),
+        is_closed=is_closed,
+        keys=frozenset(last["keys"]) | history.approved,
+        held={} if certificate is None else certificate["held"],
+        erased=frozenset(key for one in certified for key in one["erased"]),
+        flaws=history.flaws,
+    )
