@@ -250,6 +250,8 @@ def make_erasure_plan(
     for key in sorted({*request.keys, *facts.earlier, *facts.items}, key=_sort_key):
         if (item := facts.items.get(key)) is not None:
             rows.append(_make_row(key, item, request, facts))
+        elif key not in facts.missing:
+            continue  # it cannot be read, so it is undetermined
         elif key in facts.soft_deleted:
             rows.append(_make_unknown_row(key, request, facts))
         else:

@@ -1,0 +1,371 @@
+"""
+Carry out the plan of an erasure, in a fixed order, and look again afterwards.
+
+1. End the active conversations.
+2. Delete the replicas: they are the most sensitive, and nothing new can be made with them afterwards.
+3. Delete the videos, then the conversations.
+4. Ask for every object, and read all lists (:mod:`.sweep`).
+
+One kind that fails does not stop the others. Legal holds are read again before each step that deletes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from datetime import datetime
+from typing import Final, Protocol
+
+from tavus_provider.digest import canonical_digest
+from tavus_provider.exceptions import (
+    ItemNotFoundError,
+    TavusError,
+    TavusRequestRejectedError,
+)
+from tavus_provider.execution.erasure_look import judge, look_again
+from tavus_provider.execution.executor import RECORD_EVERY, AttemptWriter, DeletionResult
+from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
+from tavus_provider.execution.progress import Progress
+from tavus_provider.execution.sweep import SweepClient
+from tavus_provider.keys import Kind, parse_key
+from tavus_provider.models import Replica
+from tavus_provider.outcomes import GONE, Outcome
+from tavus_provider.planning.attempts import PriorAttempts
+from tavus_provider.planning.erasure import ErasurePlan, ErasureRow, Hold, HoldScope, find_holds
+from tavus_provider.planning.erasure_report import (
+    Asked,
+    ErasureReport,
+    Look,
+    make_erasure_report,
+    truncate_erasure_report,
+)
+from tavus_provider.planning.plan import format_time
+from tavus_provider.planning.report import Result
+
+ORDER: Final = (Kind.REPLICA, Kind.VIDEO, Kind.CONVERSATION)
+"""The order in which kinds are deleted."""
+
+BY_EARLIER_ATTEMPT: Final = "deleted by an earlier attempt of this task"
+
+
+class EndingResult(Protocol):
+    """What the end of a conversation returns."""
+
+    @property
+    def detail(self) -> str: ...
+
+
+class ErasureClient(SweepClient, Protocol):
+    """The client methods that end conversations, delete objects and read the account."""
+
+    def delete_item(self, key: str, *, hard: bool = False) -> DeletionResult: ...
+    def end_conversation(self, conversation_id: str) -> EndingResult: ...
+
+
+class ErasureExecutor:
+    """
+    Carry out the plan of an erasure. ``report()`` is correct at any time, also after an interruption.
+
+    :param plan: a plan that :func:`.check_erasure_plan` accepted
+    :param client: reads the account and deletes from it; used by ``concurrency`` threads at once
+    :param concurrency: the maximum number of simultaneous requests
+    :param now: returns the wall clock
+    :param log: called with each line that is worth logging
+    :param begin: opens the ledger record of this attempt; called with ``intent``, the keys that are about to
+        be deleted, and with ``held`` and ``outcomes``
+    :param held: returns the ids and keys under legal hold, given the current time
+    :param prior: what earlier attempts recorded
+    """
+
+    def __init__(
+        self,
+        plan: ErasurePlan,
+        client: ErasureClient,
+        *,
+        concurrency: int,
+        now: Callable[[], datetime],
+        log: Callable[[str], None],
+        begin: Callable[..., AttemptWriter],
+        held: Callable[[datetime], frozenset[str]],
+        prior: PriorAttempts | None = None,
+    ) -> None:
+        self._plan = plan
+        self._client = client
+        self._concurrency = concurrency
+        self._now = now
+        self._log = log
+        self._begin = begin
+        self._read_held = held
+        self._prior = PriorAttempts() if prior is None else prior
+        self._rows = {row["key"]: row for row in plan["delete"]}
+        self._results: dict[str, Result] = {}
+        self._holds: dict[str, Hold] = {}
+        self._ended: dict[str, str] = {}
+        self._halt = Halt()
+        self._kind_halt = Halt()
+        self._in_progress = InProgress()
+        self._look: Look | None = None
+        self._is_stopped = self._is_key_rejected = False
+        self.writer: AttemptWriter | None = None
+        self.may_succeed_later = False
+        """Whether another attempt may do what this one could not."""
+
+    def run(self) -> None:
+        """
+        End, delete, and look again.
+
+        :raises LedgerUnavailableError: if the attempt cannot be recorded; nothing more is deleted
+        :raises TavusValidationError: if it cannot be read what is under legal hold; nothing was deleted
+        """
+        try:
+            self._read_holds()
+            for key, outcome in self._prior.own.items():
+                if key in self._rows and key not in self._holds and outcome in GONE and outcome is not None:
+                    self._results[key] = Result(outcome, BY_EARLIER_ATTEMPT)
+            self.writer = self._begin(
+                intent=[row["key"] for kind in ORDER for row in self._to_delete(kind)],
+                held={key: hold.held_by for key, hold in self._holds.items()},
+                outcomes={key: result.outcome.value for key, result in self._results.items()},
+            )
+        except TavusError as error:
+            self._halt.set(str(error))
+            raise
+        self._end_conversations()
+        for kind in ORDER:
+            if self._to_delete(kind) and not self._halt.is_set and self._may_go_on():
+                self._delete(self._to_delete(kind))
+        if not self._is_stopped and not self._is_key_rejected:
+            self._look_again()
+
+    def stop(self, why: str) -> None:
+        """
+        Start no further delete, and end all waits of the client. Another attempt may continue.
+
+        Can be called in a signal handler.
+        """
+        self.may_succeed_later = True
+        self._is_stopped = True
+        self._halt.set(why)
+        self._client.stop()
+
+    def report(self) -> ErasureReport:
+        """Return the outcome of every object; ``not_attempted`` for those that were not reached."""
+        results = {key: self._result(key) for key in self._rows if key not in self._holds}
+        return make_erasure_report(
+            self._plan,
+            results=results,
+            held={key: hold.reason for key, hold in self._holds.items()},
+            look=self._look,
+            ledger=None if self.writer is None else self.writer.name,
+        )
+
+    def close(self) -> ErasureReport:
+        """
+        Record how the attempt ended, and return the report.
+
+        :raises LedgerUnavailableError: if that cannot be recorded; ``report()`` is correct all the same
+        """
+        report = self.report()
+        if self.writer is not None:
+            self.writer.close(
+                outcomes={
+                    key: self._result(key).outcome.value for key in self._rows if key not in self._holds
+                },
+                held={key: hold.held_by for key, hold in self._holds.items()},
+                report_digest=canonical_digest(truncate_erasure_report(report)),
+            )
+        return report
+
+    def _result(self, key: str) -> Result:
+        return self._results.get(key) or Result(Outcome.NOT_ATTEMPTED, f"not attempted: {self._halt.reason}")
+
+    def _to_delete(self, kind: Kind) -> list[ErasureRow]:
+        return [
+            row
+            for key, row in self._rows.items()
+            if row["kind"] == kind and key not in self._holds and key not in self._results
+        ]
+
+    # -- legal holds
+
+    def _read_holds(self) -> None:
+        """Hold what is under legal hold by now. An object that was already sent stays what it is."""
+        rows: list[ErasureRow] = [*self._plan["delete"], *self._plan["held"], *self._plan["left"]]
+        holds = find_holds(rows, self._read_held(self._now()), covers=HoldScope(self._plan["hold_covers"]))
+        for key, hold in holds.items():
+            if key in self._rows and key not in self._results and key not in self._holds:
+                self._holds[key] = hold
+                self._log(f"held: {key} ({hold.reason})")
+
+    def _may_go_on(self) -> bool:
+        """Read the legal holds again. If that fails, nothing more is deleted."""
+        before = set(self._holds)
+        try:
+            self._read_holds()
+        except TavusError as error:
+            self.may_succeed_later = True
+            self._halt.set(f"the legal holds could not be read again: {error}")
+            self._log(f"No more is deleted: {self._halt.reason}")
+            return False
+        if new := {key: hold.held_by for key, hold in self._holds.items() if key not in before}:
+            self._write("outcome", held=new)
+        return True
+
+    # -- end and delete
+
+    def _end_conversations(self) -> None:
+        for key in self._plan["end"]:
+            if self._halt.is_set or key in self._holds or key in self._results:
+                continue
+            try:
+                ending = self._client.end_conversation(parse_key(key)[1])
+            except ItemNotFoundError:
+                self._ended[key], detail = "not_found", "Tavus does not know it"
+            except TavusError as error:
+                self._ended[key], detail = error.outcome.value, str(error)
+                self._note_rejected_key(error)
+            else:
+                self._ended[key], detail = "ended", ending.detail
+            self._log(f"end of {key}: {self._ended[key]} ({detail})")
+        if self._ended:
+            self._write("outcome", ended=self._ended)
+
+    def _delete(self, rows: Sequence[ErasureRow]) -> None:
+        self._kind_halt = Halt()
+        progress = Progress(len(rows), self._log)
+        pool = ThreadPoolExecutor(min(self._concurrency, len(rows)), thread_name_prefix="tavus")
+        try:
+            futures: dict[Future[None], str] = {pool.submit(self._run_one, row): row["key"] for row in rows}
+            unrecorded: dict[str, str] = {}
+            recorded_at = time.monotonic()
+            for future in as_completed(futures):
+                future.result()
+                key = futures[future]
+                if key not in self._results:
+                    self._results[key] = Result(Outcome.NOT_ATTEMPTED, self._describe_halt())
+                progress.advance(key, self._results[key])
+                unrecorded[key] = self._results[key].outcome.value
+                if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
+                    self._write("outcome", outcomes=unrecorded)
+                    unrecorded, recorded_at = {}, time.monotonic()
+            if unrecorded:
+                self._write("outcome", outcomes=unrecorded)
+        except BaseException:
+            # execution_timeout, Ctrl+C, or the ledger is unavailable. Deletes that wait to be sent, or to be
+            # sent again, would be sent below.
+            self._is_stopped = True
+            self._halt.set()
+            self._client.stop()
+            raise
+        finally:
+            self._kind_halt.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._in_progress.wait()
+
+    def _describe_halt(self) -> str:
+        halt = self._halt if self._halt.is_set else self._kind_halt
+        return f"not attempted: {halt.reason}"
+
+    def _run_one(self, row: ErasureRow) -> None:
+        with self._in_progress:
+            self._delete_one(row)
+
+    def _delete_one(self, row: ErasureRow) -> None:
+        key, sent = row["key"], False
+        if self._halt.is_set or self._kind_halt.is_set:
+            return
+        try:
+            if row["kind"] == Kind.REPLICA and (changed := self._find_change(row)):
+                self._results[key] = Result(Outcome.SKIPPED, changed)
+                return
+            if self._halt.is_set:
+                return
+            sent = True
+            # This stays if the process is stopped before the delete returns.
+            self._results[key] = Result(
+                Outcome.UNKNOWN, "the task was stopped while the delete was in progress"
+            )
+            deletion = self._client.delete_item(key, hard=True)
+        except ItemNotFoundError as error:
+            self._results[key] = _not_found(row, error, prior=self._prior)
+            trouble = None
+        except TavusError as error:
+            outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
+            self._results[key] = Result(outcome, str(error))
+            trouble = self._find_trouble(error, outcome)
+        else:
+            self._results[key] = Result(deletion.outcome, deletion.detail)
+            trouble = UNKNOWN_OUTCOME if deletion.outcome is Outcome.UNKNOWN else None
+        self._kind_halt.count(trouble)
+
+    def _find_change(self, row: ErasureRow) -> str | None:
+        """Return why a replica is not the one of the plan; an unknown one is deleted all the same."""
+        try:
+            item = self._client.get_item(row["key"])
+        except ItemNotFoundError:
+            return None
+        if not isinstance(item, Replica) or item.replica_type != "user":
+            return "it is not a replica of this account any more"
+        if row["is_known"] and format_time(item.created_at) != row["created_at"]:
+            return f"created_at was {row['created_at']} in the plan and is {format_time(item.created_at)} now"
+        return None
+
+    def _find_trouble(self, error: TavusError, outcome: Outcome) -> str | None:
+        if not isinstance(error, TavusRequestRejectedError):
+            self.may_succeed_later = True
+        self._note_rejected_key(error)
+        if outcome is Outcome.UNKNOWN:
+            return UNKNOWN_OUTCOME
+        return RATE_LIMITED if error.status == 429 else None
+
+    def _note_rejected_key(self, error: TavusError) -> None:
+        if error.key_rejected:
+            self._is_key_rejected = True
+            self._halt.set(f"Tavus rejected the API key ({error})")
+
+    def _look_again(self) -> None:
+        keys = [key for key in self._rows if key not in self._holds]
+        keys += [row["key"] for row in self._plan["gone"]]
+        self._look = look_again(
+            self._client,
+            self._plan,
+            keys=keys,
+            deleted={key for key, result in self._results.items() if result.outcome in GONE},
+            concurrency=self._concurrency,
+            log=self._log,
+        )
+        results = {key: self._result(key) for key in self._rows if key not in self._holds}
+        unknown = {key for key, row in self._rows.items() if not row["is_known"]}
+        judged = judge(results, self._look, unknown=unknown)
+        self._results |= judged
+        if self._look.still_listed or Asked.UNKNOWN in self._look.asked.values():
+            self.may_succeed_later = True
+        if not all(self._look.listings.values()):
+            self.may_succeed_later = True
+        self._write(
+            "verification",
+            asked=dict(self._look.asked),
+            lists=dict(self._look.listings),
+            still_listed=sorted(self._look.still_listed),
+            found=sorted(self._look.found),
+            undetermined=sorted(self._look.undetermined),
+            references=[dict(one) for one in self._look.references],
+            outcomes={key: result.outcome.value for key, result in judged.items()},
+        )
+
+    def _write(self, kind: str, **fields: object) -> None:
+        if self.writer is not None:
+            self.writer.write(kind, **fields)
+
+
+def _not_found(row: ErasureRow, error: ItemNotFoundError, *, prior: PriorAttempts) -> Result:
+    if not row["is_known"]:
+        return Result(
+            Outcome.UNKNOWN,
+            f"{error}; Tavus no longer knows the id, so it cannot be confirmed that its training footage was "
+            "deleted",
+        )
+    by_us = prior.may_have_deleted(row["key"])
+    suffix = "; possibly deleted by an earlier attempt of this task" if by_us else ""
+    return Result(Outcome.ALREADY_GONE, f"{error}{suffix}")

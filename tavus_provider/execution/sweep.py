@@ -1,0 +1,238 @@
+"""
+Read an account for one request: every list completely, and keep only what belongs to the request.
+
+Memory grows with what belongs to the person, not with the account. A plan reads the account once before the
+deletes, and an apply task once more after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
+
+from tavus_provider.exceptions import (
+    ItemNotFoundError,
+    TavusError,
+    TavusInvalidResponseError,
+)
+from tavus_provider.keys import Kind, item_key, parse_key
+from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
+from tavus_provider.planning.erasure import MAX_UNDETERMINED, Item, Reference
+from tavus_provider.planning.erasure_report import PERSONA
+
+_ACTIVITIES: Final = (Kind.VIDEO, Kind.CONVERSATION)
+
+
+class SweepClient(Protocol):
+    """The client methods that read what belongs to a request."""
+
+    def list_replicas(self, *, while_deleting: bool = False) -> Sequence[Replica | UnreadableRow]: ...
+    def list_personas(
+        self, *, keep: Callable[[Persona | UnreadableRow], bool] | None = None
+    ) -> Sequence[Persona | UnreadableRow]: ...
+    def list_videos(
+        self, *, latest_only: bool = False, keep: Callable[[Video | UnreadableRow], bool] | None = None
+    ) -> Sequence[Video | UnreadableRow]: ...
+    def list_conversations(
+        self,
+        *,
+        latest_only: bool = False,
+        status: str | None = None,
+        keep: Callable[[Conversation | UnreadableRow], bool] | None = None,
+    ) -> Sequence[Conversation | UnreadableRow]: ...
+    def get_item(self, key: str) -> Item: ...
+    def stop(self) -> None: ...
+    def wait(self, seconds: float) -> bool: ...
+
+
+@dataclass
+class Sweep:
+    """
+    What the lists of an account show about one request.
+
+    :param keys: the keys that are known to belong to the request
+    :param replica_ids: the replicas that show the person; what was made with them belongs to the request
+    :param items: every listed object that belongs to the request, by key
+    :param undetermined: rows that may belong to it, and why this cannot be seen; at most ``MAX_UNDETERMINED``
+    :param overflow: about how many more such rows there are
+    :param references: personas that name one of these replicas
+    :param errors: why a list could not be read completely, by the singular of its name
+    :param read: the lists that were read completely
+    """
+
+    keys: Set[str]
+    replica_ids: Set[str]
+    items: dict[str, Item] = field(default_factory=dict)
+    undetermined: dict[str, str] = field(default_factory=dict)
+    overflow: int = 0
+    references: list[Reference] = field(default_factory=list)
+    errors: dict[str, TavusError] = field(default_factory=dict)
+    read: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._ids: dict[Kind, set[str]] = {kind: set() for kind in Kind}
+        for key in self.keys:
+            kind, item_id = parse_key(key)
+            self._ids[kind].add(item_id)
+
+    @classmethod
+    def of(cls, client: SweepClient, *, keys: Collection[str], replica_ids: Collection[str]) -> Sweep:
+        """Read all lists. A list that cannot be read is in ``errors``, and does not stop the others."""
+        sweep = cls(keys=frozenset(keys), replica_ids=frozenset(replica_ids))
+        for name in (PERSONA, *Kind):
+            sweep.read_list(client, name)
+        return sweep
+
+    def read_list(self, client: SweepClient, name: str) -> None:
+        """
+        Read one list, again if it was read before.
+
+        :param name: ``persona`` or a value of :class:`.Kind`. Personas must be read before conversations
+        """
+        self.errors.pop(name, None)
+        self.read.discard(name)
+        self.items = {key: item for key, item in self.items.items() if item.kind != name}
+        try:
+            if name == PERSONA:
+                self._read_personas(client)
+            elif name == Kind.REPLICA:
+                self._read_replicas(client)
+            elif name == Kind.VIDEO:
+                rows: Sequence[Any] = client.list_videos(keep=partial(self._keep, Kind.VIDEO))
+                self._add(Kind.VIDEO, rows)
+            else:
+                rows = client.list_conversations(keep=partial(self._keep, Kind.CONVERSATION))
+                self._add(Kind.CONVERSATION, rows)
+        except TavusError as error:
+            self.errors[name] = error
+        else:
+            self.read.add(name)
+
+    def _read_personas(self, client: SweepClient) -> None:
+        def keep(row: Persona | UnreadableRow) -> bool:
+            if isinstance(row, UnreadableRow):
+                return not self.replica_ids.isdisjoint(row.replica_ids) or not row.replica_ids
+            return row.replica_id in self.replica_ids
+
+        self.references = []
+        if not self.replica_ids:
+            self.read.add(PERSONA)
+            return
+        for row in client.list_personas(keep=keep):
+            if not isinstance(row, UnreadableRow):
+                self.references.append({"persona_id": row.persona_id, "replica_id": str(row.replica_id)})
+            elif shown := self.replica_ids & set(row.replica_ids):
+                self.references.append({"persona_id": row.shown_id, "replica_id": min(shown)})
+            else:
+                self._add_undetermined(f"persona {row.shown_id}", f"cannot be read: {row.reason}")
+
+    def _read_replicas(self, client: SweepClient) -> None:
+        for row in client.list_replicas():
+            if isinstance(row, UnreadableRow):
+                if row.hides_its_id or not set(row.own_ids).isdisjoint(self.keys):
+                    self._add_undetermined(f"replica {row.shown_id}", f"cannot be read: {row.reason}")
+            elif row.replica_id in self.keys:
+                self.items[row.replica_id] = row
+
+    def _add(self, kind: Kind, rows: Sequence[Any]) -> None:
+        self.items |= {item_key(kind, row.key): row for row in rows}
+
+    def _keep(self, kind: Kind, row: Video | Conversation | UnreadableRow) -> bool:
+        """Return whether a row belongs to the request, and note a row of which this cannot be seen."""
+        if isinstance(row, UnreadableRow):
+            if self._may_be_ours(kind, row):
+                self._add_undetermined(f"{kind} {row.shown_id}", f"cannot be read: {row.reason}")
+            return False
+        try:
+            key = item_key(kind, row.key)
+        except TavusError as error:
+            if row.replica_id in self.replica_ids:
+                self._add_undetermined(f"{kind} {row.key}", f"has no valid id: {error}")
+            return False
+        if key in self.keys or row.replica_id in self.replica_ids:
+            return True
+        if row.replica_id is None and self.replica_ids:
+            self._add_undetermined(key, self._describe_unattributed(row))
+        return False
+
+    def _describe_unattributed(self, row: Video | Conversation) -> str:
+        for one in self.references:
+            if row.persona_id == one["persona_id"]:
+                return (
+                    f"names no replica; its persona {one['persona_id']} now names replica {one['replica_id']}"
+                )
+        return "names no replica"
+
+    def _may_be_ours(self, kind: Kind, row: UnreadableRow) -> bool:
+        """Return whether an unreadable row shows this request, or nothing that says whose it is."""
+        if not self._ids[kind].isdisjoint(row.own_ids):
+            return True
+        return bool(self.replica_ids) and (
+            not row.replica_ids or not set(row.replica_ids).isdisjoint(self.replica_ids)
+        )
+
+    def _add_undetermined(self, row: str, reason: str) -> None:
+        if row in self.undetermined or len(self.undetermined) < MAX_UNDETERMINED:
+            self.undetermined[row] = reason
+        else:
+            self.overflow += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """
+    What Tavus returned for one key.
+
+    :param item: the object; ``None`` if it was not returned
+    :param is_missing: whether Tavus said that it does not know the id
+    :param error: why it is not known whether it exists
+    """
+
+    item: Item | None = None
+    is_missing: bool = False
+    error: TavusError | None = None
+
+
+def ask_for(client: SweepClient, keys: Collection[str], *, concurrency: int) -> dict[str, Answer]:
+    """
+    Ask Tavus for objects one by one. An object that cannot be asked for does not stop the others.
+
+    :param concurrency: the maximum number of simultaneous requests
+    """
+    if not keys:
+        return {}
+    pool = ThreadPoolExecutor(min(concurrency, len(keys)), thread_name_prefix="tavus")
+    try:
+        return dict(zip(keys, pool.map(partial(_ask, client), keys), strict=True))
+    except BaseException:
+        client.stop()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def is_unreadable(answer: Answer) -> bool:
+    """Return whether Tavus returned something for a key that cannot be read."""
+    return isinstance(answer.error, TavusInvalidResponseError)
+
+
+def _ask(client: SweepClient, key: str) -> Answer:
+    try:
+        return Answer(item=client.get_item(key))
+    except ItemNotFoundError:
+        return Answer(is_missing=True)
+    except TavusError as error:
+        return Answer(error=error)
+
+
+def undetermined_total(sweep: Sweep) -> int:
+    """Return the number of rows that may belong to the request, about."""
+    return len(sweep.undetermined) + sweep.overflow
+
+
+def find_listings(sweep: Sweep) -> Mapping[str, bool]:
+    """Return for each list whether it was read completely."""
+    return {name: name in sweep.read for name in (PERSONA, *(kind.value for kind in Kind))}
