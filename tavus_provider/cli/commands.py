@@ -78,9 +78,12 @@ def _replica_id(text: str) -> str:
     raise argparse.ArgumentTypeError(message)
 
 
-_POLICY = Argument(
-    ("policy",), {"metavar": "POLICY", "help": "a YAML or JSON file, at any Airflow object storage path"}
-)
+def _policy(name: str, what: str) -> Argument:
+    help_text = f"{what}: a YAML or JSON file, at any Airflow object storage path"
+    return Argument((name,), {"metavar": name.upper(), "help": help_text})
+
+
+_POLICY = _policy("policy", "the policy")
 _OUTPUT = Argument(
     ("-o", "--output"),
     {
@@ -89,15 +92,21 @@ _OUTPUT = Argument(
         "help": "output format (default: %(default)s)",
     },
 )
-_DECISION = (
-    _OUTPUT,
-    _POLICY,
+_SOURCE = (
     Argument(
         ("--conn-id",),
         {"default": "tavus_default", "help": "id of the Airflow connection (default: %(default)s)"},
     ),
+    Argument(
+        ("--account",),
+        {
+            "metavar": "FILE",
+            "help": "decide about an account that plan --save has saved, without a connection",
+        },
+    ),
     Argument(("--hard",), {"action": "store_true", "help": "decide as for permanent deletes"}),
 )
+_DECISION = (_OUTPUT, _POLICY, *_SOURCE)
 """The arguments of a command that reads the account and decides."""
 
 GROUPS: Final[Mapping[str, str]] = {"ledger": "commands for the ledger, the record of deletes"}
@@ -106,7 +115,25 @@ GROUPS: Final[Mapping[str, str]] = {"ledger": "commands for the ledger, the reco
 COMMANDS: Final = (
     Command("check", "validate a policy file", "policy:check", (_POLICY,)),
     Command("schema", "print the JSON Schema of policy files, for editors", "policy:schema"),
-    Command("plan", "show what a run would delete now, and why", "policy:plan", _DECISION),
+    Command(
+        "plan",
+        "show what a run would delete now, and why",
+        "policy:plan",
+        (
+            *_DECISION,
+            Argument(
+                ("--save",),
+                {"metavar": "FILE", "help": "also save everything that was read to this file, for --account"},
+            ),
+            Argument(("--without-names",), {"action": "store_true", "help": "save no names of replicas"}),
+        ),
+    ),
+    Command(
+        "diff",
+        "show which replicas another policy would decide about differently",
+        "diff:diff",
+        (_OUTPUT, _policy("old", "the policy that is in use"), _policy("new", "the other policy"), *_SOURCE),
+    ),
     Command(
         "explain",
         "show the result of every check for one replica",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -54,14 +55,20 @@ def print_data(data: Any, *, output: str) -> None:
         console.print_as_yaml(data)
 
 
-def write_file(file: str, text: str) -> None:
+def write_file(file: str, text: str, *, private: bool = False) -> None:
     """
     Write a text file.
 
+    :param private: whether only the user may read it
     :raises TavusValidationError: if it cannot be written
     """
     try:
-        Path(file).write_text(text, encoding="utf-8")
+        if private:
+            with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as out:
+                os.fchmod(out.fileno(), 0o600)  # of a file that existed, before the text is in it
+                out.write(text.encode("utf-8"))
+        else:
+            Path(file).write_text(text, encoding="utf-8")
         return
     except OSError as error:
         fault = error.strerror or type(error).__name__

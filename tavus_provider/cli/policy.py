@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
-import warnings
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from tavus_provider.cli.output import (
@@ -18,7 +15,7 @@ from tavus_provider.cli.output import (
     write_file,
     write_line,
 )
-from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
+from tavus_provider.exceptions import TavusValidationError
 
 if TYPE_CHECKING:
     import argparse
@@ -54,7 +51,14 @@ def plan(arguments: argparse.Namespace) -> int:
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.unmatched import find_unmatched
 
-    policy, inventory = _read(arguments)
+    if arguments.save is not None and arguments.account is not None:
+        raise TavusValidationError("--save and --account: use one of them; a saved account is saved already")
+    if arguments.without_names and arguments.save is None:
+        raise TavusValidationError("--without-names: has no effect without --save")
+    if arguments.save is None:
+        policy, inventory = _read(arguments)
+    else:
+        policy, inventory = _save(arguments)
     for warning in find_unmatched(policy, inventory):
         write_error(f"warning: {warning}")
     decision = evaluate(policy, inventory, now=inventory.read_at, hard=arguments.hard)
@@ -122,37 +126,23 @@ def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
 
     :raises PlanRejectedError: if a run would stop, because it is unknown which replicas are held
     """
-    # As Airflow's own commands do, so that connections in its database are found.
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
-    from tavus_provider.execution.inventory import read_inventory
-    from tavus_provider.hooks.tavus import TavusHook
-    from tavus_provider.storage.binding_holds import read_binding_holds
-    from tavus_provider.storage.history import read_history
-    from tavus_provider.storage.ledger import Ledger
-    from tavus_provider.storage.policy_files import read_policy
+    from tavus_provider.cli.account import read_accounts, read_policies
 
-    if not sys.warnoptions:  # after the imports: Airflow 3.1 enables some warnings when it is imported
-        warnings.simplefilter("ignore")
+    (policy,) = read_policies(arguments.policy)
+    (inventory,) = read_accounts(policy, conn_id=arguments.conn_id, account=arguments.account)
+    return policy, inventory
 
-    policy = read_policy(arguments.policy, base=os.getcwd())
-    with TavusHook(arguments.conn_id) as hook:
-        ledger = Ledger(hook.origin, arguments.conn_id)
 
-        def held(now: datetime) -> frozenset[str]:
-            try:
-                return read_binding_holds(policy.legal_holds, now=now)
-            except TavusValidationError as error:
-                message = str(error)
-            raise PlanRejectedError(message)
+def _save(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
+    """Read the policy file and the account, and save the account."""
+    from tavus_provider.cli.account import read_policies, save_account_file
 
-        inventory = read_inventory(
-            hook,
-            policy,
-            now=lambda: datetime.now(UTC),
-            history=lambda now: read_history(ledger, policy),
-            held=held,
-        )
-        return policy, inventory
+    (policy,) = read_policies(arguments.policy)
+    inventory = save_account_file(
+        arguments.save, policy, conn_id=arguments.conn_id, names=not arguments.without_names
+    )
+    write_error(f"saved to {arguments.save}")
+    return policy, inventory
 
 
 def _to_json(verdict: Verdict) -> dict[str, Any]:

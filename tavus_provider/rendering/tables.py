@@ -38,7 +38,7 @@ Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
-class _Column(Generic[Row]):
+class Column(Generic[Row]):
     """
     One column of a table.
 
@@ -54,14 +54,14 @@ class _Column(Generic[Row]):
 # --- decisions ------------------------------------------------------------------------------------------
 
 
-def _decision_columns(now: datetime) -> tuple[_Column[Verdict], ...]:
+def _decision_columns(now: datetime) -> tuple[Column[Verdict], ...]:
     return (
-        _Column("verdict", lambda verdict: label(verdict.status).text),
-        _Column("replica", lambda verdict: verdict.replica.replica_id),
-        _Column("name", lambda verdict: format_name(verdict.replica.replica_name), fold=True),
-        _Column("reason", lambda verdict: verdict.reason, fold=True),
-        _Column("age", lambda verdict: format_days(verdict.age_days)),
-        _Column("last used", lambda verdict: format_last_use(verdict.last_used_at, now=now)),
+        Column("verdict", lambda verdict: label(verdict.status).text),
+        Column("replica", lambda verdict: verdict.replica.replica_id),
+        Column("name", lambda verdict: format_name(verdict.replica.replica_name), fold=True),
+        Column("reason", lambda verdict: verdict.reason, fold=True),
+        Column("age", lambda verdict: format_days(verdict.age_days)),
+        Column("last used", lambda verdict: format_last_use(verdict.last_used_at, now=now)),
     )
 
 
@@ -72,7 +72,7 @@ def decision_table(decision: Decision, *, now: datetime, max_rows: int | None = 
     :param now: the time of the decision, with a time zone
     :param max_rows: maximum number of rows; ``None`` for all
     """
-    return _table(
+    return make_table(
         _decision_columns(now),
         decision.verdicts[:max_rows],
         style=lambda verdict: label(verdict.status).style,
@@ -105,7 +105,7 @@ def due_lines(decision: Decision, *, now: datetime, max_rows: int = MAX_ROWS) ->
         if not verdicts:
             continue
         lines.append(f"{len(verdicts):,} {heading}:")
-        lines += _lines(_table(columns, verdicts[:max_rows], style=lambda verdict: ""))
+        lines += _lines(make_table(columns, verdicts[:max_rows], style=lambda verdict: ""))
         if len(verdicts) > max_rows:
             lines.append(f"... and {len(verdicts) - max_rows:,} more")
     return lines
@@ -124,13 +124,13 @@ def decision_sentence(decision: Decision) -> str:
 # --- reports --------------------------------------------------------------------------------------------
 
 
-def _report_columns(plan: Plan) -> tuple[_Column[ReportItem], ...]:
+def _report_columns(plan: Plan) -> tuple[Column[ReportItem], ...]:
     rows = {row["replica_id"]: row for row in plan["delete"]}
     return (
-        _Column("outcome", lambda item: label(item["outcome"]).text),
-        _Column("replica", lambda item: item["replica_id"]),
-        _Column("name", lambda item: format_name(rows[item["replica_id"]]["replica_name"]), fold=True),
-        _Column("detail", lambda item: item["detail"], fold=True),
+        Column("outcome", lambda item: label(item["outcome"]).text),
+        Column("replica", lambda item: item["replica_id"]),
+        Column("name", lambda item: format_name(rows[item["replica_id"]]["replica_name"]), fold=True),
+        Column("detail", lambda item: item["detail"], fold=True),
     )
 
 
@@ -142,7 +142,9 @@ def report_table(report: Report, plan: Plan, *, max_rows: int | None = None) -> 
     :param max_rows: maximum number of rows; ``None`` for all
     """
     items = sorted(report["items"], key=lambda item: item["outcome"] not in UNFINISHED)
-    return _table(_report_columns(plan), items[:max_rows], style=lambda item: label(item["outcome"]).style)
+    return make_table(
+        _report_columns(plan), items[:max_rows], style=lambda item: label(item["outcome"]).style
+    )
 
 
 def report_lines(report: Report, plan: Plan, *, max_rows: int = MAX_ROWS) -> list[str]:
@@ -185,7 +187,12 @@ def format_last_use(moment: datetime | None, *, now: datetime) -> str:
     return "-" if moment is None else f"{(now.astimezone(UTC) - moment).days:,} d ago"
 
 
-def _table(columns: Iterable[_Column[Row]], rows: Iterable[Row], *, style: Callable[[Row], str]) -> Table:
+def make_table(columns: Iterable[Column[Row]], rows: Iterable[Row], *, style: Callable[[Row], str]) -> Table:
+    """
+    Return a table; the text of all cells is made safe.
+
+    :param style: returns the style of a row, for rich
+    """
     columns = tuple(columns)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:

@@ -156,7 +156,7 @@ def test_new_report_column_appears_in_log_and_terminal(monkeypatch):
     monkeypatch.setattr(
         tables,
         "_report_columns",
-        lambda plan: (*columns(plan), tables._Column("rule", lambda item: "stale")),
+        lambda plan: (*columns(plan), tables.Column("rule", lambda item: "stale")),
     )
     plan = make(replica("r1"))
     for lines in (report_lines(report_on(plan), plan), printed(report_table(report_on(plan), plan))):
