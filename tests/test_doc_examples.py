@@ -194,6 +194,7 @@ ALLOWED = [
     r"export [A-Z_]+='[^']*'",
     r"airflow .*",
     r"curl .*",
+    r"git show origin/main:retention\.yaml > old\.yaml",
     r"python -m tavus_provider(\.sandbox|\.rendering\.labels)? .*",
     r"\.venv/bin/python -m pytest .*",
 ]
@@ -230,6 +231,10 @@ def test_command_of_the_package_runs(command, sandbox, report_file, monkeypatch,
     monkeypatch.setenv("_AIRFLOW_PROCESS_CONTEXT", "server")
     monkeypatch.chdir(report_file.parent)
     Path("retention.yaml").write_text(read("docs/retention.yaml"), encoding="utf-8")
+    Path("new.yaml").write_text(read("docs/retention.yaml"), encoding="utf-8")
+    Path("old.yaml").write_text(read("docs/retention.yaml"), encoding="utf-8")
+    if "--account" in command:
+        assert main(["plan", "retention.yaml", "--save", "account.json"]) == 0
     deletes = sandbox.state()["deletes"]
     arguments = shlex.split(command, comments=True)[3:]
     if ">" in arguments:
@@ -244,7 +249,7 @@ def test_every_command_of_the_package_is_shown():
     from tavus_provider.cli.main import main
 
     shown = {command.values[0].split()[3] for command in shell(r"python -m tavus_provider")}
-    assert shown == {"schema", "check", "plan", "explain", "simulate", "ledger"}
+    assert shown == {"schema", "check", "plan", "diff", "explain", "simulate", "ledger"}
     assert callable(main)
 
 
