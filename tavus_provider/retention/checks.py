@@ -12,8 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from tavus_provider.retention.conditions import add_spans
-from tavus_provider.retention.context import Context, Inventory, ReplicaFacts, quote_field
-from tavus_provider.retention.fields import ZERO, Duration
+from tavus_provider.retention.context import Context, Inventory, ReplicaFacts
+from tavus_provider.retention.fields import ZERO, Duration, quote_field
 from tavus_provider.retention.policy import Policy, Rule
 from tavus_provider.retention.verdict import Source, Status
 from tavus_provider.sanitize import escape_line

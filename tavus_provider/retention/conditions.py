@@ -15,10 +15,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from tavus_provider.retention.fields import USE_KINDS, ZERO, Duration
+from tavus_provider.retention.fields import USE_KINDS, ZERO, Duration, ModelNames, quote_field
+from tavus_provider.retention.names import RuleNames, includes_all_of
+from tavus_provider.sanitize import escape_line
 
 if TYPE_CHECKING:
     from tavus_provider.retention.context import Inventory, ReplicaFacts
+    from tavus_provider.retention.policy import Scope
 
 
 class Condition(ABC):
@@ -40,8 +43,20 @@ class Condition(ABC):
     """The pydantic type of that field."""
     description: ClassVar[str]
     """What the field means, for editors."""
+    suffices: ClassVar[bool] = True
+    """Whether a rule may have it as its only condition."""
     needs: ClassVar[frozenset[str]] = frozenset()
     """The kinds of use, of :data:`.USE_KINDS`, whose past must be read to test it, so finished use too."""
+
+    @property
+    def globs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Its globs on names, each list with the path of its field in the rule."""
+        return ()
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that it asks for."""
+        return ()
 
     @abstractmethod
     def holds(self, facts: ReplicaFacts) -> bool:
@@ -71,6 +86,10 @@ class Condition(ABC):
     def implies(self, other: Condition) -> bool:
         """Return whether ``other`` holds for every replica for which this one holds."""
         return self == other
+
+    def find_conflict(self, scope: Scope) -> str | None:
+        """Return why it never holds for a replica in scope, as far as that can be decided, or ``None``."""
+        return None
 
     def turning_points(self, inventory: Inventory) -> Iterator[datetime]:
         """Yield every time at which its result can change for a replica if only time passes."""
@@ -187,7 +206,93 @@ class UnusedFor(_AtLeast):
         return None if facts.unknown_use is None else f"last use is unknown: {facts.unknown_use}"
 
 
-CONDITIONS: Final[tuple[type[Condition], ...]] = (OlderThan, UnusedFor)
+@dataclass(frozen=True, slots=True)
+class HasName(Condition):
+    """The name matches the globs. Without a name it does not hold, whatever the globs are."""
+
+    value: RuleNames
+
+    key = "names"
+    field_type = RuleNames
+    description = "Globs on the name: the rule is only for these replicas, beside the scope of the policy."
+    suffices = False
+
+    @property
+    def globs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Include and exclude."""
+        return ("names.include", self.value.include), ("names.exclude", self.value.exclude)
+
+    def holds(self, facts: ReplicaFacts) -> bool:
+        """Return whether the name matches."""
+        return self._find_mismatch(facts) is None
+
+    def describe_met(self, facts: ReplicaFacts) -> str:
+        """Return which glob includes the name."""
+        names = self.value.filter
+        return "any name" if names is None else names.describe_match(facts.replica, where=self.key)
+
+    def describe_unmet(self, facts: ReplicaFacts, rule: str) -> str:
+        """Return why the name is not included."""
+        return f"{self._find_mismatch(facts)} of {rule}"
+
+    def implies(self, other: Condition) -> bool:
+        """Return whether ``other`` includes all of these names."""
+        return isinstance(other, HasName) and includes_all_of(other.value, [self.value])
+
+    def find_conflict(self, scope: Scope) -> str | None:
+        """Return that no name is included both by the scope and here, if that is so."""
+        if includes_all_of(None, [self.value]):
+            return "names.exclude covers everything that names.include names"
+        return (
+            "scope and names have no name in common" if includes_all_of(None, [self.value, scope]) else None
+        )
+
+    def _find_mismatch(self, facts: ReplicaFacts) -> str | None:
+        names = self.value.filter
+        return None if names is None else names.find_mismatch(facts.replica, where=self.key, against=self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class HasModel(Condition):
+    """The model is one of these."""
+
+    value: tuple[str, ...]
+
+    key = "model_names"
+    field_type = ModelNames
+    description = "The rule is only for replicas of these models, such as phoenix-3."
+    suffices = False
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The value."""
+        return self.value
+
+    def holds(self, facts: ReplicaFacts) -> bool:
+        """Return whether the model is one of them."""
+        return facts.replica.model_name in self.value
+
+    def describe_met(self, facts: ReplicaFacts) -> str:
+        """Return the model."""
+        return f"model_name is {quote_field(facts.replica.model_name)}"
+
+    def describe_unmet(self, facts: ReplicaFacts, rule: str) -> str:
+        """Return the model, and those that the rule asks for."""
+        asked = escape_line(" or ".join(f"'{escape_line(name, 40)}'" for name in self.value), 120)
+        return f"model_name is {quote_field(facts.replica.model_name)}, {rule} asks for {asked}"
+
+    def implies(self, other: Condition) -> bool:
+        """Return whether ``other`` has all of these models."""
+        return isinstance(other, HasModel) and set(self.value) <= set(other.value)
+
+    def find_conflict(self, scope: Scope) -> str | None:
+        """Return that no model is in both lists, if that is so."""
+        if not scope.model_names or set(scope.model_names) & set(self.value):
+            return None
+        return "scope.model_names has none of its model_names"
+
+
+CONDITIONS: Final[tuple[type[Condition], ...]] = (OlderThan, UnusedFor, HasName, HasModel)
 """Every condition that a rule can have, in the order in which reasons name them."""
 
 

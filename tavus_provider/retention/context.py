@@ -6,23 +6,21 @@ Everything that more than one check needs, or that needs more than one replica, 
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import NamedTuple
-from unicodedata import normalize
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
-from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO
+from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO, quote_field
 from tavus_provider.retention.known_use import KnownUse
-from tavus_provider.retention.policy import Names, Policy, Rule
+from tavus_provider.retention.policy import Policy, Rule
 from tavus_provider.retention.usage import Usage
-from tavus_provider.sanitize import MAX_TEXT, REPLACEMENT, escape_line, quote
+from tavus_provider.sanitize import REPLACEMENT, escape_line, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +132,8 @@ class Context:
             for status, rules in self.rules_by_status.items()
         }
         self._models = frozenset(policy.scope.model_names)
-        self._filters = [*_name_filters("scope", policy.scope), *_name_filters("narrow", policy.narrow)]
+        names = (("scope", policy.scope.filter), ("narrow", policy.narrow.filter))
+        self._filters = [(where, globs) for where, globs in names if globs is not None]
         self.unreadable = inventory.unreadable_replicas
         self.unreadable_ids = {
             replica_id: describe_unreadable(row) for row in self.unreadable for replica_id in row.own_ids
@@ -216,30 +215,15 @@ class Context:
     def _find_out_of_scope(self, replica: Replica) -> str | None:
         if self._models and replica.model_name not in self._models:
             return f"model_name is {quote_field(replica.model_name)}, not one of scope.model_names"
-        if not self._filters:
-            return None
-        name = normalize("NFC", replica.name_for_patterns)
-        if not name.strip():
-            return "has no name to check against the scope"
-        for names in self._filters:
-            for glob, matches in names.exclude:
-                if matches(name):
-                    return f"name matches {glob}"
-            if names.include and not any(matches(name) for _, matches in names.include):
-                return f"name does not match {names.included}"
-        if replica.is_name_cut:
-            return f"name has more than {MAX_TEXT} characters, too many to check it against the scope"
+        for where, names in self._filters:
+            if (reason := names.find_mismatch(replica, where=where, against="the scope")) is not None:
+                return reason
         return None
 
     def describe_scope(self, replica: Replica) -> str:
         """Return which patterns and models include a replica that is in scope."""
         parts = [f"model_name is {quote_field(replica.model_name)}"] if self._models else []
-        if self._filters:
-            name = normalize("NFC", replica.name_for_patterns)
-            for names in self._filters:
-                parts += [f"matches {glob}" for glob, matches in names.include if matches(name)][:1]
-                if names.exclude:
-                    parts.append(f"matches no pattern of {names.where}.exclude")
+        parts += [names.describe_match(replica, where=where) for where, names in self._filters]
         return "; ".join(parts) or "the scope includes every replica"
 
     def _find_undetermined(self, facts: ReplicaFacts) -> str | None:
@@ -318,42 +302,6 @@ class Place(NamedTuple):
         return f"number {self.number} of {self.total}{self.where}, newest first"
 
 
-# --- scope ----------------------------------------------------------------------------------------------
-
-
-class _NameFilter(NamedTuple):
-    where: str
-    """The part of the policy that the patterns are from."""
-    include: tuple[tuple[str, Callable[[str], object]], ...]
-    exclude: tuple[tuple[str, Callable[[str], object]], ...]
-    """Each with the words that name it in a reason."""
-    included: str
-    """The words that name all of ``include`` in a reason."""
-
-
-def _name_filters(where: str, scope: Names) -> Iterator[_NameFilter]:
-    include = () if "*" in scope.include else scope.include
-    if include or scope.exclude:
-        quoted = {glob: f"'{escape_line(glob, 60)}'" for glob in (*include, *scope.exclude)}
-        yield _NameFilter(
-            where=where,
-            include=tuple((f"{where}.include {quoted[glob]}", compile_glob(glob)) for glob in include),
-            exclude=tuple((f"{where}.exclude {quoted[glob]}", compile_glob(glob)) for glob in scope.exclude),
-            included=f"{where}.include {escape_line(', '.join(quoted[glob] for glob in include), 120)}",
-        )
-
-
 def describe_unreadable(row: UnreadableRow) -> str:
     """Return why a replica is undetermined whose row in the listing cannot be read."""
     return f"a row of the listing cannot be read: {escape_line(row.reason)}"
-
-
-def compile_glob(glob: str) -> Callable[[str], object]:
-    """Return a function that tests whether a name, composed (NFC), matches a glob."""
-    # As fnmatch.fnmatchcase does. Composed, because macOS writes "é" as two characters and a keyboard as one.
-    return re.compile(fnmatch.translate(normalize("NFC", glob))).match
-
-
-def quote_field(value: str | None) -> str:
-    """Return the value of a field of Tavus as a reason quotes it."""
-    return "not given" if value is None else f"'{escape_line(value, 40)}'"

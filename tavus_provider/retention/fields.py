@@ -17,12 +17,15 @@ from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
+    ConfigDict,
     Field,
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     ValidationError,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import CoreSchema, core_schema
 
@@ -167,6 +170,33 @@ NOT_NULL: Final = _NotNull()
 Omittable = Annotated[T | None, NOT_NULL]
 
 
+# --- mappings -------------------------------------------------------------------------------------------
+
+
+class Part(BaseModel):
+    """A mapping with known keys only: a guard with a mistyped name must not be a guard that is left out."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: object) -> object:
+        if isinstance(value, cls):
+            return value
+        known = ", ".join(cls.model_fields)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"must be a mapping with keys of {known}, not {quote(value)}")
+        if unknown := [quote(key) for key in value if key not in cls.model_fields]:
+            raise ValueError(f"unknown key {', '.join(unknown[:5])}; known: {known}")
+        return {
+            key: inner
+            for key, inner in value.items()
+            if inner is not None or NullMeansOmitted not in map(type, cls.model_fields[key].metadata)
+        }
+
+
 # --- text -----------------------------------------------------------------------------------------------
 
 
@@ -251,6 +281,10 @@ UNIQUE: Final = AfterValidator(_check_unique)
 _UNIQUE_SCHEMA: Final = {"uniqueItems": True}
 
 Texts = Annotated[tuple[Text, ...], AS_LIST]
+SomeTexts = Annotated[tuple[Text, ...], Field(min_length=1), AS_LIST]
+ModelNames = Annotated[
+    tuple[Text, ...], Field(min_length=1, json_schema_extra=_UNIQUE_SCHEMA), AS_LIST, UNIQUE
+]
 ReplicaIds = Annotated[tuple[ReplicaId, ...], AS_LIST]
 
 ReplicaStatus = Literal["started", "completed", "error"]
@@ -267,6 +301,11 @@ UseKinds = Annotated[tuple[UseKind, ...], Field(json_schema_extra=_UNIQUE_SCHEMA
 Count = Annotated[int, Field(strict=True, ge=0)]
 PositiveCount = Annotated[int, Field(strict=True, ge=1)]
 Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+
+
+def quote_field(value: str | None) -> str:
+    """Return the value of a field of Tavus as a reason quotes it."""
+    return "not given" if value is None else f"'{escape_line(value, 40)}'"
 
 
 # --- messages -------------------------------------------------------------------------------------------

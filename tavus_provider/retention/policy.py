@@ -7,19 +7,10 @@ A policy is made by :meth:`Policy.parse` from a mapping, as a file or a DAG hold
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Self, TypeVar, cast
+from typing import Annotated, Any, Final, Self, TypeVar, cast
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, ValidationError, create_model, field_validator, model_validator
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import TavusValidationError
@@ -34,6 +25,7 @@ from tavus_provider.retention.fields import (
     GroupPattern,
     NullMeansOmitted,
     Omittable,
+    Part,
     Percent,
     PositiveCount,
     ReplicaIds,
@@ -43,6 +35,7 @@ from tavus_provider.retention.fields import (
     UseKinds,
     describe_errors,
 )
+from tavus_provider.retention.names import Names, includes_all_of
 from tavus_provider.sanitize import escape_line, quote
 
 MAX_UNREADABLE_PERCENT = 50
@@ -51,29 +44,7 @@ _MAX_PROBLEMS = 5
 """Number of problems that an error message describes; more are counted."""
 
 
-class Part(BaseModel):
-    """A mapping with known keys only: a guard with a mistyped name must not be a guard that is left out."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", protected_namespaces=(), use_attribute_docstrings=True
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_keys(cls, value: object) -> object:
-        if isinstance(value, cls):
-            return value
-        known = ", ".join(cls.model_fields)
-        if not isinstance(value, Mapping):
-            raise ValueError(f"must be a mapping with keys of {known}, not {quote(value)}")
-        if unknown := [quote(key) for key in value if key not in cls.model_fields]:
-            raise ValueError(f"unknown key {', '.join(unknown[:5])}; known: {known}")
-        return {
-            key: inner
-            for key, inner in value.items()
-            if inner is not None or NullMeansOmitted not in map(type, cls.model_fields[key].metadata)
-        }
-
+_SUFFICIENT: Final = tuple(kind for kind in CONDITIONS if kind.suffices)
 
 P = TypeVar("P", bound=type[Part])
 
@@ -97,7 +68,7 @@ def _with_conditions(model: P) -> P:
 class Rule(Part):
     """Expires a replica that has one of these statuses and for which all conditions hold."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [kind.key]} for kind in CONDITIONS]})
+    model_config = ConfigDict(json_schema_extra={"anyOf": [{"required": [kind.key]} for kind in _SUFFICIENT]})
 
     rule: Text = ""
     """Name of the rule in reasons, plans and reports. Default: 'rule 1' and so on."""
@@ -119,8 +90,8 @@ class Rule(Part):
 
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
-        if not self.conditions:
-            raise ValueError(f"must have a condition: {', '.join(kind.key for kind in CONDITIONS)}")
+        if not any(condition.suffices for condition in self.conditions):
+            raise ValueError(f"must have a condition: {', '.join(kind.key for kind in _SUFFICIENT)}")
         return self
 
     @property
@@ -135,14 +106,11 @@ class Rule(Part):
             any(theirs.implies(own) for theirs in other.conditions) for own in self.conditions
         )
 
-
-class Names(Part):
-    """Globs on the name, case-sensitive. Without ``include`` every name is included; ``exclude`` wins."""
-
-    include: Texts = ()
-    """Globs: only replicas with such a name are considered. Default: every name."""
-    exclude: Texts = ()
-    """Globs: replicas with such a name are never considered, even if include matches."""
+    def makes_needless(self, earlier: Rule) -> bool:
+        """Return whether a rule before this one only repeats it for some names or models."""
+        narrows = any(not condition.suffices for condition in earlier.conditions)
+        same_grace = (self.grace and self.grace.delta) == (earlier.grace and earlier.grace.delta)
+        return narrows and same_grace and self.covers(earlier)
 
 
 class Scope(Names):
@@ -339,15 +307,28 @@ class Policy(Part):
         found = []
         for number, rule in enumerate(self.expire):
             earlier = next((one for one in self.expire[:number] if one.covers(rule)), None)
+            later = next((one for one in self.expire[number + 1 :] if one.makes_needless(rule)), None)
+            if earlier is None and later is not None:
+                found.append(
+                    f"expire.{number}: rule {quote(rule.rule)} has no effect, because rule "
+                    f"{quote(later.rule)} after it matches every replica that it matches, at no higher age; "
+                    f"exclude them from that rule or remove this one"
+                )
             if earlier is not None:
                 found.append(
                     f"expire.{number}: rule {quote(rule.rule)} has no effect, because rule "
                     f"{quote(earlier.rule)} before it matches every replica that it matches; move it before "
                     "that rule or remove it"
                 )
-        include, exclude = set(self.scope.include), set(self.scope.exclude)
-        if "*" in exclude or (include and include <= exclude):
+        if includes_all_of(None, [self.scope]):
             found.append("scope: exclude covers everything that include names, so no rule can match")
+        else:
+            for number, rule in enumerate(self.expire):
+                found += [
+                    f"expire.{number}: rule {quote(rule.rule)} has no effect: {problem}"
+                    for condition in rule.conditions
+                    if (problem := condition.find_conflict(self.scope)) is not None
+                ]
         if (problem := self.narrow_age_problem()) is not None:
             found.append(problem)
         return found

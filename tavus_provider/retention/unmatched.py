@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from typing import Final
 from unicodedata import normalize
 
-from tavus_provider.retention.context import Inventory, compile_glob
+from tavus_provider.retention.context import Inventory
+from tavus_provider.retention.names import find_unmatched_globs
 from tavus_provider.retention.policy import Policy
 from tavus_provider.sanitize import escape_line
 
@@ -26,26 +27,34 @@ def find_unmatched(policy: Policy, inventory: Inventory) -> list[str]:
     for row in inventory.unreadable_replicas:
         listed.update(row.own_ids)
 
-    def without_name(globs: Iterable[str]) -> list[str]:
-        return [glob for glob in globs if not any(map(compile_glob(glob), names))]
-
-    patterns = [
-        ("scope.include", without_name(policy.scope.include)),
-        ("scope.exclude", without_name(policy.scope.exclude)),
-        ("narrow.include", without_name(policy.narrow.include)),
-        ("narrow.exclude", without_name(policy.narrow.exclude)),
-    ]
     ids = [
         ("keep.protected_ids", [one for one in policy.keep.protected_ids if one not in listed]),
         ("legal_holds", sorted(inventory.held - listed)),
     ]
     found = [_sentence(where, lost, "id", "is not listed") for where, lost in ids if lost]
-    found += [_sentence(where, lost, "pattern", "matches no name") for where, lost in patterns if lost]
-    if lost := [model for model in policy.scope.model_names if model not in models]:
-        found.append(_sentence("scope.model_names", lost, "model", "is the model of no replica"))
+    for section in ("scope", "narrow"):
+        globs = getattr(policy, section)
+        for key in ("include", "exclude"):
+            found += _of_globs(f"{section}.{key}", getattr(globs, key), names)
+    found += _of_models("scope.model_names", policy.scope.model_names, models)
+    for number, rule in enumerate(policy.expire):
+        for condition in rule.conditions:
+            for key, globs in condition.globs:
+                found += _of_globs(f"expire.{number}.{key}", globs, names)
+            found += _of_models(f"expire.{number}.model_names", condition.models, models)
     if policy.legal_holds is not None and not inventory.held:
         found.append("legal_holds: the list is empty, so no replica is held")
     return found
+
+
+def _of_globs(where: str, globs: Iterable[str], names: Set[str]) -> list[str]:
+    lost = find_unmatched_globs(globs, names)
+    return [_sentence(where, lost, "pattern", "matches no name")] if lost else []
+
+
+def _of_models(where: str, wanted: Iterable[str], models: Set[str | None]) -> list[str]:
+    lost = [model for model in wanted if model not in models]
+    return [_sentence(where, lost, "model", "is the model of no replica")] if lost else []
 
 
 def _sentence(where: str, values: list[str], noun: str, problem: str) -> str:

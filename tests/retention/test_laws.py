@@ -124,6 +124,12 @@ unreadables = st.lists(
     ),
     max_size=3,
 )
+RULE_NAMES = [
+    {"names": {"include": ["a_*"]}},
+    {"names": {"exclude": ["a_1", "vip_*"]}},
+    {"names": {"include": ["?_*"], "exclude": ["*_2"]}, "model_names": ["phoenix-3"]},
+    {"model_names": ["phoenix-3", "phoenix-4"]},
+]
 RULES = [
     {key: value for key, value in zip(("older_than", "unused_for", "status"), row, strict=True) if value}
     for row in product(
@@ -131,6 +137,7 @@ RULES = [
     )
     if row[0] or row[1]
 ]
+RULES += [{**rule, **names} for rule in RULES[::4] for names in RULE_NAMES]
 SCOPES = [
     {},
     {},
@@ -171,6 +178,11 @@ def decide(policy: dict[str, Any], listing: list[Replica], use: Inventory, now: 
 
 def deleted(decision: Decision) -> set[str]:
     return {verdict.replica.replica_id for verdict in decision.delete}
+
+
+def excluding(rule: dict[str, Any], glob: str) -> dict[str, Any]:
+    names = rule.get("names", {})
+    return {**rule, "names": {**names, "exclude": [*names.get("exclude", []), glob]}}
 
 
 def changed(policy: dict[str, Any], part: str, **keys: Any) -> dict[str, Any]:
@@ -309,6 +321,8 @@ def test_stricter_policy_never_deletes_more(
                     ],
                 },
                 {**policy, "expire": [{**rule, "older_than": "90d"}, *policy["expire"][1:]]},
+                {**policy, "expire": [{**rule, "model_names": ["phoenix-3"]}, *policy["expire"][1:]]},
+                {**policy, "expire": [excluding(rule, "a_*"), *policy["expire"][1:]]},
                 changed(policy, "keep", protected_ids=[*keep.get("protected_ids", []), "r3", "r4"]),
                 changed(policy, "keep", in_use=["persona", "conversation", "video"]),
                 changed(policy, "keep", keep_within="90d"),

@@ -85,8 +85,8 @@ def test_policy_is_frozen() -> None:
 KEYS = "name, expire, scope, narrow, keep, legal_holds, account, hard_delete_after, limits"
 
 
-CONDITION_KEYS = ", ".join(kind.key for kind in CONDITIONS)
-RULE_KEYS = f"rule, status, grace, {CONDITION_KEYS}"
+CONDITION_KEYS = ", ".join(kind.key for kind in CONDITIONS if kind.suffices)
+RULE_KEYS = ", ".join(["rule", "status", "grace", *(kind.key for kind in CONDITIONS)])
 ID = "must be a replica id such as 'rf4e9d9790f0', not"
 BLANK = "must be text that is not blank, not"
 PRINTABLE = "must be text without invisible characters or spaces at its ends, not"
