@@ -75,6 +75,14 @@ def find_soft_deleted(facts: ReplicaFacts, context: Context) -> str | None:
     return _describe_soft_delete(since, limit, context)
 
 
+def find_no_hard_delete_after(facts: ReplicaFacts, context: Context) -> str | None:
+    """Return when this package soft-deleted a replica, if the policy does not say when to finish that."""
+    since = context.history.soft_deleted.get(facts.replica.replica_id)
+    if since is None or not context.hard or context.hard_delete_after is not None:
+        return None
+    return f"soft-deleted by this package on {since:%Y-%m-%d}, and the policy has no hard_delete_after"
+
+
 def find_hard_delete_due(facts: ReplicaFacts, context: Context) -> str | None:
     """Return when this package soft-deleted a replica, once it is due for a permanent delete."""
     since, limit = context.history.soft_deleted.get(facts.replica.replica_id), context.hard_delete_after
@@ -243,9 +251,8 @@ def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
     due_at = None if rule is None else context.due_at(facts, rule)
     if rule is None or due_at is None or context.now >= due_at:
         return None
-    what = (
-        "was announced for" if due_at != context.grace_ends(facts, rule) else f"grace of {rule.grace} ends on"
-    )
+    is_grace = due_at == context.grace_ends(facts, rule)
+    what = f"grace of {rule.grace} ends on" if is_grace else "was announced for"
     return f"{_describe_match(facts, rule, context)}; {what} {due_at:%Y-%m-%d at %H:%M} UTC"
 
 
@@ -257,7 +264,9 @@ def see_grace(facts: ReplicaFacts, context: Context) -> str:
     due_at = context.due_at(facts, rule)
     if due_at is None:
         return f"{rule.label} has no grace"
-    return f"grace of {rule.grace} ended on {due_at:%Y-%m-%d at %H:%M} UTC"
+    is_grace = due_at == context.grace_ends(facts, rule)
+    what = f"grace of {rule.grace} ended on" if is_grace else "was announced for"
+    return f"{what} {due_at:%Y-%m-%d at %H:%M} UTC"
 
 
 def find_expired(facts: ReplicaFacts, context: Context) -> str | None:
@@ -372,6 +381,7 @@ CHECKS: Final = (
     Check(Status.OUT_OF_SCOPE, "out_of_scope", find_out_of_scope, see_scope),
     Check(Status.HELD, "held", find_hold, see_no_hold),
     Check(Status.KEPT, "soft_deleted", find_soft_deleted, see_soft_delete),
+    Check(Status.KEPT, "no_hard_delete_after", find_no_hard_delete_after, see_soft_delete),
     Check(
         Status.EXPIRED,
         "hard_delete_after",

@@ -36,7 +36,7 @@ REASON_CODES = {
     "undetermined": {"undetermined"},
     "kept": {
         *("protected", "in_use", "training", "failed_recently", "keep_within", "keep_last"),
-        *("soft_deleted", "too_young"),
+        *("soft_deleted", "no_hard_delete_after", "too_young"),
     },
     "scheduled": {"scheduled"},
     "expired": {"expired", "hard_delete_after"},
@@ -488,7 +488,7 @@ def test_no_held_protected_expected_or_used_replica_is_deleted_nor_one_within_it
         assert verdict.replica.replica_type == "user"
         assert verdict.replica.created_at is not None
         assert verdict.replica.created_at <= NOW
-        assert world.hard or replica_id not in history.soft_deleted
+        assert replica_id not in history.soft_deleted
         assert history.due.get(replica_id, NOW) <= NOW
         if (grace := rules[verdict.rule or ""].grace) is not None:
             assert NOW - history.scheduled[replica_id] >= grace.delta
@@ -525,9 +525,7 @@ def test_more_grace_holds_or_expected_replicas_or_a_shorter_history_never_delete
         world.having(held=held | {"r0", "r1", "gone1"}),
         world.having(history=replace(history, scheduled={})),
         replace(world, policy={**policy, "account": {"expect_present": listed}}),
-        replace(world, policy={k: v for k, v in policy.items() if k != "hard_delete_after"})
-        if not history.soft_deleted.keys() & set(listed)  # without it such a replica is like any other
-        else world,
+        replace(world, policy={k: v for k, v in policy.items() if k != "hard_delete_after"}),
         replace(world, policy={**policy, "narrow": {**policy["narrow"], "older_than": "200d"}}),
         replace(world, policy={**policy, "keep": {**policy["keep"], "protected_ids": IDS}}),
     ]

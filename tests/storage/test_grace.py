@@ -540,6 +540,22 @@ def test_ledger_is_not_used_without_hard_delete_after_or_in_a_soft_plan(world):
     assert world.plan(PURGE).pushed["return_value"]["delete"] == []
 
 
+def test_listed_soft_deleted_replica_is_not_planned_by_rules(world):
+    """Case E11."""
+    world.sandbox.switch(soft_deleted="listed", soft_then_hard="works")
+    world.plan_and_apply(PLAIN)
+    world.days = 31
+    ti = world.plan(PLAIN | {"name": "x"}, hard=True)
+    assert ti.pushed["return_value"]["delete"] == []
+    assert ti.pushed["return_value"]["keep"]["no_hard_delete_after"] == 2
+    found = {row["replica_id"]: row for row in ti.pushed["verdicts"]["rows"]}["old1"]
+    assert found["reason"] == (
+        f"soft-deleted by this package on {datetime.now(UTC):%Y-%m-%d}, and the policy has no "
+        "hard_delete_after"
+    )
+    assert found["next_reason"].startswith("expired: ")
+
+
 def test_narrowed_plan_omits_replicas_that_are_not_listed(world):
     world.plan_and_apply(PLAIN)
     world.days = 31
