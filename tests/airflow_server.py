@@ -155,8 +155,13 @@ class Airflow:
     def log(self, run: str, task: str, *, attempt: int = 1, map_index: int = -1) -> str:
         """Return the log of an attempt of a task."""
         path = f"{run}/taskInstances/{task}/logs/{attempt}"
-        content = self.api(path, params={"map_index": map_index, "full_content": True})["content"]
-        return "\n".join(str(line.get("event") if isinstance(line, dict) else line) for line in content)
+        lines = self.api(path, params={"map_index": map_index, "full_content": True})["content"]
+        texts = []
+        for line in lines:
+            texts.append(line["event"])
+            # of exceptions
+            texts += [detail["exc_value"] for detail in line.get("error_detail") or ()]
+        return "\n".join(texts)
 
     # -- XComs and approvals
 

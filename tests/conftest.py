@@ -59,6 +59,7 @@ FILES = {
         "tests/test_kill.py",
         "tests/test_wheel.py",
         "tests/test_airflow.py",
+        "tests/test_airflow_roles.py",
         "tests/test_page.py",
     ),
 }

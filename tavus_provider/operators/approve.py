@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowSkipException, DownstreamTasksSkipped
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
@@ -104,4 +104,26 @@ class ApproveRetentionOperator(ApprovalOperator):
                     raise PlanRejectedError("the plan is not the one that was shown: trigger a new run")
                 if approved and objection:
                     raise PlanRejectedError(f"{objection}. Nothing was deleted; trigger a new run")
-        return super().execute_complete(context, event)
+        answer = super().execute_complete(context, event)
+        if event.get("chosen_options") == [self.REJECT]:
+            self._skip_in_mapped_group(context)
+        return answer
+
+    def _skip_in_mapped_group(self, context: Context) -> None:
+        """
+        Skip the tasks that follow in the same instance of a mapped task group, if this task is in one.
+
+        Airflow 3.1 to 3.3 do not: they look for the answer of an approval that is not mapped. Without this,
+        the tasks that follow would run and fail, because the plan was rejected.
+
+        :raises DownstreamTasksSkipped: with these tasks, if there are any
+        """
+        if (group := self.get_closest_mapped_task_group()) is None:
+            return
+        following = [
+            (task.task_id, context["ti"].map_index)
+            for task in self.get_direct_relatives(upstream=False)
+            if task.get_closest_mapped_task_group() is group and not task.is_teardown
+        ]
+        if following:
+            raise DownstreamTasksSkipped(tasks=following)  # type: ignore[no-untyped-call]  # not annotated

@@ -13,11 +13,12 @@ from airflow.providers.common.compat.sdk import (
     DownstreamTasksSkipped,
 )
 from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import DAG, task_group
 from operators.tasks import EXPIRED, Ti, apply_task, planned, run, with_digest
 from plans import record_plan
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.operators.tavus import ApproveRetentionOperator
+from tavus_provider.operators.tavus import ApplyRetentionOperator, ApproveRetentionOperator
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import verify
 
@@ -134,6 +135,30 @@ def test_mapped_approval_is_of_its_own_plan(page, hard_plan):
     assert run(apply_task(hard_plan, hard=True))["counts"]["deleted"] == 6
     with pytest.raises(AirflowFailException, match="no record of an approval"):
         run(apply_task(other, hard=True))
+
+
+@pytest.mark.parametrize("option", ["Approve", "Reject"])
+def test_rejection_in_a_mapped_task_group_skips_what_follows_in_its_instance(page, hard_plan, option):
+    """Case C2."""
+    with DAG("mapped", schedule=None) as dag:
+
+        @task_group
+        def purge(tavus_conn_id):
+            operator = approve(hard_plan)
+            operator >> ApplyRetentionOperator(
+                task_id="apply", hard=True, plan=hard_plan, tavus_conn_id=tavus_conn_id
+            )
+
+        purge.expand(tavus_conn_id=["a", "b"])
+    operator = dag.get_task("purge.approve")
+    ti = ask(operator, Ti(map_index=1))
+    if option == "Approve":
+        answer(operator, ti, option)
+        return
+    with pytest.raises(DownstreamTasksSkipped) as caught:
+        answer(operator, ti, option)
+    assert caught.value.tasks == [("purge.apply", 1)]
+    assert records()[-1]["answer"] == "reject"
 
 
 # -- who may approve
