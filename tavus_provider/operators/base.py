@@ -115,9 +115,9 @@ class TavusOperator(BaseOperator):
 
         return TavusHook(self.tavus_conn_id)
 
-    @property
+    @cached_property
     def ledger(self) -> Ledger:
-        """The ledger of the account of this connection."""
+        """The ledger of the account of this connection. It remembers what it has read."""
         from tavus_provider.storage.ledger import Ledger
 
         return Ledger(self.hook.origin, self.tavus_conn_id)

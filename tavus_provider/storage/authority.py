@@ -16,7 +16,8 @@ from typing import Any, Final, cast
 from airflow.configuration import conf
 
 from tavus_provider.exceptions import PlanRejectedError
-from tavus_provider.storage.ledger import Attempt, Ledger, job_name
+from tavus_provider.storage.attempts import Attempt
+from tavus_provider.storage.ledger import Ledger, job_name
 from tavus_provider.storage.plan_store import AnyPlan, store_text
 
 APPROVE: Final = "approve"

@@ -8,17 +8,16 @@ which day each one was announced. It keeps that day until it has come.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.retention.context import History
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.fields import ZERO
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.schedule import update_schedule
+from tavus_provider.storage.checkpoints import Recent
 from tavus_provider.storage.ledger import Ledger, job_name
 
 
@@ -28,39 +27,19 @@ def read_history(ledger: Ledger, policy: Policy) -> History:
 
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    scheduled, due = _read_schedule(ledger, policy)
-    return History(scheduled=scheduled, due=due, soft_deleted=soft_deleted(ledger))
+    recent = ledger.recent()
+    scheduled, due = _read_schedule(ledger, policy, recent)
+    return History(scheduled=scheduled, due=due, soft_deleted=recent.deletions.soft_only)
 
 
 def soft_deleted(ledger: Ledger) -> dict[str, datetime]:
     """
     Return when this package soft-deleted each replica that it has not deleted permanently since.
 
-    A replica counts as deleted if its outcome says so. It also counts if an attempt was killed after it
-    had recorded the intent, and a later attempt of the same job found the replica gone.
-
     :returns: ids, and the start of the attempt that deleted each
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    soft: dict[str, datetime] = {}
-    permanent: set[str] = set()
-    unresolved: defaultdict[str, set[str]] = defaultdict(set)
-    attempts = [*ledger.attempts_of_kind("plan"), *ledger.attempts_of_kind("delete")]
-    for attempt in sorted(attempts, key=lambda attempt: str(attempt.begin_record.get("at"))):
-        outcomes = attempt.outcomes
-        gone = {replica_id for replica_id, outcome in outcomes.items() if outcome in GONE}
-        gone |= {i for i in unresolved[attempt.job] if outcomes.get(i) == Outcome.ALREADY_GONE}
-        unresolved[attempt.job] |= {
-            i for i in attempt.intended if outcomes.get(i, Outcome.UNKNOWN) == Outcome.UNKNOWN
-        }
-        if not gone:
-            continue
-        if attempt.begin_record.get("hard") is False:
-            # The first attempt counts: a later one of the same task repeats the outcomes of earlier ones.
-            soft = dict.fromkeys(gone, datetime.fromisoformat(attempt.begin_record["at"])) | soft
-        else:
-            permanent |= gone
-    return {replica_id: at for replica_id, at in soft.items() if replica_id not in permanent}
+    return ledger.recent().deletions.soft_only
 
 
 def deleted_ids(ledger: Ledger) -> frozenset[str]:
@@ -69,13 +48,7 @@ def deleted_ids(ledger: Ledger) -> frozenset[str]:
 
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    attempts = [*ledger.attempts_of_kind("plan"), *ledger.attempts_of_kind("delete")]
-    return frozenset(
-        replica_id
-        for attempt in attempts
-        for replica_id, outcome in attempt.outcomes.items()
-        if outcome in GONE
-    )
+    return ledger.recent().deletions.ids
 
 
 def record_schedule(
@@ -103,7 +76,7 @@ def record_schedule(
     writer = ledger.begin_attempt(
         job,
         **context,
-        prior_attempts={attempt.name: attempt.last_digest for attempt in ledger.attempts(job)[-1:]},
+        prior_attempts={attempt.name: attempt.last_digest for attempt in ledger.last_schedules(job)[-1:]},
         policy_digest=policy.digest,
         scheduled=_format_times(updated.scheduled),
         due=_format_times(updated.due),
@@ -113,9 +86,11 @@ def record_schedule(
     return frozenset(updated.scheduled.keys() - history.scheduled.keys())
 
 
-def _read_schedule(ledger: Ledger, policy: Policy) -> tuple[dict[str, datetime], dict[str, datetime]]:
+def _read_schedule(
+    ledger: Ledger, policy: Policy, recent: Recent
+) -> tuple[dict[str, datetime], dict[str, datetime]]:
     """Return since when each replica has been scheduled, and the day for which each one was announced."""
-    attempts = ledger.attempts(job_name("schedule", policy.name))
+    attempts = ledger.last_schedules(job_name("schedule", policy.name), recent=recent)
     # A plan that was killed before its first record has an empty folder, which changes nothing.
     last = next((attempt for attempt in reversed(attempts) if attempt.records or attempt.flaws), None)
     # A damaged schedule is not trusted: every grace period starts again. What was announced still holds.

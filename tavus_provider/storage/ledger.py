@@ -8,18 +8,20 @@ schedule of a policy, or a DAG run (:mod:`tavus_provider.storage.authority`)::
 
     <root>/<host>/<tavus_conn_id>/<job>/<start of the attempt>-<random>/000001.json
 
-The folder ``_plans`` beside the hosts holds stored plans, see :mod:`tavus_provider.storage.plan_store`, and
-``_certificates`` those of erasures, see :mod:`tavus_provider.storage.certificates`.
+The folder ``_index`` of an account has pointers to attempts, and checkpoints, so that not all attempts have
+to be read (:mod:`tavus_provider.storage.checkpoints`). The folder ``_plans`` beside the hosts holds stored
+plans, see :mod:`tavus_provider.storage.plan_store`, and ``_certificates`` those of erasures, see
+:mod:`tavus_provider.storage.certificates`.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from hashlib import sha256
 from typing import Any, Final, Literal
 
@@ -27,19 +29,19 @@ from airflow.configuration import conf
 from airflow.exceptions import AirflowConfigException
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_json
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
 from tavus_provider.sanitize import quote
-from tavus_provider.storage.object_storage import (
-    StorageError,
-    is_local,
-    list_names,
-    read_bytes,
-    redact,
-    resolve,
-    write_once,
+from tavus_provider.storage.attempts import (
+    Attempt,
+    AttemptWriter,
+    format_start,
+    list_folder,
+    list_folders,
+    read_attempts,
+    unavailable,
 )
-from tavus_provider.storage.records import Record, make_record, parse_record
+from tavus_provider.storage.checkpoints import INDEX_FOLDER, Recent, RecentReader, pointer_path
+from tavus_provider.storage.object_storage import StorageError, is_local, redact, resolve, write_once
 
 JobKind = Literal["plan", "delete", "schedule", "run", "erasure"]
 
@@ -50,99 +52,8 @@ _FOREIGN_FOLDERS: Final = frozenset({PLANS_FOLDER, CERTIFICATES_FOLDER})
 
 _DEFAULT_ROOT: Final = "tavus-ledger"
 _LOCAL_EXECUTORS: Final = frozenset({"LocalExecutor", "SequentialExecutor"})
-_READERS: Final = 16
-"""Threads that read attempts: in an object storage, the time is spent waiting for responses."""
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """
-    The records of one attempt of one task.
-
-    :param name: its folder, relative to the root of the ledger
-    :param records: in the order in which they were written, up to the first flaw
-    :param flaws: what shows that records were changed, removed, reordered or not written completely
-    """
-
-    name: str
-    records: tuple[Record, ...]
-    flaws: tuple[str, ...] = ()
-
-    @property
-    def job(self) -> str:
-        """The folder of its job, relative to the root of the ledger."""
-        return self.name.rpartition("/")[0]
-
-    @property
-    def begin_record(self) -> Mapping[str, Any]:
-        """The first record, which says who did what and what was intended; empty if it is not readable."""
-        return self.records[0] if self.records else {}
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether the record that closes an attempt was written."""
-        return bool(self.records) and self.records[-1]["kind"] == "end"
-
-    @property
-    def last_digest(self) -> str | None:
-        """The digest of the last record, which depends on all records before it."""
-        return self.records[-1]["digest"] if self.records else None
-
-    @property
-    def intended(self) -> frozenset[str]:
-        """The ids whose deletes were about to be sent."""
-        return frozenset(self.begin_record.get("intent", ()))
-
-    @property
-    def outcomes(self) -> dict[str, str]:
-        """The last recorded outcome of each id."""
-        outcomes: dict[str, str] = {}
-        for record in self.records:
-            outcomes |= record.get("outcomes", {})
-        return outcomes
-
-
-@dataclass
-class AttemptWriter:
-    """
-    Writes the records of one attempt. When a method returns, its record is stored.
-
-    :param folder: the folder of the attempt
-    :param name: the same folder, relative to the root of the ledger; reports refer to it
-    :param now: the clock for the time of each record
-    """
-
-    folder: ObjectStoragePath
-    name: str
-    now: Callable[[], datetime]
-    _count: int = 0
-    _previous: str | None = None
-
-    def write(self, kind: str, **fields: Any) -> None:
-        """
-        Append one record.
-
-        :param kind: ``outcome`` or ``verification``
-        :param fields: fields of :class:`~tavus_provider.storage.records.Record`
-        :raises LedgerUnavailableError: if it cannot be written
-        """
-        record = make_record(kind, number=self._count + 1, previous=self._previous, at=self.now(), **fields)
-        try:
-            write_once(self.folder / _record_name(record["number"]), canonical_json(record))
-        except StorageError as error:
-            fault = _unavailable("written", error)
-        else:
-            self._count, self._previous = record["number"], record["digest"]
-            return
-        raise fault
-
-    def close(self, **fields: Any) -> None:
-        """
-        Append the record that closes the attempt.
-
-        :raises LedgerUnavailableError: if it cannot be written
-        """
-        self.write("end", records=self._count + 1, **fields)
+MAX_DELAY: Final = timedelta(minutes=10)
+"""Time within which the first record of an attempt has to be written."""
 
 
 def ledger_root() -> ObjectStoragePath:
@@ -175,19 +86,74 @@ class Ledger:
         """The folder of this account, relative to the root."""
         return f"{_folder_name(self.origin.split('://', 1)[-1])}/{_folder_name(self.tavus_conn_id)}"
 
+    @cached_property
+    def _reader(self) -> RecentReader:
+        return RecentReader(self.root, self.account_folder, self.now)
+
     def begin_attempt(self, job: str, *, kind: str = "begin", **fields: Any) -> AttemptWriter:
         """
         Start a new attempt and write its first record.
 
+        The record names the last digests of what it sees in the account, so that a later change of that is
+        found. A checkpoint is written first, if there is enough to cover.
+
         :param job: see :func:`job_name`
         :param kind: the kind of the record
         :param fields: fields of :class:`~tavus_provider.storage.records.Record`
-        :raises LedgerUnavailableError: if it cannot be written
+        :raises LedgerUnavailableError: if it cannot be written, or if readers could overlook it
         """
-        name = f"{self.account_folder}/{job}/{self.now():%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+        recent = self._reader.add_checkpoint(
+            self.recent(), origin=self.origin, tavus_conn_id=self.tavus_conn_id
+        )
+        started = self.now()
+        stem = f"{format_start(started)}-{secrets.token_hex(4)}"
+        if recent.checkpoint is not None and recent.checkpoint.covers(stem):
+            raise LedgerUnavailableError(
+                f"the clock of this worker says {stem[:15]}Z, but the ledger has a checkpoint of "
+                f"{recent.checkpoint.until[:15]}Z, so that a record would be overlooked, and nothing is "
+                "deleted without a record: set the clocks of all workers"
+            )
+        name = f"{self.account_folder}/{job}/{stem}"
+        self._write_pointer(name, stem=stem, job=job)
         writer = AttemptWriter(self.root / name, name, self.now)
-        writer.write(kind, origin=self.origin, tavus_conn_id=self.tavus_conn_id, **fields)
+        account = {"origin": self.origin, "tavus_conn_id": self.tavus_conn_id}
+        writer.write(kind, attempt=name, seen=recent.heads, **account, **fields)
+        if self.now() - started > MAX_DELAY:
+            raise LedgerUnavailableError(
+                f"the ledger took more than {MAX_DELAY.seconds // 60} minutes to write the record {name}, so "
+                "that it could be overlooked, and nothing is deleted without a record: try again"
+            )
         return writer
+
+    def recent(self) -> Recent:
+        """
+        Return what happened in this account, at a cost that does not grow with the age of the ledger.
+
+        :raises LedgerUnavailableError: if it cannot be read
+        """
+        return self._reader.read()
+
+    def last_schedules(self, job: str, *, recent: Recent | None = None) -> list[Attempt]:
+        """
+        Return the last attempts of a job of the kind ``schedule``, at least one that can be read if any can.
+
+        :param recent: what :meth:`recent` returned; default: read it
+        :raises LedgerUnavailableError: if they cannot be read
+        """
+        names = (recent or self.recent()).schedules(job)
+        attempts = self._reader.read_attempts(names)
+        if names and not any(attempt.records for attempt in attempts):
+            return self.attempts(job)
+        return attempts
+
+    def _write_pointer(self, name: str, *, stem: str, job: str) -> None:
+        try:
+            write_once(self.root / pointer_path(self.account_folder, stem=stem, job=job), name.encode())
+        except StorageError as error:
+            fault = unavailable("written", error)
+        else:
+            return
+        raise fault
 
     def attempts(self, job: str) -> list[Attempt]:
         """
@@ -203,7 +169,7 @@ class Ledger:
 
         :raises LedgerUnavailableError: if they cannot be read
         """
-        jobs = [job for job in _list_names(self.root, self.account_folder) if job.startswith(f"{kind}-")]
+        jobs = [job for job in list_folder(self.root, self.account_folder) if job.startswith(f"{kind}-")]
         return read_attempts(self.root, [f"{self.account_folder}/{job}" for job in jobs])
 
     def require_shared(self, purpose: str) -> None:
@@ -265,76 +231,23 @@ def list_jobs(root: ObjectStoragePath) -> list[str]:
 
     :raises LedgerUnavailableError: if they cannot be listed
     """
-    hosts = [host for host in _list_names(root) if host not in _FOREIGN_FOLDERS]
-    accounts = [f"{host}/{account}" for host in hosts for account in _list_names(root, host)]
-    return [f"{account}/{job}" for account in accounts for job in _list_names(root, account)]
+    accounts = list_accounts(root)
+    listed = zip(accounts, list_folders(root, accounts), strict=True)
+    return [f"{account}/{job}" for account, jobs in listed for job in jobs if job != INDEX_FOLDER]
 
 
-def read_attempts(root: ObjectStoragePath, jobs: Iterable[str]) -> list[Attempt]:
+def list_accounts(root: ObjectStoragePath) -> list[str]:
     """
-    Return the attempts of several jobs, in the order in which they started.
+    Return the folders of all accounts, relative to the root of a ledger.
 
-    :param jobs: folders of jobs, relative to the root
-    :raises LedgerUnavailableError: if they cannot be read
+    :raises LedgerUnavailableError: if they cannot be listed
     """
-    names = [f"{job}/{name}" for job in jobs for name in _list_names(root, job)]
-    with ThreadPoolExecutor(_READERS) as pool:
-        attempts = list(pool.map(lambda name: _read_attempt(root, name), names))
-    return sorted(attempts, key=lambda attempt: attempt.name.rpartition("/")[2])
-
-
-def _read_attempt(root: ObjectStoragePath, name: str) -> Attempt:
-    names = _list_names(root, name)
-    files = [file for file in names if re.fullmatch(r"[0-9]{6,}\.json", file)]
-    strays = [f"contains {ascii(file)[:40]}, which is not a record" for file in names if file not in files]
-    records: list[Record] = []
-    flaw = None
-    for number, file in enumerate(files, start=1):
-        if file != _record_name(number):
-            flaw = f"record {number} is missing: it was removed or renamed"
-            break
-        record = parse_record(_read(root / name / file))
-        if record is None:
-            incomplete = ", or was not written completely" if number == len(files) else ""
-            flaw = f"record {number} was changed{incomplete}"
-        elif (record["number"], record["previous"]) != (number, records[-1]["digest"] if records else None):
-            flaw = f"record {number} does not continue the record before it"
-        elif records and records[-1]["kind"] == "end":
-            flaw = f"record {number} was added after the attempt was closed"
-        if record is None or flaw:
-            break
-        records.append(record)
-    return Attempt(name, tuple(records), (*([flaw] if flaw else []), *strays))
-
-
-def _record_name(number: int) -> str:
-    return f"{number:06}.json"
-
-
-def _list_names(root: ObjectStoragePath, folder: str = "") -> list[str]:
-    try:
-        return list_names(root / folder if folder else root)
-    except StorageError as error:
-        fault = _unavailable("read", error)
-    raise fault
-
-
-def _read(path: ObjectStoragePath) -> bytes:
-    try:
-        return read_bytes(path)
-    except StorageError as error:
-        fault = _unavailable("read", error)
-    raise fault
+    hosts = [host for host in list_folder(root) if host not in _FOREIGN_FOLDERS]
+    listed = zip(hosts, list_folders(root, hosts), strict=True)
+    return [f"{host}/{account}" for host, accounts in listed for account in accounts]
 
 
 def _folder_name(text: str) -> str:
     """Return a name that is valid and distinct in every storage, and never leaves its folder."""
     name = re.sub(r"[^A-Za-z0-9._-]", "_", text)[:100]
     return name if name == text and text.strip(".") else f"{name}-{sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
-    return LedgerUnavailableError(
-        f"the ledger cannot be {action} at {error.location!a} ({error.reason}), and nothing is deleted "
-        "without a record: set ledger in section tavus of the configuration to a location that works"
-    )

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_digest
-from tavus_provider.storage.ledger import Attempt, list_jobs, read_attempts
+from tavus_provider.digest import canonical_digest, digest_of
+from tavus_provider.storage.attempts import Attempt, list_folder, list_folders, read_attempts, read_files
+from tavus_provider.storage.checkpoints import (
+    INDEX_FOLDER,
+    Checkpoint,
+    is_checkpoint,
+    load_checkpoint,
+    pointed_attempt,
+    pointer_path,
+)
+from tavus_provider.storage.deletions import Deletions
+from tavus_provider.storage.ledger import PLANS_FOLDER, list_accounts, list_jobs
+
+Reference = tuple[str, str | None]
+"""Name of an attempt or checkpoint, and the digest of its last record as another record names it."""
 
 
 def verify(root: ObjectStoragePath) -> tuple[list[Attempt], list[str]]:
@@ -20,28 +37,159 @@ def verify(root: ObjectStoragePath) -> tuple[list[Attempt], list[str]]:
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
     attempts = read_attempts(root, list_jobs(root))
-    references = {
-        reference
-        for attempt in attempts
-        for reference in attempt.begin_record.get("prior_attempts", {}).items()
-    }
+    indexes = [_Index.read(root, account) for account in list_accounts(root)]
+    pointed = {name for index in indexes for name in index.pointed}
+    checkpoints = [checkpoint for index in indexes for checkpoint in index.checkpoints]
+    settling = set(_references(attempts, "prior_attempts"))
+    references = {*settling, *_references(attempts, "seen"), *_checkpoint_references(checkpoints)}
     # An attempt that was still running when a later one read it has more records now, so the reference
     # may name any of its digests.
-    digests = {
+    digests: dict[str, set[str | None]] = {
         attempt.name: {None, *(record["digest"] for record in attempt.records)} for attempt in attempts
     }
+    digests |= {checkpoint.name: {checkpoint.digest} for checkpoint in checkpoints}
     findings = [f"{attempt.name} {flaw}" for attempt in attempts for flaw in attempt.flaws]
     findings += [
         f"{attempt.name} is not closed: it is still running, was stopped, or its last records were removed"
         for attempt in attempts
-        if not attempt.is_closed and (attempt.name, attempt.last_digest) not in references
+        if not attempt.is_closed and (attempt.name, attempt.last_digest) not in settling
+    ]
+    findings += _find_misplaced(attempts, pointed)
+    known = {attempt.name for attempt in attempts} | {name for name, _ in references}
+    findings += [
+        f"{name} has no record: it was stopped before its first one, or was removed"
+        for name in sorted(pointed - known)
     ]
     for name, digest in sorted(references, key=str):
         if name not in digests:
-            findings.append(f"{name} is missing, but a later attempt refers to it")
+            if digest is not None or name not in pointed:
+                findings.append(f"{name} is missing, but a later attempt refers to it")
         elif digest not in digests[name]:
             findings.append(f"{name} ends differently than when a later attempt read it")
-    return attempts, findings
+    for index in indexes:
+        findings += index.findings
+        findings += _find_wrong_checkpoints(index, [one for one in attempts if index.has(one.name)])
+    return attempts, [*findings, *_find_changed_plans(root)]
+
+
+class _Index:
+    """
+    The index of one account.
+
+    :param folder: the folder of the account
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.pointed: set[str] = set()
+        self.checkpoints: list[Checkpoint] = []
+        self.findings: list[str] = []
+
+    @classmethod
+    def read(cls, root: ObjectStoragePath, folder: str) -> _Index:
+        index = cls(folder)
+        months = [
+            f"{folder}/{INDEX_FOLDER}/{month}" for month in list_folder(root, f"{folder}/{INDEX_FOLDER}")
+        ]
+        listed = zip(months, list_folders(root, months), strict=True)
+        paths = [f"{month}/{file}" for month, files in listed for file in files]
+        contents = read_files(root, [path for path in paths if not is_checkpoint(path.rpartition("/")[2])])
+        for path in paths:
+            file = path.rpartition("/")[2]
+            if is_checkpoint(file):
+                checkpoint, fault = load_checkpoint(root, path)
+                if checkpoint is None:
+                    index.findings.append(f"{path} {fault}")
+                else:
+                    index.checkpoints.append(checkpoint)
+                continue
+            name = pointed_attempt(folder, file)
+            if name is None:
+                index.findings.append(f"{path} is neither a pointer nor a checkpoint")
+                continue
+            index.pointed.add(name)
+            job, stem = name.rsplit("/", 2)[1:]
+            if contents[path] != name.encode() or path != pointer_path(folder, stem=stem, job=job):
+                index.findings.append(f"{path} was changed or moved, or was not written completely")
+        index.checkpoints.sort(key=lambda checkpoint: (checkpoint.until, checkpoint.name))
+        return index
+
+    def has(self, name: str) -> bool:
+        """Return whether an attempt is of this account."""
+        return name.startswith(f"{self.folder}/")
+
+
+def _references(attempts: Iterable[Attempt], key: str) -> Iterator[Reference]:
+    for attempt in attempts:
+        yield from attempt.begin_record.get(key, {}).items()
+
+
+def _checkpoint_references(checkpoints: Iterable[Checkpoint]) -> Iterator[Reference]:
+    for checkpoint in checkpoints:
+        yield from checkpoint.record["heads"].items()
+        yield from checkpoint.record["seen"].items()
+
+
+def _find_misplaced(attempts: Iterable[Attempt], pointed: set[str]) -> Iterator[str]:
+    for attempt in attempts:
+        # Records of earlier releases have no name, and no pointer.
+        name = attempt.begin_record.get("attempt")
+        if name is not None and name != attempt.name:
+            yield f"{attempt.name} has the records of {name}: it was copied or moved"
+        if name is not None and attempt.name not in pointed:
+            yield f"{attempt.name} has no pointer in the index: it was removed, or the attempt was added"
+
+
+def _find_wrong_checkpoints(index: _Index, attempts: Sequence[Attempt]) -> Iterator[str]:
+    """Compare each checkpoint with all attempts that it covers."""
+    by_name = {attempt.name: attempt for attempt in attempts}
+    names = by_name.keys() | index.pointed
+    states: dict[str, tuple[frozenset[str], Deletions]] = {"": (frozenset(), Deletions())}
+    for checkpoint in index.checkpoints:
+        record = checkpoint.record
+        covered = frozenset(filter(checkpoint.covers, names))
+        before, deletions = states.get(next(iter(record["seen"]), ""), states[""])
+        new = sorted(covered - before, key=lambda name: name.rpartition("/")[2])
+        if not before <= covered:  # an attempt that was covered before is open again
+            yield f"{checkpoint.name} does not cover what the checkpoint before it covers"
+        if set(new) != record["heads"].keys():
+            yield (
+                f"{checkpoint.name} does not name the attempts that it covers: it was changed, or one was "
+                "added or removed"
+            )
+        deletions = deletions.followed_by(by_name[name] for name in new if name in by_name)
+        states[checkpoint.name] = (covered, deletions)
+        if deletions != checkpoint.deletions:
+            yield f"{checkpoint.name} does not agree with the records of the attempts that it covers"
+        last: defaultdict[str, str] = defaultdict(str)
+        for name in covered & by_name.keys():
+            job = by_name[name].job.rpartition("/")[2]
+            if job.startswith("schedule-") and (by_name[name].records or by_name[name].flaws):
+                last[job] = max(last[job], name)
+        if last != record["schedules"]:
+            yield f"{checkpoint.name} names other attempts than the last ones of the schedules"
+
+
+def _find_changed_plans(root: ObjectStoragePath) -> Iterator[str]:
+    """Compare each stored plan and text with the digest in its name. One that is missing is no finding."""
+    paths = [f"{PLANS_FOLDER}/{file}" for file in list_folder(root, PLANS_FOLDER)]
+    for start in range(0, len(paths), 16):  # they can be large
+        for path, data in read_files(root, paths[start : start + 16]).items():
+            if not _is_stored_under(path.rpartition("/")[2], data):
+                yield f"{path} was changed, or was not written completely"
+
+
+def _is_stored_under(file: str, data: bytes) -> bool:
+    if match := re.fullmatch(r"[0-9a-f]{64}\.([0-9a-f]{64})\.md", file):
+        return sha256(data).hexdigest() == match[1]
+    match = re.fullmatch(r"([0-9a-f]{64})(\.use)?\.json", file)
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    if match is None or not isinstance(value, dict) or value.get("digest") != digest_of(value):
+        return False
+    return bool(value.get("plan_digest" if match[2] else "digest") == match[1])
 
 
 def compare_report(attempts: Iterable[Attempt], report: Mapping[str, Any]) -> list[str]:

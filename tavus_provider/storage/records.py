@@ -7,6 +7,7 @@ A record holds ids, never names of replicas. ``_CHECKS`` lists every field that 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, TypedDict, TypeGuard, cast, get_args
@@ -17,9 +18,28 @@ from tavus_provider.keys import parse_key
 from tavus_provider.outcomes import Outcome
 
 RecordKind = Literal[
-    "begin", "planned", "shown", "answered", "outcome", "verification", "end", "requested", "certified"
+    "begin",
+    "planned",
+    "shown",
+    "answered",
+    "outcome",
+    "verification",
+    "end",
+    "requested",
+    "certified",
+    "checkpoint",
 ]
 VERSION: Final = 1
+
+
+class DeletionsJson(TypedDict):
+    """The JSON of :class:`tavus_provider.storage.deletions.Deletions`."""
+
+    soft: dict[str, list[str]]
+    """The ids by the time of their delete."""
+    permanent: list[str]
+    unresolved: dict[str, list[str]]
+    """Ids by job."""
 
 
 class RecordHead(TypedDict):
@@ -44,8 +64,13 @@ class Record(RecordHead, total=False):
     A ``begin`` record says who does what; in the job of a DAG run, ``planned``, ``shown`` or ``answered`` is
     in its place. An ``outcome`` record has ``outcomes``, a ``verification`` record
     has ``listed`` and ``still_listed``, an ``end`` record has ``records``, ``outcomes`` and
-    ``report_digest``.
+    ``report_digest``. A ``checkpoint`` is a file of its own, see :mod:`tavus_provider.storage.checkpoints`.
     """
+
+    attempt: str
+    """In the first record: the name of the attempt. In a checkpoint: its file."""
+    seen: dict[str, str | None]
+    """Name of attempts and checkpoints of the account that no earlier record names, and their last digest."""
 
     origin: str
     tavus_conn_id: str
@@ -123,6 +148,23 @@ class Record(RecordHead, total=False):
     """SHA-256 of the HTML page of the certificate."""
     erased: list[str]
     """Keys of the objects that no read found after the deletes."""
+
+    until: str
+    """The moment that a checkpoint was made for, as it begins the names of attempts."""
+    window: list[str]
+    """Last part of the names of the covered attempts that started less than an hour before ``until``."""
+    open: list[str]
+    """Names of attempts that started before ``until`` and are not covered."""
+    heads: dict[str, str | None]
+    """The last digest of each attempt that this checkpoint covers and the one before it does not."""
+    schedules: dict[str, str]
+    """For each job of the kind ``schedule``, the name of its last covered attempt."""
+    deletions: DeletionsJson
+    """What the covered attempts deleted; with ``base``, only what the base does not hold."""
+    base: dict[str, str | None]
+    """Name and digest of the checkpoint that holds everything before."""
+    since_base: int
+    """Number of attempts that were covered since the base."""
 
 
 def make_record(kind: str, *, number: int, previous: str | None, at: datetime, **fields: Any) -> Record:
@@ -214,6 +256,21 @@ def _is_list_of(item: Callable[[object], bool]) -> Callable[[object], bool]:
     return lambda value: isinstance(value, list) and all(map(item, value))
 
 
+def _is_deletions(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"soft", "permanent", "unresolved"}
+        and _is_mapping(_is_time, _is_list_of_ids)(value["soft"])
+        and _is_list_of_ids(value["permanent"])
+        and _is_mapping(_is_str, _is_list_of_ids)(value["unresolved"])
+    )
+
+
+def _is_start(value: object) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z", value) is not None
+
+
+_REFERENCES: Final = _is_mapping(_is_str, _is_str_or_none)
 _OUTCOMES: Final = frozenset(Outcome)
 
 _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
@@ -241,7 +298,9 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "answered_at": _is_time,
     "triggered_by_other": lambda value: isinstance(value, bool),
     "batch": lambda value: isinstance(value, dict),
-    "prior_attempts": _is_mapping(_is_str, _is_str_or_none),
+    "prior_attempts": _REFERENCES,
+    "attempt": _is_str,
+    "seen": _REFERENCES,
     "intent": _is_list_of_ids,
     "scheduled": _is_mapping(_is_id, _is_time),
     "due": _is_mapping(_is_id, _is_time),
@@ -267,5 +326,13 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "certificate_digest": _is_str,
     "page_digest": _is_str,
     "erased": _is_list_of_ids,
+    "until": _is_start,
+    "window": _is_list_of(_is_str),
+    "open": _is_list_of(_is_str),
+    "heads": _REFERENCES,
+    "schedules": _is_mapping(_is_str, _is_str),
+    "deletions": _is_deletions,
+    "base": _REFERENCES,
+    "since_base": _is_int,
 }
 """The fields of a record and the values that they may have."""

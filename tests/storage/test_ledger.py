@@ -14,7 +14,8 @@ from airflow.sdk import ObjectStoragePath
 from storage.attempts import JOB, ORIGIN, record_attempt, record_files
 
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
-from tavus_provider.storage.ledger import Ledger, job_name, ledger_root, read_attempts
+from tavus_provider.storage.attempts import read_attempts
+from tavus_provider.storage.ledger import Ledger, job_name, ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
 SECRET = "AKIA-and-what-follows"
@@ -232,7 +233,7 @@ def test_unavailable_ledger_is_named_in_one_line(tmp_path):
     (tmp_path / "file").touch()
     ledger = Ledger(ORIGIN, "tavus_default", ObjectStoragePath(str(tmp_path / "file" / "ledger")))
     for action, call in (
-        ("written", lambda: ledger.begin_attempt(JOB, hard=False)),
+        ("read", lambda: ledger.begin_attempt(JOB, hard=False)),
         ("read", lambda: ledger.attempts(JOB)),
         ("read", lambda: ledger.attempts_of_kind("plan")),
         ("read", lambda: verify(ledger.root)),
