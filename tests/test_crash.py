@@ -91,6 +91,10 @@ class Crashing:
     def __init__(self, entry, fuse) -> None:
         self.entry, self.fuse, self.name = entry, fuse, entry.name
 
+    @property
+    def last_digest(self):
+        return self.entry.last_digest
+
     def write(self, kind, **fields):
         self.fuse.step(lambda: self.entry.write(kind, **fields))
 

@@ -68,6 +68,8 @@ class AttemptWriter(Protocol):
 
     @property
     def name(self) -> str: ...
+    @property
+    def last_digest(self) -> str | None: ...
     def write(self, kind: str, **fields: Any) -> None: ...
     def close(self, **fields: Any) -> None: ...
 
@@ -174,8 +176,8 @@ class PlanExecutor:
     def report(self) -> Report:
         """Return the outcome of every replica; ``not_attempted`` for those that were not reached."""
         results = {row["replica_id"]: self._result(row["replica_id"]) for row in self._rows}
-        name = None if self.writer is None else self.writer.name
-        return make_report(self._plan, self._rows, results, dry_run=False, ledger=name)
+        name, head = (None, None) if self.writer is None else (self.writer.name, self.writer.last_digest)
+        return make_report(self._plan, self._rows, results, dry_run=False, ledger=name, ledger_head=head)
 
     def close(self) -> Report:
         """

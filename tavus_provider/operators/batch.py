@@ -97,18 +97,21 @@ class SummarizeRetentionOperator(BaseOperator):
         """Return the report of the whole plan."""
         from tavus_provider.planning.attempts import last_outcomes
         from tavus_provider.planning.report import summarize, unfinished_message
+        from tavus_provider.storage.attempts import head_of
         from tavus_provider.storage.ledger import Ledger, job_name
 
         with fail_without_retry(context):
             plan, authority = load_plan(self.plan, context)
             ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
             job = job_name("plan", plan["digest"])
+            attempts = ledger.attempts(job)
             report = summarize(
                 plan,
                 self.reports or (),
-                recorded=last_outcomes(ledger.attempts(job)),
+                recorded=last_outcomes(attempts),
                 is_dry_run=authority.is_dry_run(plan),
                 ledger=f"{ledger.account_folder}/{job}",
+                ledger_head=head_of(attempts),
             )
             report = publish_report(self, context, report, plan=plan)
             if message := unfinished_message(report):

@@ -33,8 +33,10 @@ class Report(TypedDict):
     """
     The report of a task. ``counts`` has every outcome, and its numbers sum to the number of planned replicas.
 
-    ``ledger`` names the recorded attempt. In a report that was cut to fit into an XCom, ``items_left_out`` is
-    the number of items that only the ledger has.
+    ``ledger`` names the recorded attempt, or the job of several. ``ledger_head`` is the digest of the last
+    record that the attempt had when the report was made, or one digest of those of all attempts of the job.
+    It depends on all records before, so a kept report shows what the ledger was. In a report that was cut to
+    fit into an XCom, ``items_left_out`` is the number of items that only the ledger has.
     """
 
     version: Literal[1]
@@ -44,6 +46,7 @@ class Report(TypedDict):
     counts: dict[str, int]
     items: list[ReportItem]
     ledger: str | None
+    ledger_head: NotRequired[str]
     items_left_out: NotRequired[int]
 
 
@@ -54,19 +57,21 @@ def make_report(
     *,
     dry_run: bool,
     ledger: str | None,
+    ledger_head: str | None = None,
 ) -> Report:
     """
     Make the report about rows of a plan.
 
     :param results: the result for the ``replica_id`` of every row
     :param ledger: the name of the recorded attempt, or of the job that several attempts have in common
+    :param ledger_head: what the ledger ends with there; ``None`` if nothing is recorded
     """
     items: list[ReportItem] = []
     for row in rows:
         outcome, detail = results[row["replica_id"]]
         items.append({"replica_id": row["replica_id"], "outcome": outcome.value, "detail": detail})
     counts = Counter(item["outcome"] for item in items)
-    return {
+    report: Report = {
         "version": 1,
         "plan_digest": plan["digest"],
         "hard": plan["hard"],
@@ -75,6 +80,7 @@ def make_report(
         "items": items,
         "ledger": ledger,
     }
+    return report if ledger_head is None else {**report, "ledger_head": ledger_head}
 
 
 def dry_run_report(plan: Plan, rows: Sequence[PlanRow] | None = None) -> Report:
@@ -115,6 +121,7 @@ def summarize(
     recorded: Mapping[str, Outcome | None],
     is_dry_run: bool,
     ledger: str | None,
+    ledger_head: str | None = None,
 ) -> Report:
     """
     Make the report of a whole plan from the reports of its batches.
@@ -126,6 +133,7 @@ def summarize(
     :param is_dry_run: whether the ledger shows that the plan was made for a dry run. Without any recorded
         outcome, reports of dry runs are then accepted
     :param ledger: the name of the job that the attempts of this plan have in common
+    :param ledger_head: the digest of the last digests of these attempts; ``None`` without any
     :raises PlanRejectedError: if a report is not one of this plan, or two reports cover the same replica
     """
     planned = {row["replica_id"] for row in plan["delete"]}
@@ -147,7 +155,7 @@ def summarize(
         replica_id: _DRY_RUN if dry_run else _recorded_result(replica_id, recorded, reported.get(replica_id))
         for replica_id in planned
     }
-    return make_report(plan, plan["delete"], results, dry_run=dry_run, ledger=ledger)
+    return make_report(plan, plan["delete"], results, dry_run=dry_run, ledger=ledger, ledger_head=ledger_head)
 
 
 _DRY_RUN = Result(Outcome.SKIPPED, "dry run")

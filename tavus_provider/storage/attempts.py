@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_json
+from tavus_provider.digest import canonical_digest, canonical_json
 from tavus_provider.exceptions import LedgerUnavailableError
 from tavus_provider.storage.object_storage import StorageError, list_names, read_bytes, write_once
 from tavus_provider.storage.records import Record, make_record, parse_record
@@ -133,6 +133,12 @@ class AttemptWriter:
         :raises LedgerUnavailableError: if it cannot be written
         """
         self.write("end", records=self._count + 1, **fields)
+
+
+def head_of(attempts: Iterable[Attempt]) -> str | None:
+    """Return one digest for the last digests of several attempts; ``None`` if there are no attempts."""
+    heads = {attempt.name: attempt.last_digest for attempt in attempts}
+    return canonical_digest(heads) if heads else None
 
 
 def format_start(moment: datetime) -> str:

@@ -11,8 +11,15 @@ from typing import Any
 
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.digest import canonical_digest, digest_of
-from tavus_provider.storage.attempts import Attempt, list_folder, list_folders, read_attempts, read_files
+from tavus_provider.digest import canonical_digest, canonical_json, digest_of
+from tavus_provider.storage.attempts import (
+    Attempt,
+    head_of,
+    list_folder,
+    list_folders,
+    read_attempts,
+    read_files,
+)
 from tavus_provider.storage.checkpoints import (
     INDEX_FOLDER,
     Checkpoint,
@@ -185,9 +192,11 @@ def _is_stored_under(file: str, data: bytes) -> bool:
     match = re.fullmatch(r"([0-9a-f]{64})(\.use)?\.json", file)
     try:
         value = json.loads(data)
+        if match is None or not isinstance(value, dict) or canonical_json(value) != data:
+            return False
     except (ValueError, RecursionError):
         return False
-    if match is None or not isinstance(value, dict) or value.get("digest") != digest_of(value):
+    if value.get("digest") != digest_of(value):
         return False
     return bool(value.get("plan_digest" if match[2] else "digest") == match[1])
 
@@ -198,10 +207,12 @@ def compare_report(attempts: Iterable[Attempt], report: Mapping[str, Any]) -> li
 
     :param attempts: in the order in which they started
     :param report: the XCom ``return_value`` of an apply or summary task
-    :returns: one sentence for each id whose outcomes differ. If none differ, one sentence if the report is
-        not the one whose digest was recorded.
+    :returns: one sentence for each id whose outcomes differ, and one if the ledger has other records than
+        when the report was made. If nothing differs, one sentence if the report is not the one whose digest
+        was recorded.
     """
-    name = report.get("ledger")
+    name, head = report.get("ledger"), report.get("ledger_head")
+    attempts = list(attempts)
     recorded_by = [attempt for attempt in attempts if name and f"{attempt.name}/".startswith(f"{name}/")]
     if not recorded_by:
         return [f"the ledger has no attempt {name!r}, which the report refers to"]
@@ -219,6 +230,15 @@ def compare_report(attempts: Iterable[Attempt], report: Mapping[str, Any]) -> li
     ]
     closed = [attempt for attempt in recorded_by if attempt.name == name and attempt.is_closed]
     digest = canonical_digest(report)
+    if head is not None and head not in _heads(recorded_by, name):
+        differences.append(f"the records of {name} are not those that the report was made from")
     if not differences and any(attempt.records[-1].get("report_digest") != digest for attempt in closed):
         return ["the report is not the one that was recorded when its attempt ended"]
     return differences
+
+
+def _heads(attempts: Sequence[Attempt], name: object) -> set[str | None]:
+    """Return what a report about an attempt, or about a job, could have named as its head."""
+    if any(attempt.name == name for attempt in attempts):
+        return {record["digest"] for attempt in attempts for record in attempt.records}
+    return {head_of(attempts[:count]) for count in range(1, len(attempts) + 1)}

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 
 import pytest
 from storage.attempts import JOB, record_attempt, record_files
 
 from tavus_provider.digest import canonical_digest, canonical_json, seal
+from tavus_provider.storage.attempts import head_of
+from tavus_provider.storage.checkpoints import pointer_path
+from tavus_provider.storage.ledger import job_name
 from tavus_provider.storage.ledger_verify import compare_report, verify
+from tavus_provider.storage.object_storage import write_once
 
 
 def findings(ledger):
@@ -204,6 +209,123 @@ def record_report(ledger, /, **changes):
     report["ledger"] = writer.name
     writer.close(outcomes={"r1": "deleted", "r2": "deleted"}, report_digest=canonical_digest(report))
     return json.loads(json.dumps(report)) | changes
+
+
+def test_report_shows_that_its_attempt_was_made_anew(local_ledger):
+    """Also if every digest is right: nothing but the report shows that the newest attempt is another one."""
+    writer = local_ledger.begin_attempt(JOB, hard=False, intent=["r1"])
+    report = {"ledger": writer.name, "ledger_head": writer.last_digest}
+    report |= {"items": [{"replica_id": "r1", "outcome": "deleted"}]}
+    writer.close(outcomes={"r1": "deleted"}, report_digest=canonical_digest(report))
+    assert compare_report(verify(local_ledger.root)[0], report) == []
+    first, last = record_files(writer)
+    begin = seal(json.loads(first.read_bytes()) | {"hard": True})
+    first.write_bytes(canonical_json(begin))
+    last.write_bytes(canonical_json(seal(json.loads(last.read_bytes()) | {"previous": begin["digest"]})))
+    attempts, found = verify(local_ledger.root)
+    assert found == []
+    assert compare_report(attempts, report) == [
+        f"the records of {writer.name} are not those that the report was made from"
+    ]
+
+
+def test_report_of_a_plan_shows_all_attempts_at_it(ledger):
+    writers = [record_attempt(ledger, ids=(i,)) for i in ("r1", "r2")]
+    attempts = ledger.attempts(JOB)
+    report = {"ledger": attempts[0].job, "ledger_head": head_of(attempts)}
+    report["items"] = [{"replica_id": i, "outcome": "deleted"} for i in ("r1", "r2")]
+    record_attempt(ledger, ids=("r1",))  # a cleared task, later
+    assert compare_report(verify(ledger.root)[0], report) == []
+    record_files(writers[1])[-1].unlink()
+    assert compare_report(verify(ledger.root)[0], report) == [
+        f"the records of {attempts[0].job} are not those that the report was made from"
+    ]
+
+
+# -- the chain of the attempts of an account
+
+
+@pytest.mark.parametrize("removed", range(3))
+def test_attempt_of_another_job_is_named_by_a_later_one(ledger, removed):
+    writers = [record_attempt(ledger, job=job_name("plan", letter)) for letter in "abcd"]
+    assert findings(ledger) == []
+    path = record_files(writers[removed])[-1]
+    path.write_bytes(canonical_json(seal(json.loads(path.read_bytes()) | {"outcomes": {}})))
+    (finding,) = findings_about(writers[removed], ledger)
+    assert finding == "ends differently than when a later attempt read it"
+
+
+def test_removed_attempt_and_its_pointer_are_found(ledger):
+    removed, _ = [record_attempt(ledger, job=job_name("plan", letter)) for letter in "ab"]
+    ledger.root.fs.rm(removed.folder.path, recursive=True)
+    assert "is missing, but a later attempt refers to it" in findings_about(removed, ledger)
+    pointer_of(ledger, removed).unlink()
+    assert "is missing, but a later attempt refers to it" in findings_about(removed, ledger)
+
+
+def pointer_of(ledger, writer):
+    job, stem = writer.name.rsplit("/", 2)[1:]
+    return ledger.root / pointer_path(ledger.account_folder, stem=stem, job=job)
+
+
+def test_removed_pointer_is_found(ledger):
+    writer = record_attempt(ledger)
+    pointer_of(ledger, writer).unlink()
+    assert findings_about(writer, ledger) == [
+        "has no pointer in the index: it was removed, or the attempt was added"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "finding"),
+    [
+        ("20260101T000000.000000Z-00000000.plan-x", "was changed or moved, or was not written completely"),
+        ("notes.txt", "is neither a pointer nor a checkpoint"),
+        ("checkpoint-1.json", "was changed, or was not written completely"),
+    ],
+)
+def test_file_added_to_the_index_is_found(ledger, file, finding):
+    writer = record_attempt(ledger)
+    path = pointer_of(ledger, writer).parent / file
+    path.write_bytes(b"x")
+    assert any(text.endswith(f"{file} {finding}") for text in findings(ledger))
+
+
+def test_copied_attempt_is_found(ledger):
+    """As if an approval of another run were one of this run."""
+    writer = record_attempt(ledger)
+    copy = writer.folder.parent / f"{writer.folder.name[:-8]}00000000"
+    copy.mkdir(parents=True, exist_ok=True)
+    for path in record_files(writer):
+        (copy / path.name).write_bytes(path.read_bytes())
+    (finding, _) = [text for text in findings(ledger) if copy.name in text]
+    assert finding.endswith(f"has the records of {writer.name}: it was copied or moved")
+
+
+def test_attempt_killed_before_its_first_record_is_a_finding_until_a_later_one_saw_it(ledger):
+    killed = record_attempt(ledger)
+    for path in record_files(killed):
+        path.unlink()
+    (finding, *_) = findings_about(killed, ledger)
+    assert finding.startswith(("has no record", "is not closed"))
+
+
+# -- stored plans and texts
+
+
+@pytest.mark.parametrize("name", ["{plan}.json", "{plan}.{text}.md", "{plan}.use.json"])
+def test_stored_file_that_is_not_what_its_name_says_is_found(ledger, name):
+    record_attempt(ledger)
+    plan, text = seal({"plan": 1}), b"shown"
+    use = seal({"plan_digest": plan["digest"]})
+    contents = {".json": canonical_json(plan), ".md": text, ".use.json": canonical_json(use)}
+    suffix = name.removeprefix("{plan}").removeprefix(".{text}")
+    path = ledger.root / "_plans" / name.format(plan=plan["digest"], text=sha256(text).hexdigest())
+    write_once(path, contents[suffix])
+    assert findings(ledger) == []
+    path.write_bytes(contents[suffix] + b" ")
+    (finding,) = findings(ledger)
+    assert finding == f"_plans/{path.name} was changed, or was not written completely"
 
 
 def test_unchanged_report_has_no_differences(ledger):
