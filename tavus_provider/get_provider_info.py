@@ -60,6 +60,8 @@ def get_provider_info() -> dict[str, object]:
                 },
             }
         ],
+        # Airflow 3.2 and later; earlier ones ignore it.
+        "cli": ["tavus_provider.cli.definition.get_commands"],
         "notifications": ["tavus_provider.notifications.tavus.TavusNotifier"],
         "extra-links": [
             "tavus_provider.links.tavus.TavusPageLink",

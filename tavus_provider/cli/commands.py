@@ -15,6 +15,10 @@ from typing import Any, Final
 from tavus_provider.exceptions import TavusValidationError
 
 PROGRAM: Final = "python -m tavus_provider"
+DESCRIPTION: Final = (
+    "Check a retention policy before it runs, and the ledger afterwards. No command deletes anything."
+)
+EXIT_CODES: Final = "Exit codes: 0: success; 1: a problem was found; 2: the command could not do its work."
 MAX_DAYS: Final = 3_650
 
 
@@ -188,9 +192,8 @@ def make_parser(commands: Iterable[Command] = COMMANDS) -> argparse.ArgumentPars
     """Return a parser whose result has the chosen :class:`Command` as ``command``."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
-        description="Check a retention policy before it runs, and the ledger afterwards. No command deletes "
-        "anything.",
-        epilog="Exit codes: 0: success; 1: a problem was found; 2: the command could not do its work.",
+        description=DESCRIPTION,
+        epilog=EXIT_CODES,
     )
     root = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     groups = {}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -22,3 +25,22 @@ def one_error(err: str) -> str:
     assert len(err.splitlines()) == 1
     assert "Traceback" not in err
     return err.strip()
+
+
+def process(*arguments: str, program: str = "tavus_provider") -> subprocess.CompletedProcess[str]:
+    """Run a command as a process, with connections from the database of Airflow."""
+    from airflow.configuration import conf
+
+    # In test mode, the SDK reads no connection from the database, and Airflow encrypts with another key.
+    left_out = ("_AIRFLOW_PROCESS_CONTEXT", "AIRFLOW__CORE__UNIT_TEST_MODE")
+    env = {name: value for name, value in os.environ.items() if name not in left_out}
+    env["AIRFLOW__CORE__FERNET_KEY"] = conf.get("core", "fernet_key")
+    return subprocess.run(
+        [sys.executable, "-m", program, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=ROOT,
+        env=env,
+        check=False,
+    )

@@ -42,3 +42,16 @@ def run(capsys):
         return code, captured.out, captured.err
 
     return command
+
+
+@pytest.fixture
+def stored_connection(sandbox, airflow_db):
+    """The id of a connection to the sandbox that is in the database of Airflow only."""
+    from airflow.models import Connection
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        session.add(Connection(conn_id="stored", conn_type="tavus", host=sandbox.url, password=KEY))
+    yield "stored"
+    with create_session() as session:
+        session.query(Connection).filter(Connection.conn_id == "stored").delete()

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
 
 import pytest
-from cli.commands import KEY, ROOT, one_error
+from cli.commands import KEY, ROOT, one_error, process
 
 from tavus_provider.cli.commands import COMMANDS
 
@@ -56,25 +55,6 @@ def test_unusable_file_is_named(run, policy, sandbox, tmp_path, arguments):
 # -- as a process
 
 
-def process(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command as a process, with connections from the database of Airflow."""
-    from airflow.configuration import conf
-
-    # In test mode, the SDK reads no connection from the database, and Airflow encrypts with another key.
-    left_out = ("_AIRFLOW_PROCESS_CONTEXT", "AIRFLOW__CORE__UNIT_TEST_MODE")
-    env = {name: value for name, value in os.environ.items() if name not in left_out}
-    env["AIRFLOW__CORE__FERNET_KEY"] = conf.get("core", "fernet_key")
-    return subprocess.run(
-        [sys.executable, "-m", "tavus_provider", *arguments],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        cwd=ROOT,
-        env=env,
-        check=False,
-    )
-
-
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from tavus_provider.cli.main import main\n"
@@ -87,18 +67,8 @@ def test_help_imports_nothing_heavy():
         assert re.search(rf"^    {command} +\w", done.stdout, re.M)
 
 
-def test_connection_in_the_database_of_airflow_is_found(policy, sandbox, airflow_db):
-    from airflow.models import Connection
-    from airflow.utils.session import create_session
-
-    stored = Connection(conn_id="stored", conn_type="tavus", host=sandbox.url, password=KEY)
-    with create_session() as session:
-        session.add(stored)
-    try:
-        done = process("plan", policy(), "--conn-id", "stored", "--output", "json")
-    finally:
-        with create_session() as session:
-            session.query(Connection).filter(Connection.conn_id == "stored").delete()
+def test_connection_in_the_database_of_airflow_is_found(policy, stored_connection):
+    done = process("plan", policy(), "--conn-id", stored_connection, "--output", "json")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(json.loads(done.stdout)) == 26
     assert KEY not in done.stdout + done.stderr
