@@ -72,6 +72,19 @@ def test_other_notifier_renders_the_sentence_in_its_templates():
     assert "tavus_summary" not in given
 
 
+def test_waiting_task_is_not_called_failed():
+    sent = []
+    given = context(task=SimpleNamespace(subject="Delete 3 replicas of \u202eacme?"))
+    given["ti"].state = "running"
+    TavusNotifier(send=sent.append)(given)
+    given["ti"].state = "failed"
+    TavusNotifier(send=sent.append)(given)
+    assert sent == [
+        "d / apply waits for an answer in run run; Delete 3 replicas of \\u202eacme?; https://a.test/log",
+        "d / apply failed in run run; https://a.test/log",
+    ]
+
+
 DAG = """
 from airflow.sdk import DAG
 from tavus_provider.notifications.tavus import TavusNotifier
