@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, DownstreamTasksSkipped
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
-from tavus_provider.operators.base import LINKS, fail_without_retry, find_trigger, load_plan, try_number
+from tavus_provider.operators.base import LINKS, fail_without_retry, find_trigger, load_any_plan, try_number
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from tavus_provider.planning.erasure import ErasurePlan
+    from tavus_provider.storage.plan_store import AnyPlan
 
 FIXED_ARGUMENTS: Final = ("defaults", "subject", "body", "assigned_users")
 """Arguments of ``ApprovalOperator`` that a DAG cannot set."""
@@ -20,13 +23,14 @@ FIXED_ARGUMENTS: Final = ("defaults", "subject", "body", "assigned_users")
 
 class ApproveRetentionOperator(ApprovalOperator):
     """
-    Show a plan for permanent deletes to a person, and wait for approval.
+    Show a plan for permanent deletes, of a policy or of an erasure, to a person, and wait for approval.
 
     The page, under Required Actions in the Airflow UI, is made from the stored plan with the digest in the
     XCom, which a plan task of the same run must have made. Before the task waits, the ledger records the
     digests of plan and shown text, and the text is stored; the answer is recorded with the user. An approval
-    is valid only for that plan and this run. :class:`.ApplyRetentionOperator` and
-    :class:`.DeleteReplicaOperator` with ``hard=True`` demand it. Put this task between them and the plan.
+    is valid only for that plan and this run. :class:`.ApplyErasureOperator`, and with ``hard=True``
+    :class:`.ApplyRetentionOperator` and :class:`.DeleteReplicaOperator` demand it. Put this task between them
+    and the plan.
 
     - *Approve* lets the tasks that follow run. *Reject* skips them.
     - If the plan deletes nothing, the task is skipped.
@@ -34,7 +38,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     - Only the users in ``[tavus] approvers`` may answer; if it is empty, every user who may by Airflow.
       With ``[tavus] approver_must_differ``, who triggered the run may not approve it.
 
-    :param plan: the output of a plan task with ``hard=True``; templated
+    :param plan: the output of a plan task with ``hard=True``, or of :class:`.PlanErasureOperator`; templated
     :param response_timeout: how long to wait; default: 24 hours, which is how long a plan is valid
     :raises TavusValidationError: for an argument that would change the page, the answer or who may answer
     """
@@ -58,7 +62,6 @@ class ApproveRetentionOperator(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Show the page and wait."""
-        from tavus_provider.rendering.approval import approval_page, approval_subject
         from tavus_provider.storage.authority import approver_must_differ, approvers
 
         with fail_without_retry(context):
@@ -67,7 +70,7 @@ class ApproveRetentionOperator(ApprovalOperator):
                     "a second attempt cannot ask for approval, because Airflow would show the page of the "
                     "first: trigger a new run"
                 )
-            plan, authority = load_plan(self.plan, context)
+            plan, authority = load_any_plan(self.plan, context)
             if plan["hard"] is not True:
                 raise PlanRejectedError(
                     "plan: must be the output of a plan task with hard=True; no other plan can be approved"
@@ -80,7 +83,7 @@ class ApproveRetentionOperator(ApprovalOperator):
                     "approver_must_differ in section tavus of the configuration is on, but Airflow does not "
                     "know who triggered this run, so nobody can approve it: trigger a new run as a user"
                 )
-            self.subject, self.body = approval_subject(plan), approval_page(plan)
+            self.subject, self.body = _render(plan)
             authority.record_shown(plan, subject=self.subject, body=self.body)
             self.assigned_users = [{"id": name, "name": name} for name in approvers()] or None
         return super().execute(context)
@@ -93,7 +96,7 @@ class ApproveRetentionOperator(ApprovalOperator):
         if event.get("chosen_options") in ([self.APPROVE], [self.REJECT]):
             with fail_without_retry(context):
                 approved = event["chosen_options"] == [self.APPROVE]
-                plan, authority = load_plan(self.plan, context)
+                plan, authority = load_any_plan(self.plan, context)
                 digest, objection = authority.record_answer(
                     APPROVE if approved else REJECT,
                     person=event.get("responded_by_user") or {},
@@ -127,3 +130,14 @@ class ApproveRetentionOperator(ApprovalOperator):
         ]
         if following:
             raise DownstreamTasksSkipped(tasks=following)  # type: ignore[no-untyped-call]  # not annotated
+
+
+def _render(plan: AnyPlan) -> tuple[str, str]:
+    """Return headline and page for a plan of a policy or of an erasure."""
+    from tavus_provider.rendering.approval import approval_page, approval_subject
+    from tavus_provider.rendering.erasure import erasure_page, erasure_subject
+
+    if "request" in plan:
+        erasure = cast("ErasurePlan", plan)
+        return erasure_subject(erasure), erasure_page(erasure)
+    return approval_subject(plan), approval_page(plan)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from tavus_provider.planning.plan import Plan
     from tavus_provider.storage.authority import RunAuthority, Trigger
     from tavus_provider.storage.ledger import Ledger
+    from tavus_provider.storage.plan_store import AnyPlan
 
 log = logging.getLogger(__name__)
 
@@ -243,6 +244,19 @@ def load_plan(value: object, context: Context) -> tuple[Plan, RunAuthority]:
     from tavus_provider.storage.plan_store import from_xcom
 
     plan = verify_digest(from_xcom(value))
+    ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
+    authority = RunAuthority(ledger, task=task_identity(context))
+    authority.require_planned(plan)
+    return plan, authority
+
+
+def load_any_plan(value: object, context: Context) -> tuple[AnyPlan, RunAuthority]:
+    """Return a stored plan, of a policy or of an erasure, as :func:`load_plan` does."""
+    from tavus_provider.storage.authority import RunAuthority
+    from tavus_provider.storage.ledger import Ledger
+    from tavus_provider.storage.plan_store import any_from_xcom
+
+    plan = any_from_xcom(value)
     ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
     authority = RunAuthority(ledger, task=task_identity(context))
     authority.require_planned(plan)

@@ -19,7 +19,7 @@ from tavus_provider.outcomes import HELD, Outcome
 from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.planning.erasure import BeyondReach, ErasurePlan, Reference
 from tavus_provider.planning.erasure_report import Asked, Look, OpenPoint, find_open, find_state
-from tavus_provider.planning.plan import format_time
+from tavus_provider.planning.plan import fits_xcom, format_time
 
 VERSION: Final = 1
 
@@ -123,6 +123,22 @@ class Certificate(TypedDict):
     items: list[CertificateItem]
 
 
+class CertificateReference(TypedDict):
+    """What is pushed as XCom in place of a certificate that is too large."""
+
+    version: Literal[1]
+    kind: Literal["erasure_certificate"]
+    certificate_at: str
+    digest: str
+    number: int
+    request: str
+    state: str
+    due_on: str
+    days_left: int
+    counts: dict[str, KindCounts]
+    open: list[OpenPoint]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """
@@ -207,6 +223,29 @@ def make_certificate(
     return cast("Certificate", seal(certificate))
 
 
+def certificate_xcom(certificate: Certificate, *, certificate_at: str) -> Certificate | CertificateReference:
+    """
+    Return a certificate as an XCom: the certificate itself, or if it is too large, a reference to it.
+
+    :param certificate_at: where it is stored, for people to read
+    """
+    if fits_xcom(certificate):
+        return certificate
+    return {
+        "version": 1,
+        "kind": "erasure_certificate",
+        "certificate_at": certificate_at,
+        "digest": certificate["digest"],
+        "number": certificate["number"],
+        "request": certificate["request"],
+        "state": certificate["state"],
+        "due_on": certificate["due_on"],
+        "days_left": certificate["days_left"],
+        "counts": certificate["counts"],
+        "open": certificate["open"],
+    }
+
+
 def erased_keys(certificate: Certificate) -> list[str]:
     """Return the keys of the objects that no read found after the deletes."""
     return [
@@ -242,15 +281,13 @@ def _keys(plan: ErasurePlan) -> list[str]:
 
 def _make_item(key: str, evidence: Evidence, *, held: Iterable[str]) -> CertificateItem:
     look, outcome = evidence.look, evidence.outcomes.get(key)
-    listed = None
-    if look is not None and (key in look.still_listed or look.listings.get(parse_key(key)[0].value)):
-        listed = key in look.still_listed
+    is_held = key in held  # held objects are neither asked for nor looked for
     return {
         "key": key,
-        "outcome": HELD if key in held else None if outcome is None else outcome.value,
+        "outcome": HELD if is_held else None if outcome is None else outcome.value,
         "is_accepted": key in evidence.accepted,
-        "asked": None if look is None else look.asked.get(key),
-        "listed": listed,
+        "asked": None if look is None or is_held else look.asked.get(key),
+        "listed": None if look is None or is_held else look.is_listed(key),
     }
 
 

@@ -135,6 +135,7 @@ class ErasurePlan(TypedDict):
     kinds: list[str]
     replica_ids: list[str]
     hold_covers: str
+    legal_holds: dict[str, Any]
     on_reference: str
     end: list[str]
     delete: list[ErasureRow]
@@ -236,12 +237,14 @@ def make_erasure_plan(
     now: datetime,
     tavus_conn_id: str,
     origin: str,
+    legal_holds: Mapping[str, Any] | None = None,
 ) -> ErasurePlan:
     """
     Decide what is deleted for a request.
 
     :param held: ids and keys under legal hold
     :param now: the wall clock, aware; the plan is valid for 24 hours from then
+    :param legal_holds: ``file`` and ``max_age`` of the DAG's own legal holds, which are read again later
     :raises TavusValidationError: if an id is unknown, or is that of a stock replica
     """
     _refuse_foreign(request, facts)
@@ -276,6 +279,7 @@ def make_erasure_plan(
         "kinds": [kind.value for kind in request.kinds],
         "replica_ids": sorted(find_replica_ids(request, facts.earlier)),
         "hold_covers": options.hold_covers.value,
+        "legal_holds": dict(legal_holds or {}),
         "on_reference": "leave" if options.leave_references else "fail",
         "end": [row["key"] for row in delete if row["key"] in active],
         "delete": delete,

@@ -78,6 +78,12 @@ class Look:
             and self.listings.get(parse_key(key)[0].value) is True
         )
 
+    def is_listed(self, key: str) -> bool | None:
+        """Return whether an object is still listed; ``None`` if its list was not read completely."""
+        if key in self.still_listed:
+            return True
+        return False if self.listings.get(parse_key(key)[0].value) else None
+
 
 class OpenPoint(TypedDict):
     """
@@ -195,7 +201,7 @@ def make_erasure_report(
                 "outcome": HELD if result is None else result.outcome.value,
                 "detail": held.get(key, row["reason"]) if result is None else result.detail,
                 "asked": None if look is None else look.asked.get(key),
-                "listed": _is_listed(key, look),
+                "listed": None if look is None or result is None else look.is_listed(key),
             }
         )
     counts = Counter(item["outcome"] for item in items)
@@ -235,14 +241,6 @@ def open_sentences(points: Iterable[OpenPoint]) -> list[str]:
         + f". {point['next_step']}"
         for point in points
     ]
-
-
-def _is_listed(key: str, look: Look | None) -> bool | None:
-    if look is None:
-        return None
-    if key in look.still_listed:
-        return True
-    return False if look.listings.get(parse_key(key)[0].value) else None
 
 
 _Reason = tuple[str, str]

@@ -170,16 +170,16 @@ class RunAuthority:
             fault = objections[0] or fault
         raise PlanRejectedError(f"{fault}. Nothing was deleted; trigger a new run")
 
-    def find_approval(self, plan: AnyPlan) -> Mapping[str, Any] | None:
+    def find_answer(self, plan_digest: str) -> Mapping[str, Any] | None:
         """
-        Return the record of the approval of a plan in this run, or of its rejection, if there is one.
+        Return the record of the answer to a plan in this run; the rejection, if it was approved and rejected.
 
         :raises LedgerUnavailableError: if the ledger cannot be read
         """
         answers = [
             attempt.begin_record
             for attempt in self._of_kind("answered")
-            if attempt.begin_record["plan_digest"] == plan["digest"]
+            if attempt.begin_record["plan_digest"] == plan_digest
         ]
         rejected = [answer for answer in answers if answer["answer"] != APPROVE]
         return next(iter(rejected or answers), None)

@@ -23,8 +23,8 @@ from tavus_provider.planning.erasure_report import Look, State
 from tavus_provider.storage.ledger import Ledger, job_name
 
 if TYPE_CHECKING:
-    from tavus_provider.planning.attempts import RecordedAttempt
     from tavus_provider.planning.certificate import Certificate
+    from tavus_provider.storage.ledger import Attempt
 
 _REQUESTED: Final = "requested"
 _CERTIFIED: Final = "certified"
@@ -36,12 +36,14 @@ class RequestHistory:
 
     :param ledger: the ledger of the account
     :param request: the reference of the request
+    :param only: names of the attempts to use; default: all
     """
 
-    def __init__(self, ledger: Ledger, request: str) -> None:
+    def __init__(self, ledger: Ledger, request: str, *, only: Mapping[str, str | None] | None = None) -> None:
         self.request = request
         self._ledger = ledger
-        self._attempts = ledger.attempts(job_name("erasure", request))
+        self._only = only
+        self._attempts = self._read(job_name("erasure", request))
 
     @property
     def flaws(self) -> list[str]:
@@ -84,12 +86,12 @@ class RequestHistory:
         return frozenset(row for record in self.certified for row in record.get("undetermined", ()))
 
     @cached_property
-    def deleting(self) -> list[RecordedAttempt]:
+    def deleting(self) -> list[Attempt]:
         """The attempts at plans of the request that were about to delete, in the order of their start."""
         attempts = [
             attempt
             for digest in self.plan_digests
-            for attempt in self._ledger.attempts(job_name("plan", digest))
+            for attempt in self._read(job_name("plan", digest))
             if "intent" in attempt.begin_record
         ]
         return sorted(attempts, key=lambda attempt: attempt.name.rpartition("/")[2])
@@ -113,6 +115,10 @@ class RequestHistory:
             for key, outcome in attempt.outcomes.items()
             if outcome == Outcome.DELETED
         )
+
+    def _read(self, job: str) -> list[Attempt]:
+        attempts = self._ledger.attempts(job)
+        return [one for one in attempts if self._only is None or one.name in self._only]
 
     def _records(self, kind: str) -> list[Mapping[str, Any]]:
         return [
@@ -221,7 +227,20 @@ def plan_keys(plan: ErasurePlan) -> list[str]:
     return sorted({*keys, *(row["key"] for row in plan["gone"])})
 
 
-def find_look(attempts: Sequence[RecordedAttempt], *, plan_digest: str) -> Look | None:
+def find_held(attempts: Sequence[Attempt], *, plan_digest: str) -> dict[str, str]:
+    """
+    Return the keys that the last attempt at a plan did not delete, and what the hold of each names.
+
+    :param attempts: attempts of the request, in the order of their start
+    """
+    held: dict[str, str] = {}
+    for attempt in [one for one in attempts if one.begin_record.get("plan_digest") == plan_digest][-1:]:
+        for record in attempt.records:
+            held |= record.get("held", {})
+    return held
+
+
+def find_look(attempts: Sequence[Attempt], *, plan_digest: str) -> Look | None:
     """
     Return what the last attempt at a plan read after its deletes, or ``None`` if it read nothing.
 
@@ -230,7 +249,7 @@ def find_look(attempts: Sequence[RecordedAttempt], *, plan_digest: str) -> Look 
     of_plan = [one for one in attempts if one.begin_record.get("plan_digest") == plan_digest]
     if not of_plan:
         return None
-    records = [one for one in getattr(of_plan[-1], "records", ()) if "asked" in one]
+    records = [record for record in of_plan[-1].records if "asked" in record]
     if not records:
         return None
     record = records[-1]
@@ -240,7 +259,9 @@ def find_look(attempts: Sequence[RecordedAttempt], *, plan_digest: str) -> Look 
         still_listed=frozenset(record["still_listed"]),
         found=frozenset(record["found"]),
         undetermined=frozenset(record["undetermined"]),
-        references=tuple(record["references"]),
+        references=tuple(
+            {"persona_id": one["persona_id"], "replica_id": one["replica_id"]} for one in record["references"]
+        ),
     )
 
 
