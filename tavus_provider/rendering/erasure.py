@@ -47,7 +47,7 @@ def describe_count(kind: str, count: int) -> str:
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
-    """Return the number of objects of each kind in words, without those of which there are none."""
+    """Return the number of objects of each kind in words; kinds without objects are left out."""
     return ", ".join(describe_count(kind, count) for kind, count in counts.items() if count) or "nothing"
 
 
