@@ -5,7 +5,7 @@ Prints one table. The rows of a group are measured alternately, in one run on on
 median and its ratio to the value in the column "relative to". No test depends on the results.
 
     make bench                               all groups, about ten minutes
-    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan use import dag
+    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan use erasure import dag
 """
 
 from __future__ import annotations
@@ -468,6 +468,40 @@ def use(server: Server, repeats: int) -> Iterator[Row]:
     )
 
 
+# --- erasure: one person in a large account ---
+
+
+def erasure(server: Server, repeats: int) -> Iterator[Row]:
+    """Measure the erasure of a replica and its 1,000 conversations among 1,000,000 conversations."""
+    from erasure import fewest_requests
+
+    server.reset(replicas=1_000, age=100, conversations=1_000)
+    output = subprocess.run(
+        [sys.executable, HERE / "erasure.py", server.url, str(500)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | connection(server.url),
+    ).stdout
+    measured: dict[str, dict[str, float]] = json.loads(output.splitlines()[-1])
+    reading = fewest_requests(1_000) + fewest_requests(1_000_000) + 2  # one each for personas and videos
+    rest = fewest_requests(999) + fewest_requests(999_000) + 2
+    # In apply: the replica is looked at, each object is deleted, and each is asked for.
+    for name, fewest in (("plan", reading), ("apply", 1 + 2 * 1_001 + rest)):
+        task = f"{name}: a replica with 1,000 of 1,000,000 conversations"
+        requests = measured[name]["requests"]
+        yield (
+            task,
+            "requests",
+            f"{requests:.0f}",
+            f"{requests / fewest:.3f}",
+            f"the fewest that show complete lists, {fewest:,}",
+            "<= 1.10",
+        )
+        yield task, "peak memory", f"{measured[name]['memory']:.0f} MB", "", "", "< 64 MB"
+        yield task, "time", f"{measured[name]['seconds']:.0f} s", "", "", ""
+
+
 # --- import: the import time of the operators in a DAG file ---
 
 IMPORT = """
@@ -568,6 +602,7 @@ GROUPS: dict[str, Callable[[Server, int], Iterator[Row]]] = {
     "pace": pace,
     "plan": plan,
     "use": use,
+    "erasure": erasure,
     "import": imports,
     "dag": dag,
 }

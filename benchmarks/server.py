@@ -50,6 +50,7 @@ class World:
     rate: int | None = None
     retry_after: bool = False
     deleted: set[str] = field(default_factory=set)
+    remaining: tuple[int, list[int]] | None = None
     accepted: deque[float] = field(default_factory=deque)
     reset_at: float = field(default_factory=time.monotonic)
     counts: dict[str, float] = field(default_factory=lambda: {"requests": 0, "limited": 0, "deletes": 0})
@@ -64,11 +65,20 @@ class World:
         elif kind == "conversations":
             ended, total = self._conversations()
             ids = {"active": range(ended, total), "ended": range(ended)}.get(status or "", range(total))[::-1]
+            if status is None and any(one.startswith("c") for one in self.deleted):
+                ids = self._remaining(ids)
         else:
             ids = range(0)
         rows = ids[(number - 1) * size : number * size] if kind != "videos" else []
         make = self._replica if kind == "replicas" else self._conversation
         return f'{{"data":[{",".join(map(make, rows))}],"total_count":{len(ids)}}}'
+
+    def _remaining(self, ids: Sequence[int]) -> Sequence[int]:
+        """Return the numbers of the conversations that are not deleted; kept until the next delete."""
+        if self.remaining is None or self.remaining[0] != len(self.deleted):
+            gone = {int(one[1:], 16) for one in self.deleted if one.startswith("c")}
+            self.remaining = len(self.deleted), [number for number in ids if number not in gone]
+        return self.remaining[1]
 
     def _conversations(self) -> tuple[int, int]:
         """Return the number of ended conversations, and of all."""
@@ -122,8 +132,11 @@ class World:
             self.counts["last"] = now + self.latency
             self.deleted.add(rest[0])
             return 200, "", "{}"
+        if rest and rest[0] in self.deleted:
+            return 400, "", f'{{"error":"Invalid {kind[:-1]}_id"}}'
         if rest:
-            return 200, "", self._replica(int(rest[0][1:], 16))
+            make = self._replica if kind == "replicas" else self._conversation
+            return 200, "", make(int(rest[0][1:], 16))
         parameters = parse_qs(query)
         status = parameters.get("status", [None])[0]
         return 200, "", self.page(kind, int(parameters["page"][0]), int(parameters["limit"][0]), status)
