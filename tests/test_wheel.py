@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tavus_provider.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[1]
 
@@ -131,6 +134,23 @@ def test_airflow_lists_the_provider_and_its_hook(installed):
     hooks = json.loads(installed("-m", "airflow", "providers", "hooks", "--output", "json"))
     (ours,) = [row for row in hooks if row["connection_type"] == "tavus"]
     assert ours["class"] == "tavus_provider.hooks.tavus.TavusHook"
+
+
+def test_three_commands_of_the_quickstart_show_the_first_plan(installed, tmp_path):
+    """The first of them has installed the wheel."""
+    page = (ROOT / "docs" / "quickstart.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"three commands show the same:\n\n```bash\n(.*?)```", page, re.DOTALL)
+    install, connect, plan = block.splitlines()
+    assert install == "pip install ."
+    connection = json.loads(re.fullmatch(r"export AIRFLOW_CONN_TAVUS_DEFAULT='(.*)'", connect)[1])
+    with Sandbox() as tavus:
+        output = installed(
+            *plan.split()[1:],
+            AIRFLOW_CONN_TAVUS_DEFAULT=json.dumps(connection | {"host": tavus.url, "password": tavus.key}),
+            AIRFLOW__TAVUS__ALLOWED_ORIGINS=tavus.url,
+        )
+        assert tavus.state()["deletes"] == []
+    assert "6 of 26 replicas to delete" in output
 
 
 def test_installed_package_deletes_a_replica_of_its_sandbox(installed):

@@ -110,6 +110,15 @@ _SOURCE = (
     ),
     Argument(("--hard",), {"action": "store_true", "help": "decide as for permanent deletes"}),
 )
+_POLICY_OR_DEFAULT = Argument(
+    ("policy",),
+    {
+        "metavar": "POLICY",
+        "nargs": "?",
+        "help": "as for the other commands; without it, [tavus] policy, or else the policy of the DAG "
+        "tavus_prune_replicas",
+    },
+)
 _DECISION = (_OUTPUT, _POLICY, *_SOURCE)
 """The arguments of a command that reads the account and decides."""
 
@@ -124,7 +133,9 @@ COMMANDS: Final = (
         "show what a run would delete now, and why",
         "policy:plan",
         (
-            *_DECISION,
+            _OUTPUT,
+            _POLICY_OR_DEFAULT,
+            *_SOURCE,
             Argument(
                 ("--save",),
                 {"metavar": "FILE", "help": "also save everything that was read to this file, for --account"},

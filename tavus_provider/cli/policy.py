@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tavus_provider.cli.output import (
     PROBLEMS,
@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from tavus_provider.retention.context import Inventory
     from tavus_provider.retention.policy import Policy
     from tavus_provider.retention.verdict import Verdict
+
+EXAMPLE_POLICY: Final = {
+    "name": "prune",
+    "expire": [{"rule": "stale", "older_than": "90d"}],
+    "limits": {"max_deletions": 10, "max_deletion_percent": 25},
+}
+"""The policy of the DAG tavus_prune_replicas."""
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -120,24 +127,40 @@ def simulate(arguments: argparse.Namespace) -> int:
     return PROBLEMS if simulation.stops else SUCCESS
 
 
+def _read_policy(file: str | None) -> Policy:
+    """Read a policy file; without one, that of the deployment, or else the policy of the example DAG."""
+    from airflow.configuration import conf
+
+    from tavus_provider.cli.account import read_policies
+    from tavus_provider.retention.policy import Policy
+
+    file = file or conf.get("tavus", "policy", fallback="")
+    if file:
+        return read_policies(file)[0]
+    write_error(
+        "without POLICY: as the DAG tavus_prune_replicas decides, older than 90 days and within its limits"
+    )
+    return Policy.parse(EXAMPLE_POLICY)
+
+
 def _read(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
     """
     Read the policy file, and everything of the account that it needs.
 
     :raises PlanRejectedError: if a run would stop, because it is unknown which replicas are held
     """
-    from tavus_provider.cli.account import read_accounts, read_policies
+    from tavus_provider.cli.account import read_accounts
 
-    (policy,) = read_policies(arguments.policy)
+    policy = _read_policy(arguments.policy)
     (inventory,) = read_accounts(policy, conn_id=arguments.conn_id, account=arguments.account)
     return policy, inventory
 
 
 def _save(arguments: argparse.Namespace) -> tuple[Policy, Inventory]:
     """Read the policy file and the account, and save the account."""
-    from tavus_provider.cli.account import read_policies, save_account_file
+    from tavus_provider.cli.account import save_account_file
 
-    (policy,) = read_policies(arguments.policy)
+    policy = _read_policy(arguments.policy)
     inventory = save_account_file(
         arguments.save, policy, conn_id=arguments.conn_id, names=not arguments.without_names
     )

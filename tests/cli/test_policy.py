@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from datetime import UTC, datetime
@@ -11,7 +12,40 @@ import pytest
 import yaml
 from cli.commands import ROOT, STALE, one_error
 
+from tavus_provider.cli.policy import EXAMPLE_POLICY
 from tavus_provider.retention.checks import CHECKS
+from tavus_provider.retention.policy import Policy
+
+EXPIRED = {"r1a0c5e8f3b2", "r2b9d41c07ae", "r3f6a2e9d815", "r4c81b7f0d3e", "r5e27d9a6c40", "r6d3b8f1e5a7"}
+
+# -- the policy of plan
+
+
+def test_plan_without_a_policy_decides_as_the_example_dag(run, sandbox, monkeypatch):
+    code, out, err = run("plan", "--output", "json")
+    assert code == 0
+    assert {row["replica_id"] for row in json.loads(out) if row["status"] == "expired"} == EXPIRED
+    assert err == (
+        "without POLICY: as the DAG tavus_prune_replicas decides, older than 90 days and within its limits\n"
+    )
+
+
+def test_example_policy_is_that_of_the_dag():
+    (call,) = (
+        node
+        for node in ast.walk(ast.parse((ROOT / "dags" / "tavus_prune_replicas.py").read_text()))
+        if isinstance(node, ast.Dict) and "expire" in {getattr(key, "value", None) for key in node.keys}
+    )
+    written = eval(compile(ast.Expression(call), "dag", "eval"), {"OLDER_THAN": "90d"})
+    assert Policy.parse(written) == Policy.parse(EXAMPLE_POLICY)
+
+
+def test_plan_without_a_policy_uses_that_of_the_deployment(run, sandbox, policy, monkeypatch):
+    monkeypatch.setenv("AIRFLOW__TAVUS__POLICY", policy(expire=[{"older_than": "10000d"}]))
+    code, out, err = run("plan", "--output", "json")
+    assert (code, err) == (0, "")
+    assert "expired" not in {row["status"] for row in json.loads(out)}
+
 
 # -- check and schema
 
