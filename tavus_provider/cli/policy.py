@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 EXAMPLE_POLICY: Final = {
     "name": "prune",
     "expire": [{"rule": "stale", "older_than": "90d"}],
+    "scope": {"include": ["*"], "exclude": []},
     "limits": {"max_deletions": 10, "max_deletion_percent": 25},
 }
 """The policy of the DAG tavus_prune_replicas."""
