@@ -70,6 +70,8 @@ def plan(arguments: argparse.Namespace) -> int:
     for warning in find_unmatched(policy, inventory):
         write_error(f"warning: {warning}")
     decision = evaluate(policy, inventory, now=inventory.read_at, hard=arguments.hard)
+    for warning in decision.warnings:
+        write_error(f"warning: {warning}")
     if arguments.output == "table":
         print_rich(decision_table(decision, now=inventory.read_at), Text(decision_sentence(decision)))
     else:

@@ -202,7 +202,7 @@ class PlanExecutor:
         return Result(Outcome.NOT_ATTEMPTED, f"not attempted: {self._halt.reason}")
 
     def _revalidate(self) -> Sequence[PlanRow]:
-        policy = Policy.parse(self._plan["policy"])
+        policy = Policy.parse(self._plan["policy"]).as_planned
         inventory = read_inventory(
             self._client,
             policy,

@@ -120,9 +120,9 @@ class PlanRetentionOperator(TavusOperator):
                 history=lambda now: read_history(ledger, policy),
                 held=lambda now: read_binding_holds(policy.legal_holds, now=now),
             )
-            for warning in find_unmatched(policy, inventory):
-                self.log.warning("%s", warning)
             decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
+            for warning in (*find_unmatched(policy, inventory), *decision.warnings):
+                self.log.warning("%s", warning)
             publish_decision(self, context, decision, inventory, dry_run=dry_run)
             plan = make_plan(
                 decision,

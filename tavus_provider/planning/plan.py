@@ -53,7 +53,7 @@ class PlanRow(TypedDict):
     age_days: int | None
     last_used_at: str | None
     rule: str | None
-    source: Literal["rule", "soft_deleted"]
+    source: Literal["rule", "quota", "soft_deleted"]
     reason: str
 
 

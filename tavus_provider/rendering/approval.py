@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from tavus_provider.planning.plan import Plan, PlanRow
+from tavus_provider.rendering.labels import rule_text
 from tavus_provider.rendering.tables import format_days, format_last_use, format_name
 from tavus_provider.sanitize import escape_line
 
@@ -134,4 +135,4 @@ def _summary(rows: Sequence[PlanRow]) -> list[str]:
 
 def _rule(row: PlanRow) -> str:
     # In parentheses, because a rule can have the same name as the setting.
-    return "(hard_delete_after)" if row["source"] == "soft_deleted" else str(row["rule"])
+    return rule_text(row["rule"], source=row["source"])

@@ -71,6 +71,18 @@ def label(name: str) -> Label:
     return _BY_NAME.get(name) or Label(name.replace("_", " "), "other", "unclear")
 
 
+def rule_text(rule: str | None, *, source: str) -> str:
+    """
+    Return the rule by which a replica is deleted; in brackets, if it is another part of the policy.
+
+    :param source: a value of :class:`.Source`
+    """
+    return _NO_RULE.get(source) or str(rule)
+
+
+_NO_RULE: Final[Mapping[str, str]] = {"soft_deleted": "(hard_delete_after)", "quota": "(quota)"}
+
+
 def labels_json() -> str:
     """Return the tables as the JSON document that the Tavus page reads, ``plugins/www/labels.json``."""
     tables: dict[str, Mapping[Any, Label]] = {"statuses": STATUSES, "outcomes": OUTCOMES}

@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tavus_provider.rendering.labels import rule_text
 from tavus_provider.rendering.svg import svg_console, to_svg
 from tavus_provider.rendering.tables import format_name
 from tavus_provider.retention.simulation import SimulatedDelete, Simulation
@@ -103,7 +104,7 @@ def _deletes(simulation: Simulation, deletes: tuple[SimulatedDelete, ...]) -> Ta
             *((announced,) if has_grace else ()),
             replica.replica_id,
             format_name(replica.replica_name),
-            delete.verdict.rule or "(hard_delete_after)",
+            rule_text(delete.verdict.rule, source=delete.verdict.source),
             delete.verdict.reason,
         )
         table.add_row(*map(_text, cells))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from tavus_provider.retention.conditions import add_spans
+from tavus_provider.retention.conditions import UnusedFor, add_spans
 from tavus_provider.retention.context import Context, Inventory, ReplicaFacts
 from tavus_provider.retention.fields import ZERO, Duration, quote_field
 from tavus_provider.retention.policy import Policy, Rule
@@ -231,7 +231,7 @@ def see_keep_last(facts: ReplicaFacts, context: Context) -> str:
 def find_too_young(facts: ReplicaFacts, context: Context) -> str | None:
     """Return that a replica which is otherwise due is younger than ``narrow.older_than``."""
     limit = context.min_age
-    is_due = facts.rule is not None or facts.replica.replica_id in context.history.soft_deleted
+    is_due = facts.is_due or facts.replica.replica_id in context.history.soft_deleted
     if limit is None or not is_due or facts.age >= limit.delta:
         return None
     return _describe_age(facts, "narrow.older_than", limit)
@@ -246,26 +246,25 @@ def see_form_age(facts: ReplicaFacts, context: Context) -> str:
 
 
 def find_scheduled(facts: ReplicaFacts, context: Context) -> str | None:
-    """Return why a rule matches a replica, while its grace period lasts or its announced day is to come."""
-    rule = facts.rule
-    due_at = None if rule is None else context.due_at(facts, rule)
-    if rule is None or due_at is None or context.now >= due_at:
+    """Return why a replica is due, while its grace period lasts or its announced day is to come."""
+    due_at = context.due_at(facts)
+    if due_at is None or context.now >= due_at:
         return None
-    is_grace = due_at == context.grace_ends(facts, rule)
-    what = f"grace of {rule.grace} ends on" if is_grace else "was announced for"
-    return f"{_describe_match(facts, rule, context)}; {what} {due_at:%Y-%m-%d at %H:%M} UTC"
+    is_grace = due_at == context.grace_ends(facts)
+    what = f"grace of {context.grace_of(facts)} ends on" if is_grace else "was announced for"
+    why = find_expired(facts, context) or find_excess(facts, context)
+    return f"{why}; {what} {due_at:%Y-%m-%d at %H:%M} UTC"
 
 
 def see_grace(facts: ReplicaFacts, context: Context) -> str:
     """Return why no grace period delays a delete."""
-    rule = facts.rule
-    if rule is None:
+    if not facts.is_due:
         return "no rule matches"
-    due_at = context.due_at(facts, rule)
+    due_at = context.due_at(facts)
     if due_at is None:
-        return f"{rule.label} has no grace"
-    is_grace = due_at == context.grace_ends(facts, rule)
-    what = f"grace of {rule.grace} ended on" if is_grace else "was announced for"
+        return f"{'quota' if facts.rule is None else facts.rule.label} has no grace"
+    is_grace = due_at == context.grace_ends(facts)
+    what = f"grace of {context.grace_of(facts)} ended on" if is_grace else "was announced for"
     return f"{what} {due_at:%Y-%m-%d at %H:%M} UTC"
 
 
@@ -278,6 +277,8 @@ def see_rules(facts: ReplicaFacts, context: Context) -> str:
     """Return what each rule for the status of a replica still asks for."""
     if facts.rule is not None:
         return f"{facts.rule.label} matches"
+    if not context.policy.expire:
+        return "the policy has no rules"
     rules = context.rules_by_status.get(facts.replica.status or "", ())
     if not rules:
         return find_not_expired(facts, context) or ""
@@ -299,11 +300,31 @@ def _describe_match(facts: ReplicaFacts, rule: Rule, context: Context) -> str:
     return "; ".join(parts)
 
 
+def find_excess(facts: ReplicaFacts, context: Context) -> str | None:
+    """Return that a replica is one of the least recently used ones of an account that has too many."""
+    return see_excess(facts, context) if facts.in_excess else None
+
+
+def see_excess(facts: ReplicaFacts, context: Context) -> str:
+    """Return the place of a replica among all of the account, the least recently used one first."""
+    ranking = context.ranking
+    if ranking is None:
+        return "quota is not set"
+    seen = ranking.describe(facts)
+    if not ranking.excess:
+        return seen
+    use = UnusedFor(ranking.quota.older_than).describe(facts)
+    age = _describe_age(facts, "quota.older_than", ranking.quota.older_than)
+    return f"{seen}; {use}; {age}"
+
+
 def find_not_expired(facts: ReplicaFacts, context: Context) -> str | None:
     """Return why no rule matches a replica: what the rule that would match first still asks for."""
-    if facts.rule is not None:
+    if facts.is_due:
         return None
     rules = context.rules_by_status.get(facts.replica.status or "")
+    if not rules and not context.policy.expire:
+        return see_excess(facts, context)
     if not rules:
         return f"no rule matches status '{facts.replica.status}'"
     rule = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _time_left(rule, facts))
@@ -348,13 +369,20 @@ def _use_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
 
 def _grace_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
     yield from inventory.history.due.values()
-    for grace in {rule.grace for rule in policy.expire if rule.grace is not None}:
+    for grace in policy.graces:
         yield from add_spans(inventory.history.scheduled.values(), grace.delta)
 
 
 def _condition_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
     for condition in {condition for rule in policy.expire for condition in rule.conditions}:
         yield from condition.turning_points(inventory)
+
+
+def _quota_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
+    if policy.quota is not None:
+        yield from _age_points(policy.quota.older_than, inventory)
+        for activities in (inventory.conversations, inventory.videos):
+            yield from add_spans((activity.used_at for activity in activities), ZERO)
 
 
 class Check(NamedTuple):
@@ -412,6 +440,7 @@ CHECKS: Final = (
     ),
     Check(Status.SCHEDULED, "scheduled", find_scheduled, see_grace, _grace_points),
     Check(Status.EXPIRED, "expired", find_expired, see_rules, _condition_points),
+    Check(Status.EXPIRED, "quota", find_excess, see_excess, _quota_points, Source.QUOTA),
     Check(Status.NOT_EXPIRED, "not_expired", find_not_expired, see_rules),
 )
 """All checks in their order. If no other one returns a reason, the last one does."""

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
-from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO, quote_field
+from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO, Duration, quote_field
 from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy, Rule
+from tavus_provider.retention.quota import Ranking, rank
 from tavus_provider.retention.usage import Usage
 from tavus_provider.sanitize import REPLACEMENT, escape_line, quote
 
@@ -85,6 +86,8 @@ class ReplicaFacts:
     :param out_of_scope: why the policy does not consider it
     :param undetermined: why nothing can be decided about it
     :param rule: the first rule that matches it
+    :param in_excess: whether it is one of the least recently used ones, no rule matches it, and the account
+        has more replicas than its quota
     """
 
     replica: Replica
@@ -96,6 +99,12 @@ class ReplicaFacts:
     out_of_scope: str | None
     undetermined: str | None = None
     rule: Rule | None = None
+    in_excess: bool = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a rule matches it, or the quota of the account is exceeded by it."""
+        return self.rule is not None or self.in_excess
 
 
 class Context:
@@ -142,6 +151,8 @@ class Context:
         self._usage = Usage(policy, inventory, self.now)
         self.in_use = self._usage.in_use
         self.replicas = [self.find_facts(replica) for replica in inventory.replicas]
+        self.ranking = self._rank_least_recently_used()
+        """The places of the replicas for the quota; ``None`` without one."""
         self.places = self._rank_newest()
         """The place of each replica that is counted for ``keep_last``, by id."""
 
@@ -192,25 +203,34 @@ class Context:
         """Return why an active conversation does not count as use of a replica; ``None`` without such one."""
         return self._usage.describe_presumed_ended(facts.replica.replica_id)
 
-    def due_at(self, facts: ReplicaFacts, rule: Rule) -> datetime | None:
+    def due_at(self, facts: ReplicaFacts) -> datetime | None:
         """
-        Return the day before which a rule does not delete a replica, or ``None`` without such a day.
+        Return the day before which a replica that is due is not deleted, or ``None`` without such a day.
 
-        It is the end of the grace period of the rule, and never before the day that was announced, which
-        also applies to a rule without grace.
+        It is the end of the grace period, and never before the day that was announced, which also applies
+        to a rule without grace.
         """
+        if not facts.is_due:
+            return None
         announced = self.history.due.get(facts.replica.replica_id)
-        ends = self.grace_ends(facts, rule)
+        ends = self.grace_ends(facts)
         if ends is None:
             return None if announced is None or announced <= self.now else announced
         return ends if announced is None else max(ends, announced)
 
-    def grace_ends(self, facts: ReplicaFacts, rule: Rule) -> datetime | None:
-        """Return when the grace period of a replica ends under a rule, or ``None`` without one."""
-        if rule.grace is None:
+    def grace_ends(self, facts: ReplicaFacts) -> datetime | None:
+        """Return when the grace period of a replica ends, or ``None`` without one."""
+        grace = self.grace_of(facts)
+        if grace is None:
             return None
         since = self.history.scheduled.get(facts.replica.replica_id, self.now)
-        return min(since, self.now) + rule.grace.delta
+        return min(since, self.now) + grace.delta
+
+    def grace_of(self, facts: ReplicaFacts) -> Duration | None:
+        """Return the grace period of what makes a replica due."""
+        if facts.rule is not None:
+            return facts.rule.grace
+        return self.policy.quota.grace if facts.in_excess and self.policy.quota is not None else None
 
     def _find_out_of_scope(self, replica: Replica) -> str | None:
         if self._models and replica.model_name not in self._models:
@@ -251,6 +271,18 @@ class Context:
             if (reason := condition.find_unknown(facts)) is not None:
                 return reason
         return None
+
+    def _rank_least_recently_used(self) -> Ranking | None:
+        quota = self.policy.quota
+        if quota is None:
+            return None
+        soft_deleted = self.history.soft_deleted.keys()
+        ranking = rank(quota, self.replicas, now=self.now, soft_deleted=soft_deleted)
+        for facts in self.replicas:
+            facts.in_excess = ranking.is_candidate(facts)
+            if facts.in_excess and facts.undetermined is None and facts.unknown_use is not None:
+                facts.undetermined = f"last use is unknown: {facts.unknown_use}"
+        return ranking
 
     def _rank_newest(self) -> dict[str, Place]:
         """

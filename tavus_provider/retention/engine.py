@@ -109,7 +109,8 @@ def _decide(facts: ReplicaFacts, context: Context) -> Verdict:
     check, reason = next(reasons)
     # Of an undetermined replica the following checks would use facts that are unknown.
     next_one = next(reasons, None) if check.status in _HAS_NEXT_REASON else None
-    rule = facts.rule if check.status in _IS_DUE and check.source is Source.RULE else None
+    is_due = check.status in _IS_DUE and check.source is not Source.SOFT_DELETED
+    rule = facts.rule if is_due else None
     replica = facts.replica
     is_age_known = replica.created_at is not None and replica.created_at <= context.now
     return Verdict(
@@ -121,8 +122,8 @@ def _decide(facts: ReplicaFacts, context: Context) -> Verdict:
         rule=None if rule is None else rule.rule,
         age_days=facts.age.days if is_age_known else None,
         last_used_at=facts.last_used_at,
-        due_at=None if rule is None else context.due_at(facts, rule),
-        source=check.source,
+        due_at=context.due_at(facts) if is_due else None,
+        source=Source.QUOTA if is_due and rule is None else check.source,
     )
 
 
@@ -253,6 +254,25 @@ class Decision:
         counted_apart = (Status.EXPIRED, Status.SCHEDULED, Status.UNDETERMINED)
         counts = Counter(v.reason_code for v in self.verdicts if v.status not in counted_apart)
         return dict(sorted(counts.items()))
+
+    @property
+    def warnings(self) -> list[str]:
+        """One sentence for each thing that a person should look at, beside the verdicts."""
+        return [] if (shortfall := self.quota_shortfall) is None else [shortfall]
+
+    @property
+    def quota_shortfall(self) -> str | None:
+        """The sentence that says why the account stays above its quota, or ``None`` if it does not."""
+        ranking = None if self.context is None else self.context.ranking
+        if ranking is None or not ranking.excess:
+            return None
+        due = sum(verdict.replica.replica_id in ranking.places for verdict in (*self.delete, *self.scheduled))
+        if (left := ranking.counted - due) <= ranking.quota.down_to:
+            return None
+        return (
+            f"quota: {left} of {ranking.counted} replicas will be left, down_to is {ranking.quota.down_to}; "
+            "the others that were used least recently are kept, see their reasons"
+        )
 
     @property
     def limit_exceeded(self) -> str | None:

@@ -152,6 +152,25 @@ class Keep(Part):
         return self
 
 
+class Quota(Part):
+    """Expires the least recently used replicas if the account has too many."""
+
+    above: PositiveCount
+    """If the account has more replicas than this, the least recently used ones expire."""
+    down_to: PositiveCount
+    """How many replicas are left then, if nothing keeps one of those that expire; at most above."""
+    older_than: Duration
+    """Replicas created within this time are kept; another one does not expire instead."""
+    grace: Omittable[Duration] = None
+    """How long an expired replica is announced in ledger, log and asset event before it is deleted."""
+
+    @model_validator(mode="after")
+    def _is_not_above(self) -> Self:
+        if self.down_to > self.above:
+            raise ValueError(f"down_to must be <= above, not {self.down_to} with above {self.above}")
+        return self
+
+
 class LegalHolds(Part):
     """A file with the ids under legal hold (any Airflow object storage path) and its maximum age."""
 
@@ -234,20 +253,31 @@ class Limits(Part):
         return max(1, int(self.max_deletion_percent * total // 100))
 
 
+_HAS_GRACE: Final[dict[str, Any]] = {"type": "object", "required": ["grace"]}
+_NO_NULL: Final[dict[str, Any]] = {"type": "object"}
+
+
 class Policy(Part):
     """Which replicas expire, which are kept, and how many one run may delete."""
 
     model_config = ConfigDict(
         json_schema_extra={
-            "if": {"properties": {"expire": {"contains": {"required": ["grace"]}}}, "required": ["expire"]},
+            "anyOf": [{"required": ["expire"]}, {"required": ["quota"], "properties": {"quota": _NO_NULL}}],
+            "if": {
+                "anyOf": [
+                    {"properties": {"expire": {"contains": _HAS_GRACE}}, "required": ["expire"]},
+                    {"properties": {"quota": _HAS_GRACE}, "required": ["quota"]},
+                ]
+            },
             "then": {"required": ["name"], "properties": {"name": {"type": "string"}}},
         }
     )
 
     name: Annotated[Text, NullMeansOmitted()] = "retention"
     """Name of the policy. With grace it is required: the schedule is stored under it."""
-    expire: Annotated[tuple[Rule, ...], Field(min_length=1), AS_LIST]
-    """Rules. A replica expires if one of them matches and nothing keeps it."""
+    expire: Annotated[tuple[Rule, ...], Field(min_length=1), AS_LIST] = ()
+    """Rules. A replica expires if one of them matches and nothing keeps it. Required without quota."""
+    quota: Quota | None = None
     scope: Scope = Scope()
     narrow: Narrow = Narrow()
     keep: Keep = Keep()
@@ -268,6 +298,12 @@ class Policy(Part):
             if count > 1:
                 raise ValueError(f"{count} rules are named {quote(name)}; give each rule its own name")
         return rules
+
+    @model_validator(mode="after")
+    def _has_a_rule(self) -> Self:
+        if not self.expire and self.quota is None:
+            raise ValueError("expire: is missing")
+        return self
 
     @model_validator(mode="after")
     def _grace_needs_a_name(self) -> Self:
@@ -339,6 +375,8 @@ class Policy(Part):
         ages = [rule.min_age for rule in self.expire if rule.min_age is not None]
         if len(ages) < len(self.expire):
             return None
+        if self.quota is not None:
+            ages.append(self.quota.older_than)
         return min(ages, key=lambda age: age.delta)
 
     def narrow_age_problem(self) -> str | None:
@@ -356,7 +394,8 @@ class Policy(Part):
 
     def to_json(self) -> dict[str, Any]:
         """Return the whole policy with its defaults; :meth:`parse` makes an equal policy of it."""
-        return self.model_dump(mode="json", exclude_none=True)
+        values = self.model_dump(mode="json", exclude_none=True)
+        return values if self.expire else {key: value for key, value in values.items() if key != "expire"}
 
     @property
     def digest(self) -> str:
@@ -365,13 +404,33 @@ class Policy(Part):
 
     @property
     def has_grace(self) -> bool:
-        """Whether a rule has a grace period between announcement and delete."""
-        return any(rule.grace is not None for rule in self.expire)
+        """Whether there is a grace period between announcement and delete."""
+        return bool(self.graces)
+
+    @property
+    def graces(self) -> frozenset[Duration]:
+        """The grace periods of all rules and of the quota."""
+        sources = (*self.expire, self.quota)
+        return frozenset(one.grace for one in sources if one is not None and one.grace is not None)
+
+    @property
+    def as_planned(self) -> Self:
+        """
+        The policy by which a plan is checked before it is carried out.
+
+        The plan has shown that the quota is exceeded. It stays so until ``down_to`` replicas are left, also
+        after a part of the plan was carried out.
+        """
+        if self.quota is None:
+            return self
+        quota = self.quota.model_copy(update={"above": self.quota.down_to})
+        return self.model_copy(update={"quota": quota})
 
     @property
     def asks_about_past(self) -> bool:
-        """Whether a rule depends on past use. Otherwise ended conversations are not needed to decide."""
-        return any(condition.needs for rule in self.expire for condition in rule.conditions)
+        """Whether something depends on past use. Otherwise ended conversations are not needed to decide."""
+        needs = (condition.needs for rule in self.expire for condition in rule.conditions)
+        return self.quota is not None or any(needs)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -380,7 +439,7 @@ class Policy(Part):
 
         Each must be complete; but see :attr:`asks_about_past`.
         """
-        kinds: set[str] = set(self.keep.in_use)
+        kinds: set[str] = set(self.keep.in_use if self.quota is None else USE_KINDS)
         for rule in self.expire:
             for condition in rule.conditions:
                 kinds |= condition.needs

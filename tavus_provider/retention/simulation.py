@@ -129,7 +129,8 @@ def simulate(
 
     Only days on which a decision can differ from that of the day before are evaluated: those on which a check
     has a turning point, and those after a day on which a replica was deleted or scheduled. After a run that
-    stops at a limit on deletions all runs stop, because time alone only makes more replicas due.
+    stops at a limit on deletions all runs stop, because time alone only makes more replicas due,
+    except with a quota.
 
     :param policy, inventory, now, hard: as for :func:`.evaluate`, with its errors
     :param days: number of days after today
@@ -167,7 +168,7 @@ def simulate(
                 stops[-1] = replace(stops[-1], last=day)
             else:
                 stops.append(SimulatedStop(day, day, reason))
-            if policy.limits.exceeded(
+            if policy.quota is None and policy.limits.exceeded(
                 delete=len(decision.delete), listed=decision.listed, unlisted=decision.unlisted
             ):
                 days_to_evaluate = {days}

@@ -33,6 +33,8 @@ class Source(StrEnum):
 
     RULE = "rule"
     """A rule of the policy matches it."""
+    QUOTA = "quota"
+    """It is one of the least recently used replicas of an account that has more than its quota."""
     SOFT_DELETED = "soft_deleted"
     """This package soft-deleted it at least ``hard_delete_after`` ago."""
 

@@ -100,7 +100,7 @@ def _read_schedule(
     if "due" in readable:
         due = _parse_times(readable["due"])
     else:  # written before announced days were recorded: the latest day that may have been announced
-        longest = max((rule.grace.delta for rule in policy.expire if rule.grace is not None), default=ZERO)
+        longest = max((grace.delta for grace in policy.graces), default=ZERO)
         due = {replica_id: at + longest for replica_id, at in scheduled.items()}
     return scheduled if is_trusted else {}, due
 

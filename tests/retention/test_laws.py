@@ -39,7 +39,7 @@ REASON_CODES = {
         *("soft_deleted", "no_hard_delete_after", "too_young"),
     },
     "scheduled": {"scheduled"},
-    "expired": {"expired", "hard_delete_after"},
+    "expired": {"expired", "hard_delete_after", "quota"},
     "not_expired": {"not_expired"},
 }
 
@@ -157,6 +157,11 @@ KEEPS = [
     )
     for last in ({}, {}, {"keep_last": 1}, {"keep_last": 2, "group_by": "^(?P<group>[^_]+)_"})
 ]
+QUOTAS = [
+    {"above": above, "down_to": down_to, "older_than": age}
+    for above, down_to in ((1, 1), (3, 2), (4, 1), (5, 4))
+    for age in ("1d", "30d")
+]
 policies = st.fixed_dictionaries(
     {
         "expire": st.lists(st.sampled_from(RULES), min_size=1, max_size=2),
@@ -168,7 +173,8 @@ policies = st.fixed_dictionaries(
             st.sampled_from([0, 1, 2, 10]),
             st.sampled_from([0, 25, 50, 100]),
         ),
-    }
+    },
+    optional={"quota": st.sampled_from(QUOTAS)},
 )
 
 
@@ -200,7 +206,7 @@ def test_every_replica_has_one_verdict_with_a_reason_on_one_line(
         assert verdict.reason_code in REASON_CODES[verdict.status]
         assert verdict.reason.strip()
         assert verdict.reason.isprintable()
-        assert (verdict.rule is not None) == (verdict.status == "expired")
+        assert (verdict.rule is not None) == (verdict.reason_code == "expired")
     counted = len(decision.delete) + len(decision.undetermined) + sum(decision.keep.values())
     assert counted == decision.listed == len(listing)
 
@@ -296,7 +302,10 @@ def test_second_decision_about_the_remaining_replicas_deletes_nothing(
 
 @law
 @given(
-    policies.filter(lambda policy: "keep_last" not in policy["keep"]), listings, uses, st.sampled_from(SPANS)
+    policies.filter(lambda policy: "keep_last" not in policy["keep"] and "quota" not in policy),
+    listings,
+    uses,
+    st.sampled_from(SPANS),
 )
 def test_expired_replica_stays_expired_as_time_passes(
     policy: dict[str, Any], listing: list[Replica], use: Inventory, span: timedelta
@@ -309,32 +318,64 @@ def test_expired_replica_stays_expired_as_time_passes(
 def test_stricter_policy_never_deletes_more(
     policy: dict[str, Any], listing: list[Replica], use: Inventory, data: st.DataObject
 ) -> None:
-    keep = policy["keep"]
-    rule = policy["expire"][0]
-    stricter = data.draw(
-        st.sampled_from(
-            [
-                {
-                    **policy,
-                    "expire": [
-                        {**r, **{k: "120d" for k in ("older_than",) if k in r}} for r in policy["expire"]
-                    ],
-                },
-                {**policy, "expire": [{**rule, "older_than": "90d"}, *policy["expire"][1:]]},
-                {**policy, "expire": [{**rule, "model_names": ["phoenix-3"]}, *policy["expire"][1:]]},
-                {**policy, "expire": [excluding(rule, "a_*"), *policy["expire"][1:]]},
-                changed(policy, "keep", protected_ids=[*keep.get("protected_ids", []), "r3", "r4"]),
-                changed(policy, "keep", in_use=["persona", "conversation", "video"]),
-                changed(policy, "keep", keep_within="90d"),
-                changed(policy, "keep", keep_last=keep.get("keep_last", 1) + 1),
-                changed(policy, "scope", model_names=["phoenix-3"]),
-                changed(policy, "scope", exclude=[*policy["scope"].get("exclude", []), "b_*"]),
-                changed(policy, "narrow", exclude=[*policy["narrow"].get("exclude", []), "a_1"]),
-                changed(policy, "narrow", include=["a_*"]) if not policy["narrow"].get("include") else policy,
-            ]
-        )
+    keep, scope, narrow = policy["keep"], policy["scope"], policy["narrow"]
+    stricter = [
+        changed(policy, "keep", protected_ids=[*keep.get("protected_ids", []), "r3", "r4"]),
+        changed(policy, "keep", in_use=["persona", "conversation", "video"]),
+        changed(policy, "keep", keep_within="90d"),
+        changed(policy, "keep", keep_last=keep.get("keep_last", 1) + 1),
+        changed(policy, "scope", model_names=["phoenix-3"]),
+        changed(policy, "scope", exclude=[*scope.get("exclude", []), "b_*"]),
+        changed(policy, "narrow", exclude=[*narrow.get("exclude", []), "a_1"]),
+        changed(policy, "narrow", older_than="120d"),
+        changed(policy, "narrow", include=["a_*"]) if not narrow.get("include") else policy,
+    ]
+    if "quota" in policy:
+        quota = policy["quota"]
+        stricter += [
+            {key: value for key, value in policy.items() if key != "quota"},
+            changed(policy, "quota", above=9),
+            changed(policy, "quota", down_to=quota["above"]),
+            changed(policy, "quota", older_than="120d"),
+        ]
+    else:  # with a quota, the least recently used replicas go instead of what a stricter rule leaves
+        first, *others = policy["expire"]
+        stricter += [
+            {
+                **policy,
+                "expire": [{**r, "older_than": "120d"} if "older_than" in r else r for r in policy["expire"]],
+            },
+            {**policy, "expire": [{**first, "older_than": "90d"}, *others]},
+            {**policy, "expire": [{**first, "model_names": ["phoenix-3"]}, *others]},
+            {**policy, "expire": [excluding(first, "a_*"), *others]},
+        ]
+    assert deleted(decide(data.draw(st.sampled_from(stricter)), listing, use)) <= deleted(
+        decide(policy, listing, use)
     )
-    assert deleted(decide(stricter, listing, use)) <= deleted(decide(policy, listing, use))
+
+
+@law
+@given(policies.filter(lambda policy: "quota" in policy), listings, uses)
+def test_quota_never_leaves_fewer_than_its_lower_limit_unless_rules_do(
+    policy: dict[str, Any], listing: list[Replica], use: Inventory
+) -> None:
+    gone = deleted(decide(policy, listing, use))
+    by_rules = deleted(decide({k: v for k, v in policy.items() if k != "quota"}, listing, use))
+    own = sum(replica.replica_type == "user" for replica in listing)
+    assert by_rules <= gone
+    assert gone == by_rules or own - len(gone) >= policy["quota"]["down_to"]
+
+
+@law
+@given(policies.filter(lambda policy: "quota" in policy), listings, uses, st.data())
+def test_rest_of_a_plan_is_still_to_be_deleted_after_a_part_of_it_was(
+    policy: dict[str, Any], listing: list[Replica], use: Inventory, data: st.DataObject
+) -> None:
+    gone = deleted(decide(policy, listing, use))
+    done = data.draw(st.sets(st.sampled_from(sorted(gone)))) if gone else set()
+    rest = replace(use, replicas=[one for one in listing if one.replica_id not in done])
+    again = evaluate(Policy.parse(policy).as_planned, rest, now=NOW)
+    assert gone - done <= deleted(again)
 
 
 @law
@@ -441,9 +482,9 @@ def test_every_replica_has_one_status_and_explain_agrees_with_evaluate(world: Wo
         assert verdict.reason_code in REASON_CODES[verdict.status]
         assert verdict.reason.isprintable()
         due = verdict.status in ("expired", "scheduled")
-        assert (verdict.rule is not None) == (due and verdict.reason_code != "hard_delete_after")
-        assert (verdict.source == "soft_deleted") <= (verdict.reason_code in ("hard_delete_after", "held"))
-        assert due <= ((verdict.source == "rule") == (verdict.rule is not None))
+        assert (verdict.rule is not None) == (due and verdict.source == "rule")
+        assert (verdict.source == "soft_deleted") == (verdict.reason_code == "hard_delete_after")
+        assert (verdict.source == "quota") <= (verdict.reason_code in ("quota", "scheduled"))
         results = explain(policy, world.inventory, replica_id, now=NOW, hard=world.hard)
         if not verdict.listed:
             assert results == []
@@ -506,7 +547,10 @@ def test_order_of_the_listing_does_not_matter_for_grace_and_holds(world: World, 
 
 
 @wide_law
-@given(worlds().filter(lambda world: "keep_last" not in world.policy["keep"]), st.sampled_from(SPANS))
+@given(
+    worlds().filter(lambda world: not {"keep_last", "quota"} & {*world.policy, *world.policy["keep"]}),
+    st.sampled_from(SPANS),
+)
 def test_time_alone_never_keeps_a_replica(world: World, span: timedelta) -> None:
     assert deleted(world.decide()) <= deleted(world.decide(NOW + abs(span)))
 

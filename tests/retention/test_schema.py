@@ -89,6 +89,10 @@ GOOD = {
     "null where it means the default": parts(
         name=None, legal_holds=None, account=None, limits=None, narrow={"older_than": None}
     ),
+    "quota": parts(quota={"above": 45, "down_to": 40, "older_than": "30d"}),
+    "quota alone": {"quota": {"above": 1, "down_to": 1, "older_than": "30d"}},
+    "quota that is null": parts(quota=None),
+    "quota with grace": {"name": "x", "quota": {"above": 2, "down_to": 1, "older_than": "1d", "grace": "1d"}},
     "grace and a name": {"name": "x", **rule(grace="14d")},
 }
 BAD = {
@@ -131,6 +135,17 @@ BAD = {
     "duration with a line break": {"expire": [{"older_than": "90d\n"}]},
     **{f"the name {text!r}": parts(name=text) for text in ("", " ", "None", " a", "a ", "a\nb", "a\tb", 1)},
     "a blank rule": rule(rule=""),
+    "neither rule nor quota": {"name": "x"},
+    "quota null and no rule": {"quota": None},
+    "quota and an empty list of rules": {
+        "expire": [],
+        "quota": {"above": 2, "down_to": 1, "older_than": "1d"},
+    },
+    "quota of zero": parts(quota={"above": 0, "down_to": 0, "older_than": "1d"}),
+    "quota without an age": parts(quota={"above": 2, "down_to": 1}),
+    "quota with grace without a name": {
+        "quota": {"above": 2, "down_to": 1, "older_than": "1d", "grace": "1d"}
+    },
     "names alone": {"expire": [{"names": {"include": ["a"]}}]},
     "models alone": {"expire": [{"model_names": ["a"]}]},
     "names without globs": rule(names={}),
