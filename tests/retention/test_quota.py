@@ -66,7 +66,7 @@ def test_row_of_a_quota_is_known_by_its_source_and_not_by_a_name() -> None:
     assert found.delete[1].to_row()["source"] == "quota"
 
 
-def test_replicas_that_a_rule_deletes_make_room_too() -> None:
+def test_replicas_that_a_rule_deletes_count_as_gone() -> None:
     """Otherwise fewer than ``down_to`` would be left."""
     inventory = account(6)
     inventory = replace(inventory, conversations=[conversation("r6", at=ago(days=1))])
