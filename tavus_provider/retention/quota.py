@@ -25,8 +25,8 @@ class Ranking:
 
     Every replica of the account itself has a place, whether something keeps it or not, and is not replaced
     by another if it is kept. So a hold, a protection, a scope or a form never makes another replica expire.
-    Replicas that a rule matches have the first places, because they go as well. Then come those whose last use
-    is unknown, because they may be the least recently used ones.
+    Replicas that a rule matches have the first places, because they go as well. Then come those whose last
+    use is unknown, because they may be the least recently used ones.
 
     :param quota: the setting
     :param counted: number of replicas that the account has, without soft-deleted ones
