@@ -13,6 +13,7 @@ from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import PRUNED, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
+from tavus_provider.operators.metrics import send_outcomes, timed
 from tavus_provider.operators.reports import emit_pruned, publish_report
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class ApplyRetentionOperator(TavusOperator):
         self.concurrency = concurrency
         self.requests_per_second = requests_per_second
         self._executor: PlanExecutor | None = None
+        self._recorded_before: Mapping[str, str | None] = {}
         given = {"concurrency": concurrency, "requests_per_second": requests_per_second}
         options = {name: value for name, value in given.items() if value is not None}
         if parallel_tasks is True or parallel_tasks != 1:
@@ -158,11 +160,20 @@ class ApplyRetentionOperator(TavusOperator):
             self.on_kill()
         try:
             if rows:
-                executor.run()
+                with timed("delete", tavus_conn_id=self.tavus_conn_id):
+                    executor.run()
         finally:
             # The report is pushed first, whatever happens. Only then may recording it fail.
-            report = publish_report(self, context, executor.report(), plan=plan)
+            complete = executor.report()
+            report = publish_report(self, context, complete, plan=plan)
             executor.close()
+            # What an earlier attempt recorded was counted by that attempt.
+            outcomes = [
+                item["outcome"]
+                for item in complete["items"]
+                if self._recorded_before.get(item["replica_id"]) != item["outcome"]
+            ]
+            send_outcomes(outcomes, hard=self.hard, tavus_conn_id=self.tavus_conn_id)
         if message := unfinished_message(report):
             raise (
                 TavusRetryableError(message) if executor.may_succeed_later else AirflowFailException(message)
@@ -204,6 +215,7 @@ class ApplyRetentionOperator(TavusOperator):
             )
 
         prior = read_prior()
+        self._recorded_before = prior.own
         return PlanExecutor(
             plan,
             self.hook,

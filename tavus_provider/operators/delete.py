@@ -12,6 +12,7 @@ from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, T
 from tavus_provider.models import check_bool, check_replica_id
 from tavus_provider.operators import base
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
+from tavus_provider.operators.metrics import send_outcomes, timed
 from tavus_provider.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -88,7 +89,8 @@ class DeleteReplicaOperator(TavusOperator):
             with self._recorded(context, replica_id) as record:
                 self._check_replica(context, replica_id, begun_before=record.begun_before)
                 try:
-                    deletion = self.hook.delete_replica(replica_id, hard=self.hard)
+                    with timed("delete", tavus_conn_id=self.tavus_conn_id):
+                        deletion = self.hook.delete_replica(replica_id, hard=self.hard)
                 except ReplicaNotFoundError as error:
                     detail = f"{error}; it does not exist, was already deleted, or belongs to another account"
                     if record.begun_before or try_number(context) > 1:
@@ -168,6 +170,7 @@ class DeleteReplicaOperator(TavusOperator):
             raise
         finally:
             writer.close(outcomes={replica_id: record.outcome.value})
+            send_outcomes([record.outcome.value], hard=self.hard, tavus_conn_id=self.tavus_conn_id)
 
 
 class LookUpReplicaOperator(TavusOperator):

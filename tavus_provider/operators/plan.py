@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError, TavusValidationError
 from tavus_provider.models import check_bool
@@ -12,6 +12,7 @@ from tavus_provider.operators import base
 from tavus_provider.operators.assets import SCHEDULED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, push_xcom, task_identity
 from tavus_provider.operators.decisions import publish_decision, publish_verdicts
+from tavus_provider.operators.metrics import send_decision, timed
 from tavus_provider.operators.outlook import publish_outlook
 from tavus_provider.operators.templates import (
     check_native,
@@ -113,14 +114,16 @@ class PlanRetentionOperator(TavusOperator):
             deleted = (
                 frozenset[str]() if dry_run else find_deleted(authority.attempts(), task_identity(context))
             )
-            inventory = read_inventory(
-                self.hook,
-                policy,
-                now=base.now,
-                history=lambda now: read_history(ledger, policy),
-                held=lambda now: read_binding_holds(policy.legal_holds, now=now),
-            )
-            decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
+            with timed("read", tavus_conn_id=self.tavus_conn_id):
+                inventory = read_inventory(
+                    self.hook,
+                    policy,
+                    now=base.now,
+                    history=lambda now: read_history(ledger, policy),
+                    held=lambda now: read_binding_holds(policy.legal_holds, now=now),
+                )
+            with timed("decide", tavus_conn_id=self.tavus_conn_id):
+                decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
             for warning in (*find_unmatched(policy, inventory), *decision.warnings):
                 self.log.warning("%s", warning)
             publish_decision(self, context, decision, inventory, dry_run=dry_run)
@@ -138,6 +141,8 @@ class PlanRetentionOperator(TavusOperator):
                 store_known_use(inventory.known_use, plan_digest=plan["digest"])
             publish_outlook(self, context, decision, policy=policy, inventory=inventory, plan=plan)
             publish_verdicts(self, context, decision, plan_digest=plan["digest"])
+            overdue = len(cast("dict[str, Any]", plan).get("overdue", ()))
+            send_decision(decision, tavus_conn_id=self.tavus_conn_id, overdue=overdue)
             pushed = self._store(plan, authority, dry_run=dry_run)
             exceeded = decision.find_exceeded_limit(deleted=deleted)
             if exceeded and not dry_run:

@@ -84,13 +84,14 @@ class SavedHistory(TypedDict):
 
     scheduled: dict[str, str]
     soft_deleted: dict[str, str]
+    due: dict[str, str]
 
 
 class SavedAccount(TypedDict):
     """
     A saved account.
 
-    ``policy`` is the name of the policy that ``history.scheduled`` is for. ``names`` says whether the names
+    ``policy`` is the name of the policy whose schedule is in ``history``. ``names`` says whether the names
     of the replicas were saved.
     """
 
@@ -139,6 +140,7 @@ def save_account(
         "history": {
             "scheduled": _save_times(inventory.history.scheduled),
             "soft_deleted": _save_times(inventory.history.soft_deleted),
+            "due": _save_times(inventory.history.due),
         },
     }
 
@@ -172,6 +174,7 @@ def load_account(value: object, *policies: Policy) -> Inventory:
         history=History(
             scheduled=_load_times(history["scheduled"], "history.scheduled") if is_its_schedule else {},
             soft_deleted=_load_times(history["soft_deleted"], "history.soft_deleted"),
+            due=_load_times(history["due"], "history.due") if is_its_schedule else {},
         ),
         read_at=_parse_time(account["read_at"], "read_at"),
         unreadable=[_load_unreadable(row, f"unreadable[{n}]") for n, row in enumerate(account["unreadable"])],
