@@ -1,9 +1,9 @@
 """
 Metrics of plans and deletes, through Airflow's own.
 
-They are sent only if the deployment turns on metrics in section ``[metrics]``. They hold numbers and the id of
-the connection, and no id or name of a replica. StatsD drops tags, so a status or an outcome is a part of the
-name. A metric is never a reason for a task to fail.
+They are sent only if the deployment turns on metrics in section ``[metrics]``. They hold numbers and the id
+of the connection, and no id or name of a replica. StatsD drops tags, so a status or an outcome is a part of
+the name. A metric is never a reason for a task to fail.
 """
 
 from __future__ import annotations
