@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from operators.tasks import EXPIRED, Ti, apply_task, delete, plan_task, run
 
-
 ROOT = Path(__file__).parents[2]
 
 
