@@ -3,7 +3,6 @@
 
 PYTHON ?= python3
 PORT ?= 8080
-CHARTS := chart.js@4.6.1
 VENV := .venv
 LOWEST := .venv-lowest
 
@@ -21,7 +20,7 @@ old_packages := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers
 BENCH ?=
 
 .PHONY: help demo plan key airflow test quick test-lowest test-cluster test-ui lint types unit browser mutants \
-	faults-table bench picture vendor docs dist constraints clean
+	faults-table bench picture docs dist constraints clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -58,9 +57,12 @@ unit: $(VENV)/ready
 browser: $(VENV)/ready  ## Install Chromium (Debian, as root) and its driver for the UI tests
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq -y --no-install-recommends install chromium; }
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[ui]'
+	@test -f $(VENV)/axe.min.js || { dir=$$(mktemp -d) && (cd $$dir && npm pack --silent axe-core@4.14.1 >/dev/null && \
+		tar -xzf *.tgz) && cp $$dir/package/axe.min.js $(VENV)/ && rm -r $$dir; } || \
+		echo "axe-core was not installed (it needs npm): the tests of accessibility are skipped"
 
 test-ui: browser  ## Test forms, approval and the Tavus page in a browser; screenshots go to UI_PICTURES
-	$(VENV)/bin/python -m pytest tests/test_airflow.py tests/test_page.py -k browser
+	$(VENV)/bin/python -m pytest tests/test_airflow.py tests/test_page.py tests/test_page_airflow.py -k 'browser or test_page'
 
 test-lowest: $(LOWEST)/ready  ## Run all tests on the lowest supported versions of Airflow and other dependencies
 	$(LOWEST)/bin/python -m pytest
@@ -94,12 +96,6 @@ bench: $(VENV)/bench  ## Compare the speed with other HTTP clients (BENCH=--help
 
 picture: $(VENV)/ready  ## Update the pictures in docs/
 	$(VENV)/bin/python scripts/picture.py
-
-vendor:  ## Update the chart library of the Tavus page from npm
-	@dir=$$(mktemp -d) && (cd $$dir && npm pack --silent $(CHARTS) >/dev/null && tar -xzf *.tgz) && \
-		cp $$dir/package/dist/chart.umd.min.js tavus_provider/plugins/www/vendor/ && \
-		cp $$dir/package/LICENSE.md tavus_provider/plugins/www/vendor/chart.js.LICENSE.md && \
-		rm -r $$dir && head -2 tavus_provider/plugins/www/vendor/chart.umd.min.js
 
 clean:  ## Remove everything that the other targets have created
 	rm -rf $(VENV) $(LOWEST) .airflow .cluster build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

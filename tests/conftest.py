@@ -61,6 +61,7 @@ FILES = {
         "tests/test_airflow.py",
         "tests/test_airflow_roles.py",
         "tests/test_page.py",
+        "tests/test_page_airflow.py",
     ),
 }
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "process", "writer_process"}

@@ -15,7 +15,7 @@ FILES = sorted(
     file
     for folder in FOLDERS
     for file in (ROOT / folder).rglob("*")
-    if file.suffix in SUFFIXES and "vendor" not in file.parts and file != Path(__file__)
+    if file.suffix in SUFFIXES and file != Path(__file__)
 )
 
 NAMES = {  # matched with their case

@@ -1,162 +1,599 @@
-"""The Tavus page in a browser, on a running Airflow."""
+"""
+The Tavus page in a browser, on a stand-in for Airflow's REST API (fake_airflow.py).
+
+The XComs are made by the functions of the package. test_page_airflow.py has the page on a real Airflow.
+"""
 
 from __future__ import annotations
 
-import urllib.parse
-from typing import Any
+import os
+import sys
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from statistics import median
 
 import pytest
-from airflow_server import ROOT
 from browser import in_browser, save_screenshot
+from fake_airflow import NOW, POLICY, FakeAirflow, Run, company, many, replica_id, replicas
+
+from tavus_provider.outcomes import Outcome
+
+pytestmark = in_browser
+
+AXE = Path(os.environ.get("AXE_CORE", Path(sys.prefix) / "axe.min.js"))
+HOUR = timedelta(hours=1)
+WIDE = {**POLICY, "limits": {"max_deletions": 20, "max_deletion_percent": 50}}
+WIDTHS = {390: 844, 1280: 720, 1440: 900}
 
 
 @pytest.fixture(scope="module")
-def airflow(start_airflow):
-    """Airflow with the DAGs of the project."""
-    return start_airflow(ROOT / "dags")
+def server():
+    with FakeAirflow().serve() as running:
+        yield running
 
 
-def tavus_page(page, airflow):
-    """Open the Tavus page from the navigation and return its frame after it has loaded its data."""
-    page.goto(airflow.url)
-    page.get_by_role("link", name="Tavus", exact=True).first.click()
-    frame = page.frame_locator("iframe[title=Tavus]")
-    frame.locator("#runs table").wait_for()
-    frame.locator("#replicas tbody tr").first.wait_for()
-    return frame
+@pytest.fixture
+def fake(server):
+    """Airflow without runs."""
+    server.runs, server.paused = [], set()
+    server.requests.clear()
+    return server
 
 
-@in_browser
-def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
-    run = airflow.trigger("tavus_prune_replicas", dry_run=True)
-    assert airflow.finished(run)[0] == "success"
-    own = [
-        row
-        for row in airflow.state()["replicas"]
-        if not row["deleted"] and row["replica_type"].startswith("user")
+@pytest.fixture
+def open_page(chromium, fake):
+    """Open the page in the frame of Airflow: ``open_page(scheme, width)``. Fail if a script fails."""
+    errors: list[str] = []
+    contexts = []
+
+    def open_one(scheme: str = "light", width: int = 1280, *, path: str = "/plugin/tavus", **options):
+        viewport = {"width": width, "height": WIDTHS[width]}
+        context = chromium.new_context(viewport=viewport, color_scheme=scheme, **options)
+        contexts.append(context)
+        nav = "0" if width < 500 else "64"
+        for name, value in (("theme", scheme), ("nav", nav)):
+            context.add_cookies([{"name": name, "value": value, "url": fake.url}])
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{fake.url}{path}")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert errors == []
+
+
+def frame_of(page):
+    """Return the frame of the Tavus page after the first picture."""
+    page.frame_locator("iframe").locator("#content:not([aria-busy])").wait_for()
+    return page.frames[1]
+
+
+def run(state: str = "success", *, dag: str = "tavus_purge_replicas", hard: bool = True, **fields) -> Run:
+    fields = {"user": "jo.fischer", "when": NOW - HOUR, **fields}
+    return Run(dag, fields.pop("run_id", "manual__1"), state=state, hard=hard, **fields)
+
+
+def scheduled(state: str = "success", **fields) -> Run:
+    return run(state, dag="tavus_prune_replicas", hard=False, user=None, **fields)
+
+
+# -- the state of a run, in words
+
+
+def failed_apply() -> Run:
+    made = run("failed").planned(policy=WIDE).asked("Approve")
+    unknown = (Outcome.UNKNOWN, "DELETE returned 500; it is still listed")
+    return made.applied("failed", made.report(a=unknown, b=unknown))
+
+
+def stopped() -> Run:
+    made = scheduled("failed").planned(policy=WIDE)
+    left = (Outcome.NOT_ATTEMPTED, "the task received a request to stop")
+    return made.applied("failed", made.report(a=left))
+
+
+def over_the_limit() -> Run:
+    low = {**POLICY, "limits": {"max_deletions": 5, "max_deletion_percent": 25}}
+    return scheduled("failed").planned(policy=low, state="failed").add("apply", "upstream_failed")
+
+
+def refused_key() -> Run:
+    made = scheduled("failed").add("plan", "failed").add("apply", "upstream_failed")
+    message = "Tavus rejected the API key of connection tavus_default (401)"
+    made.push("plan", {"version": 1, "kind": "TavusAuthError", "message": message}, "error")
+    return made
+
+
+def timed_out() -> Run:
+    return run("failed").planned(policy=WIDE).asked(state="failed").add("apply", "upstream_failed")
+
+
+def batched(state: str = "success", *, batches: int = 115, summary: str | None = "success", **fields) -> Run:
+    fields = {"dag": "tavus_prune_replicas_batched", "hard": False, **fields}
+    made = run(state, **fields).planned(policy=WIDE).add("split")
+    for number in range(batches):
+        made.add("apply", map_index=number, minutes=5)
+    if summary:
+        made.add("summary", summary, minutes=9)
+        made.push("summary", made.report())
+    return made
+
+
+def batch_failed() -> Run:
+    made = batched("failed", summary="failed")
+    for task in made.tasks:
+        if task["map_index"] == 111:
+            task["state"] = "failed"
+    made.push("summary", made.report(a=(Outcome.FAILED, "DELETE returned 429")))
+    return made
+
+
+def look_failed() -> Run:
+    made = run("failed", dag="tavus_delete_replica").add("look", "failed")
+    for task in ("choose", "delete", "approve"):
+        made.add(task, "upstream_failed")
+    made.push("look", {"version": 1, "kind": "X", "message": "replica r1 does not exist"}, "error")
+    return made
+
+
+def split_failed() -> Run:
+    made = batched("failed", batches=0, summary=None)
+    made.tasks[-1]["state"] = "failed"
+    return made.add("apply", "upstream_failed").add("summary", "upstream_failed")
+
+
+def other_task_failed() -> Run:
+    return scheduled("failed").planned(policy=WIDE).add("announce", "failed").add("apply", "upstream_failed")
+
+
+def nothing_to_delete() -> Run:
+    none = {**POLICY, "expire": [{"rule": "old", "older_than": "900d"}]}
+    return run().planned(policy=none).add("approve", "skipped").add("apply", "skipped")
+
+
+def marked_by_hand() -> Run:
+    made = scheduled().planned(policy=WIDE)
+    return made.add("apply")
+
+
+def waiting() -> Run:
+    made = run("running", when=NOW - HOUR)
+    return made.planned(policy=WIDE).asked(state="awaiting_input").add("apply", None)
+
+
+# kind of run: its maker, the badge, the headline, and what the state or (after "!") the error says
+RUNS = {
+    "approved": (
+        lambda: run().planned(policy=WIDE).asked("Approve").applied(),
+        "Success",
+        "8 of 8 deleted, 1 undetermined, 15 kept",
+        "8 deleted",
+    ),
+    "rejected": (
+        lambda: run().planned(policy=WIDE).asked("Reject").add("apply", "skipped"),
+        "Success",
+        "Rejected, nothing deleted, 8 had been planned",
+        "rejected by maria.santos, ",
+    ),
+    "timeout": (timed_out, "Failed", "Nothing deleted, 8 had been", "!Not approved: nobody answered"),
+    "waiting": (waiting, "Awaiting Input", "8 to delete, 1 undetermined", "waits for approval until"),
+    "dry run": (
+        lambda: scheduled().planned(policy=WIDE).applied(dry_run=True),
+        "Success",
+        "8 would be deleted, 1 undetermined",
+        "dry run: 8 replicas would be deleted",
+    ),
+    "nothing": (nothing_to_delete, "Success", "Nothing to delete, 1 undetermined", "nothing to delete"),
+    "apply": (failed_apply, "Failed", "6 of 8 deleted", "!2 of 8 replicas may still exist"),
+    "stopped": (stopped, "Failed", "7 of 8 deleted", "!The task received a request to stop"),
+    "limit": (over_the_limit, "Failed", "Nothing deleted, 8 had been planned", "!Over the limit"),
+    "key": (refused_key, "Failed", "Plan failed: API key refused", "!Tavus rejected the API key"),
+    "look": (look_failed, "Failed", "Look failed", "!Replica r1 does not exist"),
+    "split": (split_failed, "Failed", "Nothing deleted, 8 had been planned", "!Split failed"),
+    "batched": (batched, "Success", "8 of 8 deleted", "8 deleted"),
+    "batch": (batch_failed, "Failed", "7 of 8 deleted", "!1 of 8 replicas may still exist"),
+    "other task": (other_task_failed, "Failed", "Nothing deleted", "!Announce failed"),
+    "time limit": (
+        lambda: scheduled("failed").planned(policy=WIDE).add("apply", "skipped"),
+        "Failed",
+        "Nothing deleted",
+        "!Failed before all its tasks had run",
+    ),
+    "marked by hand": (marked_by_hand, "Success", "8 to delete", "!No report"),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_state_comes_from_the_run(fake, open_page, kind):
+    make, badge, headline, says = RUNS[kind]
+    fake.add(make())
+    frame = frame_of(open_page())
+    assert frame.locator("#state .badge").inner_text() == badge
+    assert frame.locator("#headline").inner_text().startswith(headline)
+    is_error = says.startswith("!")
+    assert says.lstrip("!") in frame.locator("#alert" if is_error else "#state").inner_text()
+    assert frame.locator("#alert .alert.error[role=alert]").count() == is_error
+    frame.locator("#runs .badge").first.wait_for()
+    assert frame.locator("#runs .badge").first.inner_text() == badge
+
+
+def test_timeline_says_who_approved_and_what_was_verified(fake, open_page):
+    fake.add(run().planned(policy=WIDE).asked("Approve").applied())
+    frame = frame_of(open_page())
+    steps = [text.split("\n")[:2] for text in frame.locator("#timeline li").all_inner_texts()]
+    assert steps == [
+        ["Triggered", "by jo.fischer"],
+        ["Planned", "8 of 24 replicas to delete"],
+        ["Approved", "by maria.santos"],
+        ["Deleted", "8 deleted"],
+        ["Verified", "8 no longer listed"],
     ]
-    planned = airflow.xcom(run, "plan")["delete"]
-    for scheme in ("dark", "light"):
-        page = sign_in("viewer", scheme)
-        frame = tavus_page(page, airflow)
-        assert frame.locator("html").get_attribute("data-theme") == scheme
-        tiles = frame.locator("#tiles li strong").all_inner_texts()
-        assert tiles[:2] == [str(len(own)), str(len(planned))]
-        save_screenshot(page, f"page-{scheme}")
-    shown = set(frame.locator("#replicas td.id").all_inner_texts())
-    assert shown == {row["replica_id"] for row in own}
-    assert frame.locator("img").count() == 0
-    # search, filter, and sort by keyboard
-    frame.locator("#search").fill("rhostilereject")
-    (name,) = frame.locator("#replicas td.name").all_inner_texts()
-    assert name.startswith("Reject <img src=x onerror=alert(1)> **b**")
-    assert "\\u202egpj.exe" in name
-    frame.locator("#search").fill("")
-    frame.locator("#verdict").select_option("expired")
-    assert set(frame.locator("#replicas td.id").all_inner_texts()) == {row["replica_id"] for row in planned}
-    frame.get_by_role("button", name="age").focus()
-    page.keyboard.press("Enter")
-    ages = [
-        int(text.split()[0].replace(",", ""))
-        for text in frame.locator("#replicas td.number").all_inner_texts()
-    ]
-    assert ages == sorted(ages, reverse=True)
-    assert frame.locator("th[aria-sort=descending]").inner_text().startswith("age")
-    # the history shows the counts of the reports
-    (counts,) = [
-        row.locator("td.number").all_inner_texts()
-        for row in frame.locator("#runs tbody tr").all()
-        if run.split("/")[4] in urllib.parse.unquote(row.locator("a").first.get_attribute("href"))
-    ]
-    assert counts[:4] == [str(len(planned)), "0", "0", str(len(planned))]
-    # a link to the run leaves the frame
-    frame.get_by_role("link", name="Open the run").click()
-    page.wait_for_url("**/dags/tavus_prune_replicas/runs/**")
+    link = frame.get_by_role("link", name="Approved", exact=True).get_attribute("href")
+    assert link.endswith("/dags/tavus_purge_replicas/runs/manual__1/tasks/approve/required_actions")
 
 
-@in_browser
-def test_browser_task_link_opens_the_plan_of_its_run(airflow, sign_in):
-    run = airflow.trigger("tavus_prune_replicas", dry_run=True, older_than="250d")
-    assert airflow.finished(run)[0] == "success"
-    links = airflow.api(f"{run}/taskInstances/apply/links")["extra_links"]
-    assert links["Replicas at Tavus"] == "https://platform.tavus.io/dev/replicas"
-    last = airflow.trigger("tavus_prune_replicas", dry_run=True)
-    assert airflow.finished(last)[0] == "success"
-    page = sign_in("viewer")
-    page.goto(links["Tavus page"])
-    frame = page.frame_locator("iframe[title=Tavus]")
-    frame.locator("#replicas tbody tr").first.wait_for()
-    assert airflow.xcom(run, "plan")["digest"][:16] in frame.locator("#about").inner_text()
+def test_stored_plan_shows_its_counts_and_where_its_rows_are(fake, open_page):
+    all_of_it = {**POLICY, "limits": {"max_deletions": 6_000, "max_deletion_percent": 100}}
+    fake.add(run("running", hard=False).planned(replicas(names=many(6_000)), policy=all_of_it, stored=True))
+    frame = frame_of(open_page())
+    made = fake.runs[0]
+    counts = made.xcoms["plan", -1, "return_value"]["counts"]
+    assert frame.locator("#headline").inner_text().startswith(f"{counts['delete']:,} to delete")
+    assert (
+        frame.locator("#groups button", has_text="to delete").inner_text()
+        == f"{counts['delete']:,} to delete"
+    )
+    assert f"stored at s3://company-airflow/tavus-ledger/_plans/{made.plan['digest']}.json" in (
+        frame.locator("#notice").inner_text()
+    )
+    assert frame.locator("#deciders li").count() > 1
 
 
-@in_browser
-def test_browser_page_tells_users_without_permission_and_shows_no_data(airflow, sign_in):
-    page = sign_in(None)
-    page.goto(f"{airflow.url}/tavus/")
-    page.get_by_text("You are not signed in to Airflow").wait_for()
-    assert not page.locator("#content, #history").first.is_visible()
-    page.route("**/api/v2/**", lambda route: route.fulfill(status=403, json={"detail": "Forbidden"}))
+# -- the number of requests
+
+
+def requests_before_the_first_picture(frame) -> list[str]:
+    return frame.evaluate(
+        """() => {
+          const { startTime } = performance.getEntriesByName('tavus-first-picture')[0];
+          const read = performance.getEntriesByType('resource').filter((one) => one.startTime < startTime);
+          return read.map(({ name }) => name).filter((name) => name.includes('/api/v2/'));
+        }"""
+    )
+
+
+def test_first_picture_takes_at_most_10_requests_with_500_runs_of_118_tasks(fake, open_page):
+    for number in range(500):
+        fake.add(
+            scheduled(run_id=f"scheduled__{number}", when=NOW - HOUR * (number + 2)).add("plan").add("apply")
+        )
+    for number in range(20):
+        fake.add(batched(run_id=f"manual__{number}", when=NOW - timedelta(minutes=2 + number)))
+    failed = batch_failed()
+    failed.run_id, failed.when = "manual__failed", NOW
+    for task in failed.tasks:
+        task.update(dag_run_id="manual__failed", run_after=NOW.isoformat())
+    fake.add(failed)
+    frame = frame_of(open_page())
+    assert frame.locator("#headline").inner_text().startswith("7 of 8 deleted")
+    read = requests_before_the_first_picture(frame)
+    assert 5 <= len(read) <= 10, read
+    # The runs below follow, and are not more than are shown.
+    frame.locator("#runs tbody tr").nth(9).locator(".badge").wait_for()
+    assert frame.locator("#runs tbody tr").count() == 10
+    assert "reading" not in frame.locator("#runs tbody tr").first.inner_text()
+
+
+# -- one account at a time
+
+
+def add_accounts(fake) -> None:
+    fake.runs = company()
+    eu = scheduled(run_id="scheduled__eu", connection="tavus_eu", origin="https://eu.example.com")
+    fake.add(eu.planned(replicas()[:14], policy=WIDE).applied())
+    for made in fake.runs[-1:]:
+        made.dag_id = "tavus_prune_eu"
+        for task in made.tasks:
+            task["dag_id"] = "tavus_prune_eu"
+
+
+def test_everything_is_of_the_chosen_account(fake, open_page):
+    add_accounts(fake)
+    page = open_page()
+    frame = frame_of(page)
+    cards = frame.locator("#accounts button")
+    assert cards.count() == 2
+    assert frame.locator("#account dd").first.inner_text() == "tavus_default"
+    frame.locator("#accounts button", has_text="10 deletes in 30 days").wait_for()
+    cards.nth(1).click()
+    frame.locator("#account dd", has_text="eu.example.com").wait_for()
+    frame.locator("#content:not([aria-busy])").wait_for()
+    assert frame.locator("#account dd").first.inner_text() == "tavus_eu"
+    assert frame.locator("#runs-choice option").count() == 1
+    frame.locator("#runs tbody tr .badge").first.wait_for()
+    assert frame.locator("#runs tbody tr").count() == 1
+    assert "tavus_prune_eu" in frame.locator("#runs").inner_text()
+    assert frame.locator("#replicas tbody tr").count() == 14
+    assert "connection=tavus_eu" in page.url
+
+
+def test_address_follows_the_choice_and_reload_opens_the_same(fake, open_page):
+    fake.runs = company()
+    page = open_page()
+    frame = frame_of(page)
+    assert "run_id=manual__waiting" in page.url
+    rejected = frame.locator("#runs tbody tr", has_text="rejected by")
+    rejected.first.wait_for()
+    rejected.get_by_role("button").click()
+    frame.get_by_text("Rejected, nothing deleted").wait_for()
+    assert "run_id=manual__rejected" in page.url
     page.reload()
-    page.get_by_text("Your Airflow role may not read this").wait_for()
-    assert not page.locator("#content, #history").first.is_visible()
-    page.unroute_all()
-    page.route("**/api/v2/**", lambda route: route.fulfill(json={"task_instances": [], "total_entries": 0}))
-    page.get_by_role("button", name="Try again").click()
-    page.get_by_text("No plan has been made yet").wait_for()
-    save_screenshot(page, "page-empty")
+    frame = frame_of(page)
+    assert frame.locator("#headline").inner_text().startswith("Rejected, nothing deleted")
+    # the page without the frame opens the same
+    page.goto(page.url.replace("/plugin/tavus", "/tavus/"))
+    page.get_by_text("Rejected, nothing deleted").wait_for()
 
 
-@in_browser
-def test_browser_page_shows_5000_replicas_in_pages_and_a_plan_without_verdicts(airflow, sign_in):
+# -- the table of replicas
+
+
+def test_row_opens_into_its_checks_and_its_history_by_keyboard(fake, open_page):
+    fake.runs = company()
+    page = open_page()
+    frame = frame_of(page)
+    frame.locator("#search").fill("jonas-berg")
+    assert frame.locator("#replicas tbody tr").count() == 1
+    frame.locator(".toggle").focus()
+    page.keyboard.press("Enter")
+    assert frame.locator(".toggle").get_attribute("aria-expanded") == "true"
+    checks = frame.locator(".checks li")
+    verdict = next(
+        row
+        for row in fake.runs[-1].xcoms["plan", -1, "verdicts"]["rows"]
+        if row["replica_id"] == replica_id(9)
+    )
+    assert [check for check, _ in verdict["checks"]] == [
+        text.replace(" ", "_") for text in frame.locator(".check-name").all_inner_texts()
+    ]
+    assert "decides" in checks.last.inner_text()
+    frame.locator(".history li").first.wait_for()
+    history = frame.locator(".history li").all_inner_texts()
+    assert "Delete" in history[0]
+    assert any("Kept" in text or "Not expired" in text for text in history[1:])
+    # focus stays on the row, and the same key closes it
+    page.keyboard.press("Enter")
+    assert frame.locator(".toggle").get_attribute("aria-expanded") == "false"
+
+
+def test_rows_without_checks_show_their_reason(fake, open_page):
+    made = fake.add(scheduled().planned(policy=WIDE).applied(dry_run=True))
+    for row in made.xcoms["plan", -1, "verdicts"]["rows"]:
+        row.pop("checks")
+    frame = frame_of(open_page())
+    frame.locator(".toggle").first.click()
+    assert "The checks of this run were not pushed" in frame.locator("tr.detail").inner_text()
+
+
+def test_5000_rows_are_filtered_and_sorted_without_a_wait(fake, open_page):
+    made = fake.add(scheduled().planned(policy=WIDE).applied(dry_run=True))
+    names = many(5_000)
     rows = [
         {
-            "replica_id": f"r{n:05}",
-            "replica_name": f"person {n}",
-            "status": ("kept", "not_expired", "held", "expired")[n % 4],
+            "replica_id": replica_id(number),
+            "replica_name": name,
+            "status": ("kept", "not_expired", "held", "expired")[number % 4],
             "reason_code": "any",
-            "reason": f"{n % 700} days old",
+            "reason": f"{age} days old",
             "next_reason": None,
-            "age_days": n % 700,
+            "age_days": age,
         }
-        for n in range(5_000)
+        for number, (name, age, _) in enumerate(names)
     ]
-    plan = {"listed": 5_000, "delete": [], "scheduled": [], "undetermined": [], "keep": {"in_use": 5_000}}
-    task = {
-        "dag_id": "d",
-        "dag_run_id": "r",
-        "task_id": "plan",
-        "map_index": -1,
-        "state": "success",
-        "id": "1",
+    made.push("plan", {"version": 1, "rows": rows, "counts": {}}, "verdicts")
+    frame = frame_of(open_page())
+    assert "1 to 100 of 5,000 replicas" in frame.locator("#found").inner_text()
+    assert frame.locator("#replicas tbody tr").count() == 100
+    frame.get_by_role("button", name="Next", exact=True).click()
+    assert "101 to 200 of 5,000 replicas" in frame.locator("#found").inner_text()
+    took = frame.evaluate(
+        """() => {
+          const times = [];
+          const timed = (work) => {
+            const start = performance.now();
+            work();
+            times.push(performance.now() - start);
+          };
+          const search = document.getElementById('search');
+          for (const text of ['speaker-4', 'webinar', 'x', '']) {
+            search.value = text;
+            timed(() => search.dispatchEvent(new Event('input', { bubbles: true })));
+          }
+          for (const key of ['name', 'age', 'reason', 'decider', 'order', 'name']) {
+            timed(() => document.querySelector(`#replicas th [data-key=${key}]`).click());
+          }
+          return times;
+        }"""
+    )
+    # 100 ms is the aim, seen on an idle machine; other processes may use this one.
+    assert median(took) < 500, took
+    frame.locator("#groups button", has_text="held").click()
+    assert "of 1,250 replicas" in frame.locator("#found").inner_text()
+
+
+def test_status_without_replicas_cannot_be_chosen(fake, open_page):
+    fake.runs = company()
+    frame = frame_of(open_page())
+    assert frame.locator("#groups button", has_text="0 held").is_disabled()
+    frame.locator("#groups button", has_text="undetermined").click()
+    assert frame.locator("#replicas tbody tr").count() == 1
+
+
+# -- difference and forecast
+
+
+def test_difference_and_forecast_are_shown_with_their_numbers(fake, open_page):
+    before = fake.add(scheduled(run_id="s1", when=NOW - 25 * HOUR).planned(policy=WIDE).applied(dry_run=True))
+    rows = [row for row in replicas() if row.replica_id != replica_id(0)]
+    after = scheduled(run_id="s2").planned(rows, policy=WIDE, before=before, used=(2, 6, 1))
+    fake.add(after.applied(dry_run=True))
+    frame = frame_of(open_page())
+    frame.locator("#difference .change").first.wait_for()
+    shown = frame.locator("#difference").inner_text()
+    assert "1 saved by use" in shown
+    assert "onboarding_ben-okafor" in shown
+    assert "1 no longer listed" in shown
+    weeks = after.xcoms["plan", -1, "forecast"]["weeks"]
+    counts = frame.locator("#forecast .column-count").all_inner_texts()
+    assert counts == [str(week["count"]) for week in weeks]
+    bars = {
+        text.split("\n")[0]: text.split("\n")[-1] for text in frame.locator("#deciders li").all_inner_texts()
     }
-    tasks = [{**task, "operator_name": "PlanRetentionOperator", "run_after": "2026-01-01T00:00:00Z"}]
-    verdicts: dict[str, Any] = {"value": {"version": 1, "rows": rows, "counts": {"in_use": 5_000}}}
+    assert bars["undetermined"] == "1"
 
-    def reply(route):
-        url = route.request.url
-        if "/xcomEntries/verdicts" in url:
-            return route.fulfill(json=verdicts)
-        if "/xcomEntries/return_value" in url:
-            return route.fulfill(json={"value": plan})
-        return route.fulfill(json={"task_instances": tasks, "total_entries": 1})
 
-    page = sign_in("viewer")
-    page.route("**/api/v2/**", reply)
-    page.goto(f"{airflow.url}/tavus/")
-    page.get_by_text("1 to 100 of 5,000 replicas").wait_for()
+# -- while a run is under way
+
+
+def test_run_under_way_is_read_again_until_it_ends(fake, open_page):
+    made = fake.add(waiting())
+    page = open_page()
+    frame = frame_of(page)
+    frame.locator("#search").fill("onboarding")
+    found = frame.locator("#found").inner_text()
+    made.hitl.clear()
+    made.tasks = made.tasks[:1]
+    made.asked("Approve").applied()
+    made.state = "success"
+    frame.get_by_text("8 of 8 deleted").first.wait_for()
+    assert [text.split("\n")[0] for text in frame.locator("#timeline li").all_inner_texts()][-1] == "Verified"
+    # what a person has typed stays
+    assert frame.locator("#search").input_value() == "onboarding"
+    assert frame.locator("#found").inner_text() == found
+    count = len(fake.requests)
+    page.clock.install()
+    page.clock.fast_forward(60_000)
+    assert len(fake.requests) <= count + 20, "an ended run is not read again and again"
+
+
+# -- nothing to show
+
+
+def refuse(status, route):
+    route.fulfill(status=status, json={"detail": "no"})
+
+
+def test_user_without_permission_is_told(fake, open_page):
+    page = open_page(path="/tavus/")
+    page.get_by_text("No plan has been made yet").wait_for()
+    told = {401: "You are not signed in to Airflow", 403: "Your Airflow role may not read this"}
+    for status, text in told.items():
+        page.route("**/api/v2/**", partial(refuse, status))
+        page.reload()
+        page.get_by_text(text).wait_for()
+        assert not page.locator("#content").is_visible()
+        assert not page.locator("#skeleton").is_visible()
+        page.unroute_all()
+    page.get_by_role("button", name="Try again").click()
+    page.get_by_text("No plan has been made yet").wait_for()
+
+
+# -- looks
+
+
+STATES = {
+    "waiting": company,
+    "failed": lambda: [failed_apply()],
+    "limit": lambda: [over_the_limit()],
+    "key": lambda: [refused_key()],
+    "rejected": lambda: [run().planned(policy=WIDE).asked("Reject").add("apply", "skipped")],
+    "stored": lambda: [
+        run("running", hard=False)
+        .planned(replicas(names=many(6_000)), policy=WIDE, stored=True)
+        .add("apply", "running")
+    ],
+}
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("state", STATES)
+def test_page_fits_its_width_and_has_no_violation_of_wcag(fake, open_page, state, width, scheme):
+    fake.runs = STATES[state]()
+    page = open_page(scheme, width)
+    frame = frame_of(page)
+    frame.locator("#runs .badge").first.wait_for()
+    if frame.locator(".toggle").count():
+        frame.locator(".toggle").first.click()
+        frame.locator(".history li").first.wait_for()
+    save_screenshot(page, f"page-{state}-{width}-{scheme}")
+    assert frame.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    clipped = frame.evaluate(
+        """() => [...document.querySelectorAll('#replicas, #runs, .panel, .facts dd, .badge, button, th')]
+          .filter((node) => !node.closest('[hidden]') && node.clientWidth > 2)
+          .filter((node) => node.scrollWidth > node.clientWidth + 1)
+          .map((node) => node.outerHTML.slice(0, 90))"""
+    )
+    assert [node for node in clipped if 'id="runs"' not in node or width > 1000] == []
+    if not AXE.is_file():
+        pytest.skip("axe-core is not installed: make browser")
+    # The page forbids scripts of others, and axe-core is one: it is run by the debugger of the browser.
+    frame.evaluate(AXE.read_text(encoding="utf-8"))
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = frame.evaluate(
+        "(tags) => axe.run(document, { runOnly: tags, resultTypes: ['violations'] })", tags
+    )
+    assert [
+        (violation["id"], node["html"][:120], node["failureSummary"][-160:])
+        for violation in found["violations"]
+        for node in violation["nodes"][:3]
+    ] == []
+
+
+def test_colours_are_those_of_airflow(fake, open_page):
+    fake.runs = company()
+    for scheme, colour in (("light", "rgb(253, 253, 253)"), ("dark", "rgb(22, 28, 44)")):
+        page = open_page(scheme)
+        frame = frame_of(page)
+        assert frame.evaluate("getComputedStyle(document.body).backgroundColor") == colour
+    # a change of the theme is followed
+    page.evaluate("document.documentElement.className = 'light'")
+    frame.locator("html[data-theme=light]").wait_for(state="attached")
+    assert frame.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(253, 253, 253)"
+
+
+def test_motion_is_reduced_and_forced_colours_keep_the_words(fake, open_page):
+    fake.runs = company()
+    page = open_page(reduced_motion="reduce", forced_colors="active")
+    frame = frame_of(page)
+    assert frame.evaluate("getComputedStyle(document.querySelector('.bone')).animationName") == "none"
+    assert frame.evaluate("getComputedStyle(document.querySelector('.toggle .icon')).transitionProperty") in (
+        "none",
+        "all",
+    )
+    assert frame.locator("#replicas .badge").first.inner_text() == "Delete"
+    border = "getComputedStyle(document.querySelector('#replicas .badge')).borderTopStyle"
+    assert frame.evaluate(border) == "solid"
+    save_screenshot(page, "page-forced-colours")
+
+
+def test_print_has_all_rows(fake, open_page):
+    rows = replicas(names=many(330))
+    fake.add(
+        scheduled().planned(
+            rows, policy={**POLICY, "limits": {"max_deletions": 400, "max_deletion_percent": 100}}
+        )
+    )
+    page = open_page(path="/tavus/")
+    page.locator("#content:not([aria-busy])").wait_for()
     assert page.locator("#replicas tbody tr").count() == 100
-    page.get_by_role("button", name="Next", exact=True).click()
-    page.get_by_text("101 to 200 of 5,000 replicas").wait_for()
-    page.fill("#search", "person 4999")
-    page.get_by_text("1 to 1 of 1 replica").wait_for()
-    save_screenshot(page, "page-5000")
-    verdicts["value"] = {
-        "version": 1,
-        "rows": [],
-        "counts": {"in_use": 6_000},
-        "notice": "6000 verdicts are too many for an XCom",
-    }
-    page.reload()
-    page.get_by_text("6000 verdicts are too many for an XCom").wait_for()
-    assert page.locator("#deciders-table td").first.inner_text().startswith("in use")
-    save_screenshot(page, "page-counts")
+    count = "window.printed = document.querySelectorAll('#replicas tbody tr').length"
+    page.evaluate(f"addEventListener('beforeprint', () => {{ {count} }})")
+    pdf = page.pdf(format="A4")
+    assert page.evaluate("window.printed") == 330
+    assert page.locator("#replicas tbody tr").count() == 100
+    assert pdf.count(b"/Type /Page\n") + pdf.count(b"/Type /Page ") >= 8

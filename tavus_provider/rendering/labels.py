@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from tavus_provider.outcomes import Outcome
+from tavus_provider.outcomes import GONE, UNFINISHED, Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +27,24 @@ class Label:
         page's table of runs for an outcome. Labels with the same group are added up.
     :param tone: its colour on the page: ``style.css`` defines ``--tone-<tone>`` for light and dark
     :param style: its style in a terminal, for rich
+    :param badge: the word for it in a badge of the page; default: the text
     """
 
     text: str
     group: str
     tone: str
     style: str = ""
+    badge: str = ""
 
 
 STATUSES: Final[Mapping[str, Label]] = {
-    "expired": Label("DELETE", "to delete", "danger", "bold red"),
-    "scheduled": Label("scheduled", "scheduled", "warning", "magenta"),
-    "held": Label("keep, held", "held", "hold"),
-    "undetermined": Label("keep, undetermined", "undetermined, kept", "unclear", "yellow"),
-    "kept": Label("keep", "kept", "info"),
-    "not_expired": Label("keep, not expired", "kept", "good"),
-    "out_of_scope": Label("keep, out of scope", "kept", "muted"),
+    "expired": Label("DELETE", "to delete", "danger", "bold red", "Delete"),
+    "scheduled": Label("scheduled", "scheduled", "warning", "magenta", "Scheduled"),
+    "held": Label("keep, held", "held", "hold", badge="Held"),
+    "undetermined": Label("keep, undetermined", "undetermined", "unclear", "yellow", "Undetermined"),
+    "kept": Label("keep", "kept", "info", badge="Kept"),
+    "not_expired": Label("keep, not expired", "kept", "good", badge="Not expired"),
+    "out_of_scope": Label("keep, out of scope", "kept", "muted", badge="Out of scope"),
 }
 """Labels of the statuses of a verdict, in the order in which the page sorts them."""
 
@@ -86,13 +88,21 @@ _NO_RULE: Final[Mapping[str, str]] = {"soft_deleted": "(hard_delete_after)", "qu
 def labels_json() -> str:
     """Return the tables as the JSON document that the Tavus page reads, ``plugins/www/labels.json``."""
     tables: dict[str, Mapping[Any, Label]] = {"statuses": STATUSES, "outcomes": OUTCOMES}
-    document = {
+    document: dict[str, list[dict[str, Any]]] = {
         kind: [
-            {"name": str(name), "text": row.text, "group": row.group, "tone": row.tone}
+            {
+                "name": str(name),
+                "text": row.text,
+                "badge": row.badge or row.text.capitalize(),
+                "group": row.group,
+                "tone": row.tone,
+            }
             for name, row in table.items()
         ]
         for kind, table in tables.items()
     }
+    for row in document["outcomes"]:
+        row |= {"gone": row["name"] in GONE, "unfinished": row["name"] in UNFINISHED}
     return json.dumps({"version": 1, **document}, indent=2) + "\n"
 
 

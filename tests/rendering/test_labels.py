@@ -1,9 +1,6 @@
 from __future__ import annotations
 
-import re
 from pathlib import Path
-
-import pytest
 
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.rendering.labels import OUTCOMES, STATUSES, label, labels_json
@@ -34,11 +31,3 @@ def test_unknown_name_is_shown_as_it_is():
 def test_labels_json_of_the_page_is_up_to_date():
     """If this fails: python -m tavus_provider.rendering.labels > tavus_provider/plugins/www/labels.json"""
     assert (WWW / "labels.json").read_text(encoding="utf-8") == labels_json()
-
-
-@pytest.mark.parametrize("theme", [":root", ':root[data-theme="dark"]'])
-def test_style_sheet_defines_every_tone(theme):
-    style = (WWW / "style.css").read_text(encoding="utf-8")
-    block = re.search(rf"^{re.escape(theme)} \{{(.*?)^\}}", style, re.DOTALL | re.MULTILINE)[1]
-    tones = {row.tone for row in (*STATUSES.values(), *OUTCOMES.values(), label("put_aside"))}
-    assert tones <= set(re.findall(r"--tone-([a-z-]+):", block))

@@ -1,33 +1,27 @@
-// Bar charts, drawn by Chart.js, which is shipped with this page.
+// Bar charts of elements: each bar has its number as text, so a chart needs no table and no legend.
 
-import { byId } from "./dom.js";
+import { make } from "./dom.js";
+import { number } from "./format.js";
 
-const charts = {};
+const share = (count, largest) => (largest ? (count / largest).toFixed(4) : "0");
 
-const colour = (variable) => getComputedStyle(document.documentElement).getPropertyValue(variable).trim();
+// Horizontal bars: [{ name, count, tone, note }].
+export function bars(rows, { label, empty }) {
+  if (!rows.length) return make("p", { class: "empty" }, empty);
+  const largest = Math.max(...rows.map(({ count }) => count));
+  return make("ul", { class: "bars", role: "list", "aria-label": label }, rows.map(({ name, count, tone, note }) => make("li", {},
+    make("span", { class: "bar-name" }, name, note ? make("span", { class: "muted" }, ` ${note}`) : null),
+    make("span", { class: "bar-track", "aria-hidden": "true" }, make("span", { class: count ? "bar" : "bar none", "data-tone": tone, share: share(count, largest) })),
+    make("span", { class: "bar-count" }, number(count)))));
+}
 
-export const toneColour = (tone) => colour(`--tone-${tone}`);
-
-// The description is read out instead of the chart; the page has its numbers in a table next to it.
-export function chart(id, description, { data, horizontal = false, legend = false }) {
-  byId(id).setAttribute("aria-label", description);
-  charts[id]?.destroy();
-  const text = colour("--soft");
-  const line = colour("--line");
-  const axis = (options) => ({ ticks: { color: text, precision: 0 }, grid: { color: line }, border: { color: line }, stacked: true, ...options });
-  const counts = axis({ beginAtZero: true });
-  const names = axis({ grid: { display: false } });
-  charts[id] = new window.Chart(byId(id), {
-    type: "bar",
-    data,
-    options: {
-      animation: false,
-      responsive: true,
-      maintainAspectRatio: false,
-      indexAxis: horizontal ? "y" : "x",
-      scales: horizontal ? { x: counts, y: names } : { x: names, y: counts },
-      plugins: { legend: { display: legend, position: "bottom", labels: { color: text, boxWidth: 12 } } },
-      maxBarThickness: 34,
-    },
-  });
+// Columns in time: [{ name, long, count, tone }]; `long` is read out instead of the name.
+export function columns(rows, { label }) {
+  const largest = Math.max(...rows.map(({ count }) => count));
+  return make("ol", { class: "columns", role: "list", "aria-label": label }, rows.map(({ name, long, count, tone }) => make("li", {},
+    make("span", { class: "column-space", "aria-hidden": "true" },
+      make("span", { class: "column-count" }, number(count)),
+      make("span", { class: count ? "column" : "column none", "data-tone": tone, share: share(count, largest) })),
+    make("span", { class: "column-name", "aria-hidden": "true" }, name),
+    make("span", { class: "hidden" }, `${long ?? name}: ${number(count)}`))));
 }

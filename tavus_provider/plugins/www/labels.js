@@ -14,8 +14,11 @@ export async function loadLabels() {
 }
 
 // A name that is not in the table is shown as it is.
-const find = (table, name) => table.find((row) => row.name === name)
-  ?? { name, text: String(name ?? "unknown").replaceAll("_", " "), group: "other", tone: "unclear" };
+function find(table, name) {
+  const text = String(name ?? "unknown").replaceAll("_", " ");
+  return table.find((row) => row.name === name)
+    ?? { name, text, badge: text, group: "other", tone: "unclear", gone: false, unfinished: false };
+}
 
 function groups(table) {
   const byGroup = new Map();
@@ -27,7 +30,25 @@ export const statusLabel = (name) => find(tables.statuses, name);
 export const outcomeLabel = (name) => find(tables.outcomes, name);
 export const isStatus = (name) => tables.statuses.some((row) => row.name === name);
 export const statusNames = () => tables.statuses.map(({ name }) => name);
-export const outcomeNames = () => tables.outcomes.map(({ name }) => name);
 // [{ group, names }] in the order of the table.
 export const statusGroups = () => groups(tables.statuses);
 export const outcomeGroups = () => groups(tables.outcomes);
+
+// The counts of a report in words, such as "3 deleted, 1 skipped"; empty without any.
+export const describeCounts = (counts) => outcomeGroups()
+  .map(({ group, names }) => [group, names.reduce((total, name) => total + (counts[name] ?? 0), 0)])
+  .filter(([, count]) => count)
+  .map(([group, count]) => `${count.toLocaleString("en")} ${group}`)
+  .join(", ");
+
+// How many replicas a report counts: in all, gone by this run, and unfinished.
+export function totals(counts) {
+  const total = { all: 0, gone: 0, unfinished: 0 };
+  for (const [name, count] of Object.entries(counts ?? {})) {
+    const label = outcomeLabel(name);
+    total.all += count;
+    if (label.gone) total.gone += count;
+    if (label.unfinished) total.unfinished += count;
+  }
+  return total;
+}

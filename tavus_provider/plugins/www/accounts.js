@@ -1,0 +1,44 @@
+// Accounts: the plans of one Airflow connection. A plan task has the connection among its rendered fields;
+// Airflow keeps these for the newest runs, so an older task counts for the connection of newer ones like it.
+
+import { kindOf } from "./airflow.js";
+
+export const UNKNOWN = "unknown connection";
+
+const taskKey = (task) => `${task.dag_id} ${task.task_id} ${task.map_index}`;
+const rendered = (task) => (typeof task.rendered_fields?.tavus_conn_id === "string" ? task.rendered_fields.tavus_conn_id : null);
+
+// Returns accounts of tasks, that of the newest task first: [{ connection, entries: [{ task, kind }], dagIds }].
+export function groupByAccount(tasks) {
+  const newest = [...tasks].sort((a, b) => (a.run_after < b.run_after ? 1 : -1));
+  const known = new Map();
+  for (const task of newest) if (rendered(task) && !known.has(taskKey(task))) known.set(taskKey(task), rendered(task));
+  const accounts = new Map();
+  const seen = new Set();
+  for (const task of newest) {
+    if (seen.has(task.id)) continue;
+    seen.add(task.id);
+    const connection = rendered(task) ?? known.get(taskKey(task)) ?? UNKNOWN;
+    if (!accounts.has(connection)) accounts.set(connection, { connection, entries: [], dagIds: [] });
+    const account = accounts.get(connection);
+    const kind = kindOf(task);
+    // A run that deletes by id and has no plan is one entry, whatever the number of its tasks.
+    const sameRun = (entry) => entry.task.dag_id === task.dag_id && entry.task.dag_run_id === task.dag_run_id;
+    if (kind === "delete" && [...accounts.values()].some(({ entries }) => entries.some(sameRun))) continue;
+    account.entries.push({ task, kind });
+    if (!account.dagIds.includes(task.dag_id)) account.dagIds.push(task.dag_id);
+  }
+  return [...accounts.values()].filter(({ entries }) => entries.length);
+}
+
+// Of tasks of a run, those that belong to the plan of an entry.
+export function tasksOf({ task: plan, kind }, connection, tasks) {
+  const plans = tasks.filter((task) => ["plan", "look"].includes(kindOf(task)));
+  if (kind === "delete" || plans.length < 2) return tasks;
+  return tasks.filter((task) => {
+    if (!kindOf(task) || task.id === plan.id) return true;
+    if (["plan", "look"].includes(kindOf(task))) return false;
+    if (rendered(task) && rendered(task) !== connection) return false;
+    return plan.map_index < 0 || task.map_index < 0 || task.map_index === plan.map_index;
+  });
+}

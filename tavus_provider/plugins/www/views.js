@@ -1,0 +1,207 @@
+// What the page shows of an account and of one run, beside the table of replicas.
+
+import { runPath, taskPath } from "./airflow.js";
+import { bars, columns } from "./charts.js";
+import { byId, link, make, stateBadge, stateIcon, icon } from "./dom.js";
+import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
+import { statusLabel } from "./labels.js";
+import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
+import { approvalTask, describe, headline, steps } from "./run_state.js";
+
+const CHART_BARS = 9;
+const NAMES_OF_A_DIFFERENCE = 5;
+const AGES = [["0–6 d", 7], ["7–29 d", 30], ["30–89 d", 90], ["90–179 d", 180], ["180–364 d", 365], ["365 d +", Infinity], ["unknown", NaN]];
+const hostOf = (origin) => {
+  try {
+    return new URL(origin).host;
+  } catch {
+    return null;
+  }
+};
+export const hostName = (origin) => escapeText(hostOf(origin) ?? origin ?? "–");
+
+const fact = (name, ...value) => make("div", {}, make("dt", {}, name), make("dd", {}, ...value));
+const quiet = (text) => make("span", { class: "muted" }, text);
+
+// -- the account
+
+// `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
+export function showAccount({ account, latest, shown }) {
+  const { plan, run, task } = latest;
+  const { badge, words } = describe(latest);
+  const { dags = [], forecast } = account;
+  const next = dags.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).map((dag) => dag.next_dagrun_run_after).sort()[0];
+  const origin = plan?.origin ?? shown.plan?.origin;
+  byId("account").replaceChildren(
+    fact("Connection", make("strong", {}, escapeText(account.connection))),
+    fact("Host", origin ? hostName(origin) : quiet("–")),
+    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.entry === shown.entry ? null : quiet(` ${words}`)] : quiet("–")),
+    fact("Next run", next ? time(next) : quiet(dags.some(({ is_paused }) => is_paused) ? "paused" : dags.length ? "when triggered" : "–")),
+    fact("Next 30 days", typeof forecast?.next_30_days === "number" ? plural(forecast.next_30_days, "delete") : quiet("no forecast")),
+  );
+  byId("account").hidden = false;
+}
+
+// The choice between accounts: cards, of which one is pressed.
+export function showAccountChoice(accounts, chosen, choose) {
+  byId("accounts").hidden = accounts.length < 2;
+  byId("accounts").replaceChildren(...(accounts.length < 2 ? [] : accounts.map((account) => {
+    const { forecast } = account;
+    const details = account.latest ?? account.details;
+    const state = details ? describe(details) : null;
+    return make("li", {}, make("button", { type: "button", class: "card", "aria-pressed": String(account === chosen), onclick: () => choose(account) },
+      make("strong", {}, escapeText(account.connection)),
+      make("span", { class: "muted" }, details?.plan?.origin ? hostName(details.plan.origin) : " "),
+      make("span", {}, state ? [stateBadge(state.badge), ` ${timeNear(details.run?.run_after, new Date())}`] : quiet(time(account.entries[0].task.run_after))),
+      make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `${plural(forecast.next_30_days, "delete")} in 30 days` : " ")));
+  })));
+}
+
+// -- the run
+
+export function showRunChoice(entries, chosen, stateOf) {
+  const name = (entry) => {
+    const { task, kind } = entry;
+    const mapped = task.map_index >= 0 ? ` [${escapeText(task.rendered_map_index ?? task.map_index)}]` : "";
+    const state = stateOf(entry);
+    return `${time(task.run_after)}  ${escapeText(task.dag_id)}${mapped}${kind === "look" || kind === "delete" ? "  one replica" : ""}${state ? `  ${state.replaceAll("_", " ")}` : ""}`;
+  };
+  byId("runs-choice").replaceChildren(...entries.map((entry, at) => make("option", { value: at }, name(entry))));
+  byId("runs-choice").value = String(entries.indexOf(chosen));
+}
+
+export function showRun(details) {
+  const { run, plan, task } = details;
+  const { badge, words, problem, tone } = describe(details);
+  byId("headline").textContent = plan ? headline(details) : words.charAt(0).toUpperCase() + words.slice(1);
+  const waiting = tone === "waiting" ? approvalTask(details) : null;
+  byId("state").replaceChildren(...[
+    stateBadge(badge),
+    !problem && (plan || !badge) ? make("span", {}, words) : null,
+    waiting ? link(`${taskPath(waiting)}/required_actions`, "Open the approval") : null,
+    run ? link(runPath(run), "Open the run") : null,
+  ].filter(Boolean));
+  byId("alert").replaceChildren(...(problem ? [make("div", { class: "alert error", role: "alert" }, icon("warning"), make("div", {},
+    make("p", {}, make("strong", {}, problem.title.charAt(0).toUpperCase() + problem.title.slice(1))), make("p", {}, problem.sentence.charAt(0).toUpperCase() + problem.sentence.slice(1)), make("p", {}, link(problem.link.path, problem.link.text))))] : []));
+  byId("timeline").replaceChildren(...steps(details).map((step) => make("li", { "data-state": step.state },
+    stateIcon(step.state),
+    make("div", {}, step.path ? link(step.path, step.title, { class: "step-title" }) : make("span", { class: "step-title" }, step.title),
+      make("span", { class: "step-text" }, step.text), step.when ? make("time", { datetime: step.when }, timeNear(step.when, run.run_after)) : null, make("span", { class: "hidden" }, ` (${step.state.replaceAll("_", " ")})`)))));
+  showPlanFacts(details, task);
+}
+
+function showPlanFacts({ plan, report }, task) {
+  byId("plan-facts").hidden = !plan;
+  if (!plan) return;
+  const limits = plan.limits ?? {};
+  const deletes = plannedCount(plan);
+  const total = accountSize(plan);
+  const stored = storedAt(plan);
+  byId("plan-facts").replaceChildren(...[
+    fact("Kind of delete", plan.hard ? make("strong", {}, "permanent, with the training footage") : "soft"),
+    fact("Policy", escapeText(plan.policy?.name ?? (stored ? "in the stored plan" : "without a name"))),
+    fact("Limits", `${number(deletes)} of at most ${number(limits.max_deletions)} replicas, ${total ? ((100 * deletes) / total).toFixed(1) : 0} % of at most ${number(limits.max_deletion_percent)} %`),
+    narrowing(plan) ? fact("Narrowed by the form", narrowing(plan)) : null,
+    fact("Plan", link(taskPath(task), `${escapeText(task.dag_id)} / ${escapeText(task.task_id)}`), `, valid until ${time(plan.valid_until)}, digest `, make("code", {}, escapeText(plan.digest ?? "–").slice(0, 12))),
+    stored ? fact("Stored at", make("code", { class: "path" }, escapeText(stored))) : null,
+    report?.notice ? fact("Report", report.notice) : null,
+  ].filter(Boolean));
+}
+
+// -- what changed, and what comes
+
+function changeList(title, tone, rows, count) {
+  if (!count) return null;
+  const names = (rows ?? []).slice(0, NAMES_OF_A_DIFFERENCE).map((row) => make("li", {}, make("span", { class: "name", dir: "auto" }, formatName(row.replica_name)), quiet(` ${escapeText(row.replica_id)} · ${escapeText(row.reason)}`)));
+  const more = count - names.length;
+  return make("div", { class: "change", "data-tone": tone }, make("h4", {}, make("strong", {}, number(count)), ` ${title}`),
+    make("ul", {}, names, more > 0 ? make("li", { class: "muted" }, `and ${number(more)} more`) : null));
+}
+
+export function showDifference(difference) {
+  byId("difference").hidden = !difference;
+  if (!difference) return;
+  const { counts } = difference;
+  const content = byId("difference").querySelector(".content");
+  byId("difference").className = counts ? "panel" : "line";
+  if (!counts) {
+    content.replaceChildren(make("p", {}, `${escapeText(difference.notice ?? "Not known")}.`));
+    return;
+  }
+  const byUse = (difference.saved ?? []).filter(({ by_use }) => by_use);
+  const otherwise = (difference.saved ?? []).filter(({ by_use }) => !by_use);
+  const changes = [
+    changeList("new to delete", "danger", difference.new, counts.new),
+    changeList("saved by use", "good", byUse, counts.saved_by_use),
+    changeList("kept for another reason", "info", otherwise, counts.saved - counts.saved_by_use),
+    changeList("no longer listed", "muted", difference.gone, counts.gone),
+  ].filter(Boolean);
+  content.replaceChildren(...[
+    make("p", { class: "muted" }, `Compared with the plan of ${time(difference.made_at)}: ${changes.length ? `${plural(counts.unchanged, "delete")} unchanged` : "no difference"}${difference.same_policy ? "" : ". The policy or the form was another"}.`),
+    changes.length ? make("div", { class: "changes" }, changes) : null,
+  ].filter(Boolean));
+}
+
+export function showForecast(forecast) {
+  byId("forecast").hidden = !forecast;
+  if (!forecast) return;
+  const content = byId("forecast").querySelector(".content");
+  if (!forecast.weeks) {
+    content.replaceChildren(make("p", { class: "muted" }, `${escapeText(forecast.notice ?? "Not known")}.`));
+    return;
+  }
+  const weeks = forecast.weeks.map(({ first, last, count }) => ({ name: first.slice(5), long: `${first} to ${last}`, count, tone: "danger" }));
+  const stops = (forecast.stops ?? []).map(({ first, last, reason }) => make("p", { class: "alert warning" }, icon("warning"), make("span", {}, `${first === last ? first : `${first} to ${last}`}: every run stops. ${escapeText(reason)}`)));
+  content.replaceChildren(
+    make("p", { class: "muted" }, `Deletes per week, by first day, if the policy runs once a day and nothing is created or used: ${number(sum(weeks.map(({ count }) => count)))} in ${number(forecast.days)} days.`),
+    columns(weeks, { label: "Deletes per week" }), ...stops);
+}
+
+export function showDeciders(plan, verdicts) {
+  const counts = countByDecider(plan, verdicts);
+  const rows = counts.slice(0, CHART_BARS).map(({ status, decider, count }) => {
+    const { badge, tone } = statusLabel(status);
+    return { name: decider, count, tone, note: badge.toLowerCase() === decider ? null : badge.toLowerCase() };
+  });
+  const others = sum(counts.slice(CHART_BARS).map(({ count }) => count));
+  if (others) rows.push({ name: "others", count: others, tone: "muted" });
+  byId("deciders").querySelector(".content").replaceChildren(bars(rows, { label: "Replicas by the rule or check that decides", empty: "The account had no replicas." }));
+}
+
+export function showAges(rows, plan) {
+  const bucketOf = (age) => (typeof age === "number" ? AGES.findIndex(([, end]) => age < end) : AGES.length - 1);
+  const counts = AGES.map(() => 0);
+  rows.forEach(({ age }) => { counts[bucketOf(age)] += 1; });
+  const known = rows.length;
+  byId("ages").hidden = !known;
+  byId("ages").querySelector(".content").replaceChildren(...[
+    bars(AGES.map(([name], at) => ({ name, count: counts[at], tone: "info" })).filter(({ name, count }) => count || name !== "unknown"), { label: "Replicas by age", empty: "No ages are known." }),
+    known < plan.listed ? make("p", { class: "muted" }, `This run pushed the rows of ${number(known)} of ${plural(plan.listed, "replica")}.`) : null,
+  ].filter(Boolean));
+}
+
+// -- the runs of the account
+
+export function showRuns(rows, { chosen, choose }) {
+  const cell = ({ entry, details, state }) => {
+    const { task } = entry;
+    if (!details) return make("tr", {}, make("td", {}, time(task.run_after)), make("td", {}, stateBadge(state), state ? null : quiet("reading …")), make("td", {}, ""), make("td", {}, ""), make("td", {}, escapeText(task.dag_id)), make("td", { class: "number" }, ""));
+    const { badge, words, tone } = describe(details);
+    const approve = approvalTask(details);
+    const answer = details.approval?.response_received
+      ? `${details.approval.chosen_options?.includes("Approve") ? "approved" : "rejected"} by ${escapeText(details.approval.responded_by_user?.name ?? "a person")}`
+      : approve && !["skipped", "upstream_failed", null].includes(approve.state) ? (tone === "waiting" ? "waiting" : "no answer") : "–";
+    return make("tr", { "aria-current": entry === chosen ? "true" : undefined },
+      make("td", {}, make("button", { type: "button", class: "linklike", onclick: () => choose(entry) }, time(task.run_after))),
+      make("td", {}, badge ? stateBadge(badge) : quiet("removed")),
+      make("td", { "data-state-tone": tone }, words),
+      make("td", {}, approve ? link(`${taskPath(approve)}/required_actions`, answer) : quiet("–")),
+      make("td", {}, details.run ? link(runPath(details.run), escapeText(task.dag_id)) : escapeText(task.dag_id)),
+      make("td", { class: "number" }, seconds(details.run?.duration)));
+  };
+  byId("runs").replaceChildren(make("table", {}, make("caption", { class: "hidden" }, "Runs of this account"),
+    make("thead", {}, make("tr", {}, ["Run", "State", "What happened", "Approval", "Dag"].map((title) => make("th", { scope: "col" }, title)), make("th", { scope: "col", class: "number" }, "Duration"))),
+    make("tbody", {}, rows.map(cell))));
+}
+
+export const showReadAt = () => { byId("read-at").textContent = `Read ${time(new Date().toISOString()).slice(11)}, times in ${zone}`; };

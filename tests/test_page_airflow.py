@@ -1,0 +1,195 @@
+"""The Tavus page in a browser, on a running Airflow. test_page.py has states that take long to reach here."""
+
+from __future__ import annotations
+
+import urllib.parse
+
+import pytest
+from airflow_server import ROOT
+from browser import in_browser, save_screenshot
+
+
+@pytest.fixture(scope="module")
+def airflow(start_airflow, tmp_path_factory):
+    """Airflow with the DAGs of the project, and a purge DAG whose approval ends at once."""
+    dags = tmp_path_factory.mktemp("dags")
+    for file in (ROOT / "dags").glob("*.py"):
+        (dags / file.name).write_text(file.read_text())
+    purge = (ROOT / "dags" / "tavus_purge_replicas.py").read_text()
+    changed = purge.replace(
+        'task_id="approve",', 'task_id="approve", response_timeout=timedelta(seconds=1),'
+    ).replace("tavus_purge_replicas", "purge_impatient")
+    (dags / "impatient.py").write_text(
+        changed.replace("import UTC, datetime", "import UTC, datetime, timedelta")
+    )
+    return start_airflow(dags)
+
+
+def tavus_page(page, airflow):
+    """Open the Tavus page from the navigation and return its frame after the first picture."""
+    page.goto(airflow.url)
+    page.get_by_role("link", name="Tavus", exact=True).first.click()
+    return frame_of(page)
+
+
+def frame_of(page):
+    frame = page.frame_locator("iframe[title=Tavus]")
+    frame.locator("#content:not([aria-busy])").wait_for()
+    frame.locator("#runs .badge").first.wait_for()
+    return frame
+
+
+def open_run(page, airflow, run: str):
+    """Open the page at a run."""
+    _, _, dag_id, _, run_id = run.split("/")
+    query = urllib.parse.urlencode({"dag_id": dag_id, "run_id": run_id})
+    page.goto(f"{airflow.url}/plugin/tavus?{query}")
+    return frame_of(page)
+
+
+@in_browser
+def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
+    run = airflow.trigger("tavus_prune_replicas", dry_run=True)
+    assert airflow.finished(run)[0] == "success"
+    own = [
+        row
+        for row in airflow.state()["replicas"]
+        if not row["deleted"] and row["replica_type"].startswith("user")
+    ]
+    planned = airflow.xcom(run, "plan")["delete"]
+    for scheme in ("dark", "light"):
+        page = sign_in("viewer", scheme, width=1280, height=720)
+        frame = tavus_page(page, airflow)
+        assert frame.locator("html").get_attribute("data-theme") == scheme
+        assert frame.locator("#headline").inner_text().startswith(f"{len(planned)} would be deleted, ")
+        assert frame.locator("#groups button").first.inner_text() == f"{len(own)} all"
+        colour = "getComputedStyle(document.documentElement).getPropertyValue('--chakra-colors-bg')"
+        assert page.frames[-1].evaluate(colour) == page.evaluate(colour)
+        save_screenshot(page, f"airflow-{scheme}")
+    facts = frame.locator("#account").inner_text()
+    assert "tavus_default" in facts
+    assert airflow.sandbox.removeprefix("http://") in facts
+    shown = set(frame.locator("#replicas td.replica .id").all_inner_texts())
+    assert shown == {row["replica_id"] for row in own}
+    assert frame.locator("img").count() == 0
+    # search, filter, and sort by keyboard
+    frame.locator("#search").fill("r1a0c5e8f3b2")
+    assert frame.locator("#replicas td.replica .name").all_inner_texts() == ["spring-campaign_anna"]
+    frame.locator("#search").fill("")
+    frame.locator("#groups button", has_text="to delete").click()
+    assert set(frame.locator("#replicas td.replica .id").all_inner_texts()) == {
+        row["replica_id"] for row in planned
+    }
+    frame.get_by_role("button", name="Age", exact=True).focus()
+    page.keyboard.press("Enter")
+    ages = [
+        int(text.split()[0].replace(",", ""))
+        for text in frame.locator("#replicas td.number").all_inner_texts()
+    ]
+    assert ages == sorted(ages, reverse=True)
+    assert frame.locator("th[aria-sort=descending]").inner_text().startswith("Age")
+    # a link to the run leaves the frame
+    frame.get_by_role("link", name="Open the run").click()
+    page.wait_for_url("**/dags/tavus_prune_replicas/runs/**")
+
+
+@in_browser
+def test_browser_names_are_shown_as_plain_text(airflow, sign_in):
+    hostile = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) \u202egpj.exe"
+    airflow.control_sandbox(
+        "replicas", [{"replica_id": "rhostilename", "replica_name": hostile, "age": "300d"}]
+    )
+    run = airflow.trigger("tavus_prune_replicas", dry_run=True, include=["<img*"])
+    assert airflow.finished(run)[0] == "success"
+    frame = open_run(sign_in("viewer"), airflow, run)
+    frame.locator("#search").fill("rhostilename")
+    (name,) = frame.locator("#replicas .name").all_inner_texts()
+    assert name.startswith("<img src=x onerror=alert(1)> **b**")
+    assert "\\u202egpj.exe" in name
+    assert frame.locator("#replicas img").count() == 0
+
+
+@in_browser
+def test_browser_page_says_who_answered_and_what_failed(airflow, sign_in):
+    chosen = {"include": ["spring-*", "summer-*"]}
+    rejected = airflow.trigger("tavus_purge_replicas", **chosen)
+    airflow.page(rejected)
+    page = sign_in("viewer")
+    frame = open_run(page, airflow, rejected)
+    assert "waits for approval until" in frame.locator("#state").inner_text()
+    airflow.answer(rejected, "Reject")
+    # the page follows without a click
+    frame.get_by_text("rejected by admin, ").first.wait_for()
+    assert airflow.finished(rejected)[0] == "success"
+
+    late = airflow.trigger("purge_impatient", **chosen)
+    assert airflow.finished(late)[0] == "failed"
+    frame = open_run(page, airflow, late)
+    assert "Not approved: nobody answered" in frame.locator("#alert").inner_text()
+    assert frame.locator("#state .badge").inner_text() == "Failed"
+
+    missing = airflow.trigger("tavus_delete_replica", replica_id="rmissing00")
+    assert airflow.finished(missing)[0] == "failed"
+    frame = open_run(page, airflow, missing)
+    assert "Look failed" in frame.locator("#alert").inner_text()
+    assert "rmissing00" in frame.locator("#alert").inner_text()
+
+    approved = airflow.trigger("tavus_purge_replicas", **chosen)
+    airflow.page(approved)
+    airflow.answer(approved, "Approve")
+    assert airflow.finished(approved)[0] == "success"
+    frame = open_run(page, airflow, approved)
+    assert "2 of 2 deleted" in frame.locator("#headline").inner_text()
+    timeline = frame.locator("#timeline").inner_text()
+    assert "by admin" in timeline
+    assert "2 no longer listed" in timeline
+    assert "only spring-*, summer-*" in frame.locator("#plan-facts").inner_text()
+    # the plan before had the same two
+    assert "2 deletes unchanged" in frame.locator("#difference").inner_text()
+
+    batched = airflow.trigger("tavus_prune_replicas_batched", batch_size=1)
+    assert airflow.finished(batched)[0] == "success"
+    frame = open_run(page, airflow, batched)
+    assert "deleted" in frame.locator("#timeline").inner_text()
+    assert frame.locator("#state .badge").inner_text() == "Success"
+
+
+@in_browser
+def test_browser_refused_key_is_named(airflow, sign_in):
+    airflow.control_sandbox("switches", faults=[{"method": "GET", "status": 401, "times": None}])
+    run = airflow.trigger("tavus_prune_replicas", dry_run=True)
+    assert airflow.finished(run)[0] == "failed"
+    airflow.control_sandbox("switches", faults=[])
+    frame = open_run(sign_in("viewer"), airflow, run)
+    assert frame.locator("#headline").inner_text() == "Plan failed: API key refused"
+    assert frame.locator("#alert .error").count() == 1
+
+
+@in_browser
+def test_browser_task_link_opens_the_plan_of_its_run(airflow, sign_in):
+    run = airflow.trigger("tavus_prune_replicas", dry_run=True, older_than="250d")
+    assert airflow.finished(run)[0] == "success"
+    links = airflow.api(f"{run}/taskInstances/apply/links")["extra_links"]
+    assert links["Replicas at Tavus"] == "https://platform.tavus.io/dev/replicas"
+    last = airflow.trigger("tavus_prune_replicas", dry_run=True)
+    assert airflow.finished(last)[0] == "success"
+    page = sign_in("viewer")
+    page.goto(links["Tavus page"])
+    frame = frame_of(page)
+    assert airflow.xcom(run, "plan")["digest"][:12] in frame.locator("#plan-facts").inner_text()
+    # another choice is in the address, and a reload opens it
+    frame.locator("#runs-choice").select_option(index=0)
+    frame.locator("#content:not([aria-busy])").wait_for()
+    last_id = urllib.parse.quote(last.split("/")[4], safe="")
+    page.wait_for_function("(id) => location.search.includes(id)", arg=last_id.replace("%3A", "%3A"))
+    page.reload()
+    frame = frame_of(page)
+    assert airflow.xcom(last, "plan")["digest"][:12] in frame.locator("#plan-facts").inner_text()
+
+
+@in_browser
+def test_browser_page_tells_users_without_permission_and_shows_no_data(airflow, sign_in):
+    page = sign_in(None)
+    page.goto(f"{airflow.url}/tavus/")
+    page.get_by_text("You are not signed in to Airflow").wait_for()
+    assert not page.locator("#content").is_visible()
