@@ -71,7 +71,7 @@ def test_wheel_contains_only_the_package(wheel):
     files = {
         f"tavus_provider/plugins/www/{file.relative_to(www)}" for file in www.rglob("*") if file.is_file()
     }
-    assert {"index.html", "app.js", "chart.umd.min.js"} <= {name.rsplit("/")[-1] for name in files}
+    assert {"index.html", "app.js", "labels.json"} <= {name.rsplit("/")[-1] for name in files}
     assert files <= set(names)
     assert {name.split("/")[0].split("-")[0] for name in names} == {
         "tavus_provider",
