@@ -5,7 +5,7 @@ Prints one table. The rows of a group are measured alternately, in one run on on
 median and its ratio to the value in the column "relative to". No test depends on the results.
 
     make bench                               all groups, about ten minutes
-    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan use erasure import dag
+    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan use erasure ledger import dag
 """
 
 from __future__ import annotations
@@ -502,6 +502,64 @@ def erasure(server: Server, repeats: int) -> Iterator[Row]:
         yield task, "time", f"{measured[name]['seconds']:.0f} s", "", "", ""
 
 
+# --- ledger: plan and apply after ten years of daily runs ---
+
+
+def ledger(server: Server, repeats: int) -> Iterator[Row]:
+    """Measure plan and apply with an empty ledger and with an old one, in a slow storage."""
+    from ledger_age import LATENCY, RUNS, set_ledger, slow_storage, write_daily_runs
+
+    from tavus_provider.operators.tavus import ApplyRetentionOperator, PlanRetentionOperator
+
+    os.environ |= connection(server.url, concurrency=CONCURRENCY)
+    announced = {"rule": "announced", "older_than": "900d", "grace": "1d"}
+    policy = ALL | {"expire": [announced, {"rule": "old", "older_than": "90d"}]}
+    set_ledger("old")
+    started = time.perf_counter()
+    write_daily_runs(server.url, RUNS)
+    print(f"wrote {RUNS} runs in {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    seconds: dict[tuple[str, str], list[float]] = {}
+    calls: dict[tuple[str, str], int] = {}
+    for turn in range(repeats):
+        for age in ("empty", "old"):
+            set_ledger(f"{age}-{turn}")
+            if age == "old":  # links, because a ledger never changes a file
+                home = os.environ["AIRFLOW_HOME"]
+                subprocess.run(["cp", "-al", f"{home}/old", f"{home}/old-{turn}"], check=True)
+            server.reset(replicas=10, age=300, latency=0)
+            operators: dict[str, Any] = {"plan": PlanRetentionOperator(task_id="plan", policy=policy)}
+            results: dict[str, Any] = {}
+            for task in ("plan", "apply"):
+                if task == "apply":
+                    operators["apply"] = ApplyRetentionOperator(task_id="apply", plan=results["plan"])
+                with slow_storage() as count:
+                    started = time.perf_counter()
+                    results[task] = operators[task].execute({"ti": Ti(task)})
+                    seconds.setdefault((task, age), []).append(time.perf_counter() - started)
+                calls[task, age] = count[0]
+            if results["apply"]["counts"]["deleted"] != 10:
+                raise SystemExit(f"not all replicas were deleted: {results['apply']['counts']}")
+    name = f"{LATENCY * 1000:.0f} ms for each storage call"
+    for task in ("plan", "apply"):
+        empty, old = (statistics.median(seconds[task, age]) for age in ("empty", "old"))
+        yield (
+            name,
+            f"{task}, empty ledger",
+            f"{empty:.2f} s, {calls[task, 'empty']} calls",
+            "",
+            "",
+            "",
+        )
+        yield (
+            name,
+            f"{task}, {RUNS:,} daily runs",
+            f"{old:.2f} s, {calls[task, 'old']} calls",
+            f"{old / empty:.2f}, {old - empty:+.2f} s",
+            f"an empty ledger, {empty:.2f} s",
+            "<= 2 s more, both together",
+        )
+
+
 # --- import: the import time of the operators in a DAG file ---
 
 IMPORT = """
@@ -603,6 +661,7 @@ GROUPS: dict[str, Callable[[Server, int], Iterator[Row]]] = {
     "plan": plan,
     "use": use,
     "erasure": erasure,
+    "ledger": ledger,
     "import": imports,
     "dag": dag,
 }

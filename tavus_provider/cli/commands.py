@@ -7,9 +7,11 @@ Imports nothing that is heavy: the function of a command is imported when the co
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import date
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusValidationError
@@ -70,6 +72,20 @@ def _svg_file(text: str) -> str:
     if text.lower().endswith(".svg"):
         return text
     raise argparse.ArgumentTypeError(f"{text!r} does not end with .svg, the only format")
+
+
+def _day(text: str) -> date:
+    if len(text) == 10:  # fromisoformat also reads 20261128 and 2026-W48-6
+        with contextlib.suppress(ValueError):
+            return date.fromisoformat(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a day such as 2026-11-28")
+
+
+def _run(text: str) -> tuple[str, str | None]:
+    dag_id, _, run_id = text.partition("/")
+    if dag_id:
+        return dag_id, run_id or None
+    raise argparse.ArgumentTypeError(f"{text!r} is not DAG_ID or DAG_ID/RUN_ID")
 
 
 def _replica_id(text: str) -> str:
@@ -182,6 +198,31 @@ COMMANDS: Final = (
                 ("--without-limits",),
                 {"action": "store_true", "help": "go on where a run would stop at a limit"},
             ),
+        ),
+    ),
+    Command(
+        "ledger show",
+        "show who deleted what, when, under which rule and policy, and approved by whom",
+        "ledger:show",
+        (
+            Argument(
+                ("-o", "--output", "--format"),
+                {
+                    "choices": ("table", "json", "csv"),
+                    "default": "table",
+                    "help": "output format (default: %(default)s)",
+                },
+            ),
+            Argument(("--replica",), {"metavar": "ID", "type": _replica_id, "help": "of this replica"}),
+            Argument(
+                ("--run",),
+                {"metavar": "DAG_ID[/RUN_ID]", "type": _run, "help": "of this DAG, or of one of its runs"},
+            ),
+            Argument(("--person",), {"metavar": "ID", "help": "approved or triggered by this Airflow user"}),
+            Argument(
+                ("--since",), {"metavar": "DAY", "type": _day, "help": "from this day on (YYYY-MM-DD, UTC)"}
+            ),
+            Argument(("--until",), {"metavar": "DAY", "type": _day, "help": "up to and including this day"}),
         ),
     ),
     Command(

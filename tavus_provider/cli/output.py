@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
+import io
 import os
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -53,6 +56,27 @@ def print_data(data: Any, *, output: str) -> None:
         console.print_as_json(data)
     else:
         console.print_as_yaml(data)
+
+
+def print_csv(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> None:
+    """
+    Print rows as CSV with a header to stdout. What is ``None`` is empty.
+
+    Text that a spreadsheet would take as a formula begins with an apostrophe.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, columns, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _csv_cell(value) for name, value in row.items()})
+    with contextlib.suppress(BrokenPipeError):
+        sys.stdout.write(file.getvalue())
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return f"'{value}"
+    return value
 
 
 def write_file(file: str, text: str, *, private: bool = False) -> None:

@@ -12,8 +12,18 @@ from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import PRUNED, with_outlet
+<<<<<<< HEAD
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
 from tavus_provider.operators.metrics import send_outcomes, timed
+=======
+from tavus_provider.operators.base import (
+    TavusOperator,
+    check_bool_or_template,
+    find_trigger,
+    task_identity,
+    try_number,
+)
+>>>>>>> 783568e (ledger show: who deleted what, when, under which rule, approved by whom; bench of an old ledger)
 from tavus_provider.operators.reports import emit_pruned, publish_report
 
 if TYPE_CHECKING:
@@ -191,6 +201,7 @@ class ApplyRetentionOperator(TavusOperator):
     ) -> PlanExecutor:
         from tavus_provider.execution.executor import PlanExecutor
         from tavus_provider.planning.attempts import PriorAttempts
+        from tavus_provider.planning.plan import ids_by_rule
         from tavus_provider.retention.policy import Policy
         from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import deleted_ids, read_history
@@ -228,6 +239,9 @@ class ApplyRetentionOperator(TavusOperator):
                 hard=self.hard,
                 plan_digest=plan["digest"],
                 policy_digest=plan["policy_digest"],
+                policy=policy.name,
+                rules=ids_by_rule(rows),
+                triggered_by=find_trigger(context).user,
                 prior_attempts={**authority.heads, **prior.last_digests},
                 **batch_fields,
                 **fields,

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusError
 from tavus_provider.models import check_bool, check_replica_id
 from tavus_provider.operators import base
+<<<<<<< HEAD
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
 from tavus_provider.operators.metrics import send_outcomes, timed
+=======
+from tavus_provider.operators.base import (
+    TavusOperator,
+    check_bool_or_template,
+    find_trigger,
+    task_identity,
+    try_number,
+)
+>>>>>>> 783568e (ledger show: who deleted what, when, under which rule, approved by whom; bench of an old ledger)
 from tavus_provider.outcomes import Outcome
 
 if TYPE_CHECKING:
@@ -160,6 +170,7 @@ class DeleteReplicaOperator(TavusOperator):
             job,
             **task,
             hard=self.hard,
+            triggered_by=find_trigger(context).user,
             intent=[replica_id],
             prior_attempts={attempt.name: attempt.last_digest for attempt in attempts},
         )

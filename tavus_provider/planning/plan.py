@@ -9,7 +9,7 @@ connection and for 24 hours.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
@@ -167,6 +167,15 @@ def make_plan(
     if left_out:
         plan["left_out"] = left_out
     return cast("Plan", seal(plan))
+
+
+def ids_by_rule(rows: Iterable[PlanRow]) -> dict[str, list[str]]:
+    """Return the ids of rows by the rule that expired them. A row without a rule is left out."""
+    ids: dict[str, list[str]] = {}
+    for row in rows:
+        if row["rule"] is not None:
+            ids.setdefault(row["rule"], []).append(row["replica_id"])
+    return ids
 
 
 def fits_xcom(document: Mapping[str, Any]) -> bool:

@@ -28,6 +28,7 @@ from tavus_provider.planning.certificate import (
 )
 from tavus_provider.planning.erasure import ErasurePlan, verify_erasure_digest
 from tavus_provider.planning.erasure_request import check_reference
+from tavus_provider.storage.attempts import read_attempts
 from tavus_provider.storage.authority import APPROVE, RunAuthority
 from tavus_provider.storage.erasures import RequestHistory, find_held, find_look
 from tavus_provider.storage.ledger import (
@@ -35,7 +36,6 @@ from tavus_provider.storage.ledger import (
     Ledger,
     ledger_root,
     list_jobs,
-    read_attempts,
 )
 from tavus_provider.storage.object_storage import StorageError, list_names, redact, write_once
 from tavus_provider.storage.plan_store import load

@@ -24,7 +24,7 @@ from tavus_provider.storage.ledger import Ledger, job_name
 
 if TYPE_CHECKING:
     from tavus_provider.planning.certificate import Certificate
-    from tavus_provider.storage.ledger import Attempt
+    from tavus_provider.storage.attempts import Attempt
 
 _REQUESTED: Final = "requested"
 _CERTIFIED: Final = "certified"

@@ -81,7 +81,13 @@ class Record(RecordHead, total=False):
     try_number: int
     hard: bool
     plan_digest: str
+    triggered_by: str | None
+    """Id of the Airflow user who triggered the run; ``None`` if Airflow does not know it."""
+    policy: str
+    """Name of the policy."""
     policy_digest: str
+    rules: dict[str, list[str]]
+    """The ids that each rule of the policy expired."""
     dry_run: bool
     """Whether a plan was made for a dry run."""
     limits: dict[str, Any]
@@ -291,6 +297,9 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "dry_run": lambda value: isinstance(value, bool),
     "plan_digest": _is_str,
     "policy_digest": _is_str,
+    "policy": _is_str,
+    "rules": _is_mapping(_is_str, _is_list_of_ids),
+    "triggered_by": _is_str_or_none,
     "limits": lambda value: isinstance(value, dict),
     "shown_digest": _is_str,
     "answer": lambda value: value in ("approve", "reject"),

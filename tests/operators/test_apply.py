@@ -32,7 +32,10 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.outcomes import ORDER
 from tavus_provider.sandbox import Sandbox
+from tavus_provider.storage.attempts import read_attempts
+from tavus_provider.storage.ledger import ledger_root, list_jobs
 from tavus_provider.storage.plan_store import load
+from tavus_provider.storage.recorded_deletes import list_deletes
 
 
 def test_plan_is_executed_and_the_report_is_pushed(sandbox, plan):
@@ -48,6 +51,22 @@ def test_permanent_plan_is_executed_if_it_was_approved(sandbox):
     plan = approve_plan(planned(hard=True))
     run(apply_task(plan, hard=True))
     assert {d["replica_id"] for d in sandbox.state()["deletes"] if d["hard"]} == EXPIRED
+
+
+def test_ledger_records_rule_policy_and_people(sandbox):
+    plan = approve_plan(planned(hard=True))
+    report = run(apply_task(plan, hard=True))
+    attempts = read_attempts(ledger_root(), list_jobs(ledger_root()))
+    rows = [row for row in list_deletes(attempts) if row["attempt"] == report["ledger"]]
+    assert {row["replica_id"]: row["rule"] for row in rows} == {
+        row["replica_id"]: row["rule"] for row in plan["delete"]
+    }
+    assert {(row["policy"], row["policy_digest"], row["hard"]) for row in rows} == {
+        (plan["policy"]["name"], plan["policy_digest"], True)
+    }
+    assert all(row["approved_by"] for row in rows)
+    (last,) = [attempt for attempt in attempts if attempt.name == report["ledger"]]
+    assert report["ledger_head"] == last.records[-2]["digest"]
 
 
 @pytest.mark.parametrize(
