@@ -12,10 +12,6 @@ from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import PRUNED, with_outlet
-<<<<<<< HEAD
-from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
-from tavus_provider.operators.metrics import send_outcomes, timed
-=======
 from tavus_provider.operators.base import (
     TavusOperator,
     check_bool_or_template,
@@ -23,7 +19,7 @@ from tavus_provider.operators.base import (
     task_identity,
     try_number,
 )
->>>>>>> 783568e (ledger show: who deleted what, when, under which rule, approved by whom; bench of an old ledger)
+from tavus_provider.operators.metrics import send_outcomes, timed
 from tavus_provider.operators.reports import emit_pruned, publish_report
 
 if TYPE_CHECKING:

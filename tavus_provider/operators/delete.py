@@ -11,10 +11,6 @@ from typing import TYPE_CHECKING, Any
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusError
 from tavus_provider.models import check_bool, check_replica_id
 from tavus_provider.operators import base
-<<<<<<< HEAD
-from tavus_provider.operators.base import TavusOperator, check_bool_or_template, task_identity, try_number
-from tavus_provider.operators.metrics import send_outcomes, timed
-=======
 from tavus_provider.operators.base import (
     TavusOperator,
     check_bool_or_template,
@@ -22,7 +18,7 @@ from tavus_provider.operators.base import (
     task_identity,
     try_number,
 )
->>>>>>> 783568e (ledger show: who deleted what, when, under which rule, approved by whom; bench of an old ledger)
+from tavus_provider.operators.metrics import send_outcomes, timed
 from tavus_provider.outcomes import Outcome
 
 if TYPE_CHECKING:
