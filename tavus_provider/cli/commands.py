@@ -138,7 +138,10 @@ _POLICY_OR_DEFAULT = Argument(
 _DECISION = (_OUTPUT, _POLICY, *_SOURCE)
 """The arguments of a command that reads the account and decides."""
 
-GROUPS: Final[Mapping[str, str]] = {"ledger": "commands for the ledger, the record of deletes"}
+GROUPS: Final[Mapping[str, str]] = {
+    "ledger": "commands for the ledger, the record of deletes",
+    "erasure": "commands for erasures of persons",
+}
 """Names and help of the groups of commands."""
 
 COMMANDS: Final = (
@@ -234,6 +237,19 @@ COMMANDS: Final = (
             Argument(
                 ("--report",),
                 {"metavar": "FILE", "help": "also compare with the report (JSON) of an apply task"},
+            ),
+        ),
+    ),
+    Command(
+        "erasure verify",
+        "compare the certificate of an erasure with the ledger",
+        "erasure:verify",
+        (
+            _OUTPUT,
+            Argument(("file",), {"metavar": "FILE", "help": "the certificate, JSON or HTML"}),
+            Argument(
+                ("--account",),
+                {"action": "store_true", "help": "also look for the erased objects in the account"},
             ),
         ),
     ),

@@ -1,0 +1,98 @@
+"""The commands for erasures: verify."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from cli.commands import one_error
+from erasures import FACE, REQUEST, erase
+
+
+@pytest.fixture
+def certificate(sandbox, tmp_path, capsys):
+    """The file of a complete certificate."""
+    erase()
+    capsys.readouterr()  # the log of the tasks
+    return tmp_path / "ledger" / "_certificates" / REQUEST["request"] / "1.json"
+
+
+@pytest.mark.parametrize("options", [(), ("--account",)])
+def test_intact_certificate_has_no_findings(run, certificate, options):
+    assert run("erasure", "verify", *options, str(certificate)) == (0, "", f"0 findings in {certificate}\n")
+
+
+def test_intact_page_has_no_findings(run, certificate):
+    page = certificate.with_suffix(".html")
+    assert run("erasure", "verify", str(page)) == (0, "", f"0 findings in {page}\n")
+
+
+def test_object_that_came_back_is_a_finding(run, certificate, sandbox):
+    sandbox.put("replicas", {"replica_id": FACE, "deleted": None})
+    sandbox.put("videos", {"video_id": "v1", "replica_id": FACE})
+    code, out, _ = run("erasure", "verify", "--account", str(certificate))
+    assert code == 1
+    assert out.splitlines() == [
+        f"{FACE}: Tavus returns it",
+        f"{FACE}: is listed",
+        "video/v1: was made with an erased replica",
+    ]
+
+
+def test_account_needs_the_json(run, certificate):
+    code, _, err = run("erasure", "verify", "--account", str(certificate.with_suffix(".html")))
+    assert code == 2
+    assert "--account needs the JSON" in one_error(err)
+
+
+def test_missing_file_is_an_error(run, connect):
+    connect("http://127.0.0.1:9")
+    code, _, err = run("erasure", "verify", "missing.json")
+    assert code == 2
+    assert "missing.json: cannot be read" in one_error(err)
+
+
+def test_other_file_is_a_finding(run, connect, tmp_path):
+    connect("http://127.0.0.1:9")
+    (tmp_path / "x.json").write_text("{}")
+    code, out, _ = run("erasure", "verify", str(tmp_path / "x.json"))
+    assert code == 1
+    assert "certificate.version is missing" in out
+
+
+def changes(files):
+    """Yield 40 single changes: one byte of one file, or one file removed."""
+    rng = random.Random("changes")
+    for number in range(40):
+        file = rng.choice(files)
+        data = file.read_bytes()
+        at = rng.randrange(len(data))
+        byte = rng.choice([b for b in b'0a"x 1' if b != data[at]])
+        yield file, data, None if number % 8 == 7 else data[:at] + bytes([byte]) + data[at + 1 :]
+
+
+def test_every_single_change_is_found(run, certificate):
+    """A change of the certificate, or of one of the records that it names."""
+    root = certificate.parents[2]
+    named = [root / name for name in json.loads(certificate.read_text())["ledger"]]
+    records = [file for folder in named for file in sorted(folder.iterdir())]
+    certified = [
+        file for file in root.rglob("erasure-*/*/000001.json") if b'"kind":"certified"' in file.read_bytes()
+    ]
+    assert certified
+    for file, data, changed in changes([certificate, *records, *certified]):
+        file.unlink()
+        if changed is not None:
+            file.write_bytes(changed)
+        code, out, _ = run("erasure", "verify", str(certificate))
+        assert code == (2 if changed is None and file == certificate else 1), (file, changed, out)
+        file.unlink(missing_ok=True)
+        file.write_bytes(data)
+    assert run("erasure", "verify", str(certificate))[0] == 0
+
+
+def test_changed_page_is_found(run, certificate):
+    page = certificate.with_suffix(".html")
+    page.write_bytes(page.read_bytes().replace(b"complete", b"Complete", 1))
+    assert run("erasure", "verify", str(page))[0] == 1
