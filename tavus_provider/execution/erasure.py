@@ -32,7 +32,8 @@ from tavus_provider.keys import Kind, parse_key
 from tavus_provider.models import Replica
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
-from tavus_provider.planning.erasure import ErasurePlan, ErasureRow, Hold, HoldScope, find_holds
+from tavus_provider.planning.erasure import ErasurePlan, ErasureRow
+from tavus_provider.planning.erasure_holds import Hold, HoldScope, find_holds
 from tavus_provider.planning.erasure_report import (
     Asked,
     ErasureReport,

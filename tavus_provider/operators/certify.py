@@ -236,7 +236,7 @@ class CheckErasuresOperator(TavusOperator):
     def _find_ended_holds(self, statuses: Sequence[RequestStatus]) -> frozenset[str]:
         """Return what holds of these requests named and no hold names any more."""
         from tavus_provider.operators.erasure import parse_holds
-        from tavus_provider.planning.erasure import is_held
+        from tavus_provider.planning.erasure_holds import is_held
         from tavus_provider.storage.binding_holds import read_binding_holds
 
         causes = {held_by for status in statuses if status.is_open for held_by in status.held.values()}

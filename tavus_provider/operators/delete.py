@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from tavus_provider.planning.plan import Plan
+    from tavus_provider.storage.ledger import Ledger
 
 
 @dataclass
@@ -114,9 +115,10 @@ class DeleteReplicaOperator(TavusOperator):
             return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
 
     def _check_replica(self, context: Context, replica_id: str, *, begun_before: bool) -> None:
-        """Refuse a replica that is held, or that is not as it was approved."""
+        """Refuse a replica that is held, belongs to an erasure, or is not as it was approved."""
         try:
             _refuse_if_held(replica_id)
+            _refuse_if_erasure_is_open(self.ledger, replica_id)
             if self._needs_plan:
                 self._refuse_if_changed(context, replica_id)
         except PlanRejectedError as error:
@@ -225,6 +227,7 @@ class LookUpReplicaOperator(TavusOperator):
         with self.running(context, label="{{ task.replica_id }}"):
             ignore_if_missing = check_bool("ignore_if_missing", self.ignore_if_missing)
             _refuse_if_held(check_replica_id(self.replica_id))
+            _refuse_if_erasure_is_open(self.ledger, self.replica_id)
             verdict = evaluate_one(
                 self.hook, self.replica_id, now=base.now, ignore_if_missing=ignore_if_missing
             )
@@ -249,3 +252,15 @@ def _refuse_if_held(replica_id: str) -> None:
 
     if replica_id in read_binding_holds(now=base.now()):
         raise PlanRejectedError(f"replica {replica_id} is under legal hold; nothing was deleted")
+
+
+def _refuse_if_erasure_is_open(ledger: Ledger, replica_id: str) -> None:
+    """Raise PlanRejectedError if the replica belongs to an open request for an erasure."""
+    from tavus_provider.storage.erasures import open_erasures
+
+    if request := open_erasures(ledger).get(replica_id):
+        raise PlanRejectedError(
+            f"replica {replica_id} belongs to the erasure {request}, which is open and deletes it "
+            "permanently with everything made with it: run tavus_erase_person, or add the request to "
+            "closed_erasures in section tavus of the configuration; nothing was deleted"
+        )

@@ -184,7 +184,8 @@ class PlanErasureOperator(TavusOperator):
 
     @property
     def _options(self) -> ErasureOptions:
-        from tavus_provider.planning.erasure import ErasureOptions, HoldScope
+        from tavus_provider.planning.erasure import ErasureOptions
+        from tavus_provider.planning.erasure_holds import HoldScope
 
         return ErasureOptions(
             leave_references=self.on_reference == "leave",

@@ -16,8 +16,9 @@ from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.keys import Kind, parse_key
 from tavus_provider.outcomes import HELD, Outcome
+from tavus_provider.planning.beyond_reach import BeyondReach
 from tavus_provider.planning.documents import find_mismatch
-from tavus_provider.planning.erasure import BeyondReach, ErasurePlan, Reference
+from tavus_provider.planning.erasure import ErasurePlan, Reference
 from tavus_provider.planning.erasure_report import Asked, Look, OpenPoint, find_open, find_state
 from tavus_provider.planning.plan import fits_xcom, format_time
 

@@ -11,14 +11,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
-from typing import Any, Final, Literal, NamedTuple, TypedDict, cast
+from typing import Any, Final, Literal, TypedDict, cast
 
 from tavus_provider.digest import digest_of, seal
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
 from tavus_provider.keys import Kind, parse_key
 from tavus_provider.models import Activity, Replica
+from tavus_provider.planning.beyond_reach import BeyondReach, find_beyond_reach
 from tavus_provider.planning.documents import find_mismatch
+from tavus_provider.planning.erasure_holds import HoldScope, find_holds
 from tavus_provider.planning.erasure_request import ErasureRequest
 from tavus_provider.planning.plan import VALID_FOR, find_plan_faults, format_time
 
@@ -27,18 +28,6 @@ MAX_UNDETERMINED: Final = 1_000
 """Undetermined rows that a plan names. If there are more, the request cannot be shown to be complete."""
 
 Item = Replica | Activity
-
-
-class HoldScope(StrEnum):
-    """What a legal hold covers beside the object that it names."""
-
-    RELATED = "related"
-    """
-    Also what was made with a held replica; and the replica of a held video or conversation, because it is not
-    documented whether Tavus deletes these together with the replica.
-    """
-    ITEM = "item"
-    """Only the object itself."""
 
 
 class ErasureRow(TypedDict):
@@ -71,17 +60,6 @@ class HeldRow(ErasureRow):
     held_by: str
 
 
-class Hold(NamedTuple):
-    """
-    Why an object is under legal hold.
-
-    :param held_by: as in :class:`HeldRow`
-    """
-
-    held_by: str
-    reason: str
-
-
 class GoneRow(TypedDict):
     """An object of the request that Tavus did not know any more when the plan was made."""
 
@@ -107,13 +85,6 @@ class Reference(TypedDict):
 
     persona_id: str
     replica_id: str
-
-
-class BeyondReach(TypedDict):
-    """Data of the person that this package cannot see or delete, and whom to ask."""
-
-    what: str
-    ask: str
 
 
 class ErasurePlan(TypedDict):
@@ -322,38 +293,6 @@ def find_replica_ids(request: ErasureRequest, earlier: Iterable[str]) -> frozens
     return frozenset(request.replica_ids) | {key for key in earlier if parse_key(key)[0] is Kind.REPLICA}
 
 
-def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: HoldScope) -> dict[str, Hold]:
-    """
-    Return which objects are under legal hold, and why.
-
-    :param rows: all objects of the request, whether they are to be deleted or not
-    :param held: ids and keys under legal hold. A bare id holds every object with this id
-    :param covers: what a hold covers beside the object that it names
-    """
-    rows = list(rows)
-    holds = {row["key"]: Hold(row["key"], "is under legal hold") for row in rows if is_held(row["key"], held)}
-    if covers is HoldScope.ITEM:
-        return holds
-    related: dict[str, Hold] = {}
-    made_with = {row["replica_id"]: row["key"] for row in rows if row["key"] in holds and row["replica_id"]}
-    for row in rows:
-        key, replica_id = row["key"], row["replica_id"]
-        if key in holds:
-            continue
-        if replica_id is not None and is_held(replica_id, held):
-            reason = f"was made with replica {replica_id}, which is under legal hold"
-            related[key] = Hold(replica_id, reason)
-        elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:
-            reason = f"{item}, which was made with it, is under legal hold, and may be deleted with it"
-            related[key] = Hold(item, reason)
-    return holds | related
-
-
-def is_held(key: str, held: frozenset[str]) -> bool:
-    """Return whether an object itself is under legal hold, by its key or its bare id."""
-    return key in held or parse_key(key)[1] in held
-
-
 def find_obstacle(plan: ErasurePlan, *, deleted: Iterable[str]) -> str | None:
     """
     Return why a plan must not be shown to an approver: a persona names a replica, or a limit is exceeded.
@@ -383,56 +322,6 @@ def find_obstacle(plan: ErasurePlan, *, deleted: Iterable[str]) -> str | None:
                 "deleted"
             )
     return None
-
-
-def find_beyond_reach(kinds: Iterable[Kind]) -> list[BeyondReach]:
-    """
-    Return what else may exist of a person and is out of reach, for the kinds of a request.
-
-    Whether it exists cannot be seen through the API, so each entry says when it applies.
-    """
-    chosen = set(kinds)
-    entries: list[BeyondReach] = []
-    if Kind.REPLICA in chosen:
-        entries += [
-            {
-                "what": "training footage at the URL that was given to Tavus when the replica was created",
-                "ask": "the owner of that storage",
-            },
-            {"what": "a voice clone at another vendor, if one was used", "ask": "that vendor"},
-        ]
-    if Kind.VIDEO in chosen:
-        entries.append(
-            {
-                "what": "copies of videos that were downloaded, embedded or published",
-                "ask": "the team that published them",
-            }
-        )
-    if Kind.CONVERSATION in chosen:
-        entries += [
-            {
-                "what": "recordings in a bucket of your own, if recording was set up; with versioning, a "
-                "plain delete leaves old versions",
-                "ask": "the owner of the bucket",
-            },
-            {
-                "what": "transcripts and events that webhooks have delivered, if a callback URL was set",
-                "ask": "the owner of the receiving system",
-            },
-            {
-                "what": "memory stores and legacy memory tags, if memories were used",
-                "ask": "Tavus, or a person who deletes them in the portal",
-            },
-        ]
-    entries += [
-        {"what": "backups and CDN copies of Tavus", "ask": "Tavus, under the data processing agreement"},
-        {
-            "what": "XComs, approval pages, logs and stored plans of retention runs in Airflow, which can "
-            "have names of replicas",
-            "ask": "the administrator of Airflow",
-        },
-    ]
-    return entries
 
 
 def count_kinds(keys: Iterable[str]) -> dict[str, int]:

@@ -85,6 +85,7 @@ class SavedHistory(TypedDict):
     scheduled: dict[str, str]
     soft_deleted: dict[str, str]
     due: dict[str, str]
+    erasures: NotRequired[dict[str, str]]
 
 
 class SavedAccount(TypedDict):
@@ -141,6 +142,7 @@ def save_account(
             "scheduled": _save_times(inventory.history.scheduled),
             "soft_deleted": _save_times(inventory.history.soft_deleted),
             "due": _save_times(inventory.history.due),
+            "erasures": dict(inventory.history.erasures),
         },
     }
 
@@ -175,6 +177,7 @@ def load_account(value: object, *policies: Policy) -> Inventory:
             scheduled=_load_times(history["scheduled"], "history.scheduled") if is_its_schedule else {},
             soft_deleted=_load_times(history["soft_deleted"], "history.soft_deleted"),
             due=_load_times(history["due"], "history.due") if is_its_schedule else {},
+            erasures=history.get("erasures", {}),
         ),
         read_at=_parse_time(account["read_at"], "read_at"),
         unreadable=[_load_unreadable(row, f"unreadable[{n}]") for n, row in enumerate(account["unreadable"])],

@@ -63,6 +63,17 @@ def see_no_hold(facts: ReplicaFacts, context: Context) -> str:
     return "no legal hold"
 
 
+def find_erasure_open(facts: ReplicaFacts, context: Context) -> str | None:
+    """Return that a replica belongs to an open request for an erasure, which deletes it permanently."""
+    request = context.history.erasures.get(facts.replica.replica_id)
+    return None if request is None else f"belongs to the erasure {request}, which is open"
+
+
+def see_no_erasure(facts: ReplicaFacts, context: Context) -> str:
+    """Return that a replica belongs to no open request for an erasure."""
+    return "no open erasure"
+
+
 def find_soft_deleted(facts: ReplicaFacts, context: Context) -> str | None:
     """Return when this package soft-deleted a replica, until it is due for a permanent delete."""
     since, limit = context.history.soft_deleted.get(facts.replica.replica_id), context.hard_delete_after
@@ -408,6 +419,8 @@ CHECKS: Final = (
     Check(Status.OUT_OF_SCOPE, "not_user", find_not_user, see_type),
     Check(Status.OUT_OF_SCOPE, "out_of_scope", find_out_of_scope, see_scope),
     Check(Status.HELD, "held", find_hold, see_no_hold),
+    # A soft delete can get in the way of an erasure: Tavus may not delete permanently what it does not show.
+    Check(Status.KEPT, "erasure_open", find_erasure_open, see_no_erasure),
     Check(Status.KEPT, "soft_deleted", find_soft_deleted, see_soft_delete),
     Check(Status.KEPT, "no_hard_delete_after", find_no_hard_delete_after, see_soft_delete),
     Check(

@@ -33,11 +33,13 @@ class History:
     :param soft_deleted: when this package soft-deleted each id
     :param due: the day for which each id was announced under this policy, also of ids that are not scheduled
         any more; no rule of the policy deletes it earlier
+    :param erasures: the request of each id that belongs to an open request for an erasure
     """
 
     scheduled: Mapping[str, datetime] = field(default_factory=dict)
     soft_deleted: Mapping[str, datetime] = field(default_factory=dict)
     due: Mapping[str, datetime] = field(default_factory=dict)
+    erasures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

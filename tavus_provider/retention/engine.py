@@ -20,6 +20,7 @@ from tavus_provider.retention.checks import (
     CHECKS,
     Check,
     CheckResult,
+    find_erasure_open,
     find_hard_delete_due,
     find_hold,
     run_checks,
@@ -148,8 +149,8 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
         reason = find_hard_delete_due(facts, context)
         if reason is None:
             continue
-        hold = find_hold(facts, context)
-        if hold is None:
+        hold, erasure = find_hold(facts, context), find_erasure_open(facts, context)
+        if hold is None and erasure is None:
             yield Verdict(
                 replica=facts.replica,
                 status=Status.EXPIRED,
@@ -161,9 +162,9 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
         else:
             yield Verdict(
                 replica=facts.replica,
-                status=Status.HELD,
-                reason_code="held",
-                reason=hold,
+                status=Status.HELD if hold is not None else Status.KEPT,
+                reason_code="held" if hold is not None else "erasure_open",
+                reason=str(hold if hold is not None else erasure),
                 next_reason=f"hard_delete_after: {reason}",
                 listed=False,
             )

@@ -29,7 +29,7 @@ def find_unmatched(policy: Policy, inventory: Inventory) -> list[str]:
 
     ids = [
         ("keep.protected_ids", [one for one in policy.keep.protected_ids if one not in listed]),
-        ("legal_holds", sorted(inventory.held - listed)),
+        ("legal_holds", sorted(key for key in inventory.held - listed if "/" not in key)),
     ]
     found = [_sentence(where, lost, "id", "is not listed") for where, lost in ids if lost]
     for section in ("scope", "narrow"):

@@ -4,23 +4,30 @@ What the ledger has about requests for erasures.
 Each request has a job of its own in the ledger of its account, of the kind ``erasure``. Each plan of the
 request adds a ``requested`` record with the keys that it found, and each certificate a ``certified`` record.
 What was deleted is in the jobs of the plans, as for a retention plan.
+
+The folder ``_erasures`` in the root has an empty file for each of these records, named by time, event and
+request, so that one listing shows which requests are open. What counts is in the records.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.configuration import conf
+from airflow.sdk import ObjectStoragePath
 
+from tavus_provider.exceptions import LedgerUnavailableError
 from tavus_provider.outcomes import Outcome
 from tavus_provider.planning.attempts import last_outcomes
 from tavus_provider.planning.erasure import ErasurePlan
 from tavus_provider.planning.erasure_report import Look, State
-from tavus_provider.storage.ledger import Ledger, job_name
+from tavus_provider.storage.ledger import ERASURES_FOLDER, Ledger, job_name
+from tavus_provider.storage.object_storage import StorageError, list_names, write_once
 
 if TYPE_CHECKING:
     from tavus_provider.planning.certificate import Certificate
@@ -28,6 +35,8 @@ if TYPE_CHECKING:
 
 _REQUESTED: Final = "requested"
 _CERTIFIED: Final = "certified"
+_COMPLETE: Final = "complete"
+_MARK: Final = re.compile("[0-9]{8}T[0-9]{12}Z_(?P<event>requested|complete)_(?P<request>.+)")
 
 
 class RequestHistory:
@@ -168,6 +177,7 @@ def record_request(ledger: Ledger, plan: ErasurePlan, *, task: Mapping[str, Any]
     :raises LedgerUnavailableError: if it cannot be recorded
     """
     job = job_name("erasure", plan["request"])
+    _mark(ledger, plan["request"], _REQUESTED)  # first: without it, nobody would look for the record
     writer = ledger.begin_attempt(
         job,
         kind=_REQUESTED,
@@ -219,6 +229,8 @@ def record_certificate(
         erased=list(erased),
     )
     writer.close()
+    if certificate["state"] == State.COMPLETE:
+        _mark(ledger, certificate["request"], _COMPLETE)
 
 
 def plan_keys(plan: ErasurePlan) -> list[str]:
@@ -272,12 +284,7 @@ def read_statuses(ledger: Ledger) -> list[RequestStatus]:
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
     closed = closed_erasures()
-    names = {
-        attempt.begin_record["request"]
-        for attempt in ledger.attempts_of_kind("erasure")
-        if "request" in attempt.begin_record
-    }
-    statuses = [_read_status(ledger, name, is_closed=name in closed) for name in sorted(names)]
+    statuses = [_read_status(ledger, name, is_closed=name in closed) for name in sorted(_read_marks(ledger))]
     return sorted((one for one in statuses if one is not None), key=lambda one: (one.due_on, one.request))
 
 
@@ -285,9 +292,54 @@ def open_erasures(ledger: Ledger) -> dict[str, str]:
     """
     Return the keys of all objects of open requests, and the request of each.
 
+    Requests that are complete or closed are not read, so that the cost does not grow with them.
+
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    return {key: one.request for one in read_statuses(ledger) if one.is_open for key in sorted(one.keys)}
+    closed, keys = closed_erasures(), dict[str, str]()
+    for request, event in sorted(_read_marks(ledger).items()):
+        if event == _COMPLETE or request in closed:
+            continue
+        status = _read_status(ledger, request, is_closed=False)
+        if status is not None and status.is_open:
+            keys |= dict.fromkeys(sorted(status.keys), request)
+    return keys
+
+
+def _mark(ledger: Ledger, request: str, event: str) -> None:
+    """Add an empty file for an event of a request."""
+    name = f"{ledger.now().astimezone(UTC):%Y%m%dT%H%M%S%fZ}_{event}_{request}"
+    try:
+        write_once(_marks_folder(ledger) / name, b"")
+    except StorageError as error:
+        fault = _unavailable("written", error)
+    else:
+        return
+    raise fault
+
+
+def _read_marks(ledger: Ledger) -> dict[str, str]:
+    """Return the last event of each request."""
+    try:
+        names = list_names(_marks_folder(ledger))
+    except StorageError as error:
+        fault = _unavailable("read", error)
+    else:
+        matches = (_MARK.fullmatch(name) for name in sorted(names))
+        return {match["request"]: match["event"] for match in matches if match is not None}
+    raise fault
+
+
+def _marks_folder(ledger: Ledger) -> ObjectStoragePath:
+    return ledger.root / ERASURES_FOLDER / ledger.account_folder
+
+
+def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
+    return LedgerUnavailableError(
+        f"the ledger cannot be {action} at {error.location!a} ({error.reason}), and nothing is deleted "
+        "without knowing which requests for erasures are open: set ledger in section tavus of the "
+        "configuration to a location that works"
+    )
 
 
 def closed_erasures() -> frozenset[str]:

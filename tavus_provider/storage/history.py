@@ -18,6 +18,7 @@ from tavus_provider.retention.fields import ZERO
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.schedule import update_schedule
 from tavus_provider.storage.checkpoints import Recent
+from tavus_provider.storage.erasures import open_erasures
 from tavus_provider.storage.ledger import Ledger, job_name
 
 
@@ -29,7 +30,12 @@ def read_history(ledger: Ledger, policy: Policy) -> History:
     """
     recent = ledger.recent()
     scheduled, due = _read_schedule(ledger, policy, recent)
-    return History(scheduled=scheduled, due=due, soft_deleted=recent.deletions.soft_only)
+    return History(
+        scheduled=scheduled,
+        due=due,
+        soft_deleted=recent.deletions.soft_only,
+        erasures=open_erasures(ledger),
+    )
 
 
 def soft_deleted(ledger: Ledger) -> dict[str, datetime]:

@@ -47,7 +47,8 @@ JobKind = Literal["plan", "delete", "schedule", "run", "erasure"]
 
 PLANS_FOLDER: Final = "_plans"
 CERTIFICATES_FOLDER: Final = "_certificates"
-_FOREIGN_FOLDERS: Final = frozenset({PLANS_FOLDER, CERTIFICATES_FOLDER})
+ERASURES_FOLDER: Final = "_erasures"
+_FOREIGN_FOLDERS: Final = frozenset({PLANS_FOLDER, CERTIFICATES_FOLDER, ERASURES_FOLDER})
 """Folders in the root that are not those of hosts."""
 
 _DEFAULT_ROOT: Final = "tavus-ledger"

@@ -14,7 +14,7 @@ import yaml
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.models import check_replica_id
+from tavus_provider.keys import parse_key
 from tavus_provider.retention.policy import LegalHolds, Policy
 from tavus_provider.row_fields import parse_time
 from tavus_provider.sanitize import escape_line, quote
@@ -126,7 +126,13 @@ def _read_holds(path: ObjectStoragePath, holds: LegalHolds, now: datetime) -> fr
     if now - as_of > holds.max_age.delta:
         age = holds.max_age.format(now - as_of)
         raise TavusValidationError(f"as of {as_of:%Y-%m-%d %H:%M} UTC, {age} ago, max_age is {holds.max_age}")
-    return frozenset(check_replica_id(replica_id) for replica_id in document["replica_ids"])
+    return frozenset(_check_key(key) for key in document["replica_ids"])
+
+
+def _check_key(value: object) -> str:
+    """Return the id of a replica, or the key of a video or conversation: ``video/<id>``."""
+    parse_key(value)
+    return str(value)
 
 
 def _check_complete(text: str, document: dict[str, Any]) -> None:

@@ -39,7 +39,9 @@ FULL = Inventory(
     conversations=[Conversation("c1", "r1", None, "ended", NOW, NOW)],
     videos=[Video("v1", None, "p1", None, None)],
     held=frozenset({"r9", "r8"}),
-    history=History(scheduled={"r1": NOW}, soft_deleted={"r7": NOW}, due={"r1": NOW}),
+    history=History(
+        scheduled={"r1": NOW}, soft_deleted={"r7": NOW}, due={"r1": NOW}, erasures={"r7": "DSR-1"}
+    ),
     read_at=NOW,
     unreadable=[
         UnreadableRow("video", "odd", "f" * 64, ("v2", "v3"), ("r1",), ("p1",), "ready", NOW, 4),
@@ -88,7 +90,7 @@ def test_full_account_has_every_field(kind):
 
 def test_schedule_is_that_of_its_policy_only():
     other = Policy.parse({"name": "other", "expire": [{"older_than": "90d"}]})
-    assert load_account(saved(), other).history == History(soft_deleted={"r7": NOW})
+    assert load_account(saved(), other).history == History(soft_deleted={"r7": NOW}, erasures={"r7": "DSR-1"})
     assert load_account(saved(), POLICY, other).history.scheduled == {}
     assert load_account(saved(), POLICY, other).history.due == {}
 

@@ -80,6 +80,7 @@ def test_row_has_what_each_check_saw_up_to_the_deciding_one():
         ["not_user", "replica_type is 'user'"],
         ["out_of_scope", "the scope includes every replica"],
         ["held", "no legal hold"],
+        ["erasure_open", "no open erasure"],
         ["soft_deleted", "not soft-deleted by this package"],
         ["hard_delete_after", "not soft-deleted by this package"],
         ["undetermined", "status is 'completed', created on 2026-05-29"],

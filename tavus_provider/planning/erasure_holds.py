@@ -1,0 +1,67 @@
+"""Which objects of an erasure are under legal hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+from tavus_provider.keys import Kind, parse_key
+
+if TYPE_CHECKING:
+    from tavus_provider.planning.erasure import ErasureRow
+
+
+class HoldScope(StrEnum):
+    """What a legal hold covers beside the object that it names."""
+
+    RELATED = "related"
+    """
+    Also what was made with a held replica; and the replica of a held video or conversation, because it is not
+    documented whether Tavus deletes these together with the replica.
+    """
+    ITEM = "item"
+    """Only the object itself."""
+
+
+class Hold(NamedTuple):
+    """
+    Why an object is under legal hold.
+
+    :param held_by: as in :class:`.HeldRow`
+    """
+
+    held_by: str
+    reason: str
+
+
+def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: HoldScope) -> dict[str, Hold]:
+    """
+    Return which objects are under legal hold, and why.
+
+    :param rows: all objects of the request, whether they are to be deleted or not
+    :param held: ids and keys under legal hold. A bare id holds every object with this id
+    :param covers: what a hold covers beside the object that it names
+    """
+    rows = list(rows)
+    holds = {row["key"]: Hold(row["key"], "is under legal hold") for row in rows if is_held(row["key"], held)}
+    if covers is HoldScope.ITEM:
+        return holds
+    related: dict[str, Hold] = {}
+    made_with = {row["replica_id"]: row["key"] for row in rows if row["key"] in holds and row["replica_id"]}
+    for row in rows:
+        key, replica_id = row["key"], row["replica_id"]
+        if key in holds:
+            continue
+        if replica_id is not None and is_held(replica_id, held):
+            reason = f"was made with replica {replica_id}, which is under legal hold"
+            related[key] = Hold(replica_id, reason)
+        elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:
+            reason = f"{item}, which was made with it, is under legal hold, and may be deleted with it"
+            related[key] = Hold(item, reason)
+    return holds | related
+
+
+def is_held(key: str, held: frozenset[str]) -> bool:
+    """Return whether an object itself is under legal hold, by its key or its bare id."""
+    return key in held or parse_key(key)[1] in held
