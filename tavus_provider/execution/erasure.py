@@ -1,7 +1,7 @@
 """
 Carry out the plan of an erasure, in a fixed order, and look again afterwards.
 
-1. End the active conversations.
+1. End the active conversations. One that cannot be ended is not deleted by this attempt.
 2. Delete the replicas: they are the most sensitive, and nothing new can be made with them afterwards.
 3. Delete the videos, then the conversations.
 4. Ask for every object, and read all lists (:mod:`.sweep`).
@@ -14,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from tavus_provider.digest import canonical_digest
@@ -46,6 +46,12 @@ from tavus_provider.planning.report import Result
 
 ORDER: Final = (Kind.REPLICA, Kind.VIDEO, Kind.CONVERSATION)
 """The order in which kinds are deleted."""
+
+STALE_AFTER: Final = timedelta(days=1)
+"""
+Age from which an active conversation is deleted even if it could not be ended. Tavus ends conversations after
+an hour at most (``max_call_duration``, Tavus API reference), so its status is wrong.
+"""
 
 BY_EARLIER_ATTEMPT: Final = "deleted by an earlier attempt of this task"
 
@@ -226,11 +232,22 @@ class ErasureExecutor:
             except TavusError as error:
                 self._ended[key], detail = error.outcome.value, str(error)
                 self._note_rejected_key(error)
+                if not self._is_stale(self._rows[key]):
+                    # Deleted while it goes on, nobody could end it any more: Tavus would not know its id.
+                    self._results[key] = Result(
+                        Outcome.NOT_ATTEMPTED, f"not attempted: it could not be ended: {detail}"
+                    )
+                    self.may_succeed_later = True
             else:
                 self._ended[key], detail = "ended", ending.detail
             self._log(f"end of {key}: {self._ended[key]} ({detail})")
         if self._ended:
             self._write("outcome", ended=self._ended)
+
+    def _is_stale(self, row: ErasureRow) -> bool:
+        """Return whether a conversation is too old to be going on, whatever its status says."""
+        created_at = row["created_at"]
+        return created_at is not None and self._now() - datetime.fromisoformat(created_at) > STALE_AFTER
 
     def _delete(self, rows: Sequence[ErasureRow]) -> None:
         self._kind_halt = Halt()

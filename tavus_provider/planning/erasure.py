@@ -228,7 +228,7 @@ def make_erasure_plan(
             continue  # it cannot be read, so it is undetermined
         elif key in facts.soft_deleted:
             rows.append(_make_unknown_row(key, request, facts))
-        else:
+        elif parse_key(key)[0] in request.kinds:
             reason = "an earlier run of this request was about it; Tavus does not know it any more"
             gone.append({"key": key, "reason": reason})
     holds = find_holds(rows, held, covers=options.hold_covers)
