@@ -340,7 +340,9 @@ def test_malformed_plan_is_rejected_with_the_place(soft, change, message):
     ("change", "message"),
     [
         pytest.param(
-            {"source": "by_name"}, "source must be 'rule' or 'soft_deleted', not 'by_name'", id="source"
+            {"source": "by_name"},
+            "source must be 'rule' or 'quota' or 'soft_deleted', not 'by_name'",
+            id="source",
         ),
         pytest.param({"replica_name": 7}, "replica_name must be a string or null, not an integer", id="name"),
         pytest.param({"age_days": 1.5}, "age_days must be an integer or null, not a fraction", id="age"),
