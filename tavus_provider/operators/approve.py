@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, DownstreamTasksSkipped
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
+from tavus_provider.links.tavus import TavusPageLink
+from tavus_provider.operators import base
 from tavus_provider.operators.base import LINKS, fail_without_retry, find_trigger, load_any_plan, try_number
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.sdk.types import TaskInstanceKey
 
     from tavus_provider.planning.erasure import ErasurePlan
+    from tavus_provider.rendering.approval import Inquiry
     from tavus_provider.storage.plan_store import AnyPlan
 
 FIXED_ARGUMENTS: Final = ("defaults", "subject", "body", "assigned_users")
@@ -62,6 +66,7 @@ class ApproveRetentionOperator(ApprovalOperator):
 
     def execute(self, context: Context) -> Any:
         """Show the page and wait."""
+        from tavus_provider.rendering.approval import Inquiry
         from tavus_provider.storage.authority import approver_must_differ, approvers
 
         with fail_without_retry(context):
@@ -83,9 +88,22 @@ class ApproveRetentionOperator(ApprovalOperator):
                     "approver_must_differ in section tavus of the configuration is on, but Airflow does not "
                     "know who triggered this run, so nobody can approve it: trigger a new run as a user"
                 )
-            self.subject, self.body = _render(plan)
+            allowed = approvers()
+            deadline = datetime.fromisoformat(plan["valid_until"])
+            if self.response_timeout is not None:
+                deadline = min(deadline, base.now() + self.response_timeout)
+            inquiry = Inquiry(
+                deadline=deadline,
+                triggered_by=trigger.user,
+                is_manual=trigger.is_manual,
+                approvers=tuple(allowed),
+                must_differ=approver_must_differ(),
+                # A task instance has all fields of its key.
+                all_rows=TavusPageLink().get_link(self, ti_key=cast("TaskInstanceKey", context["ti"])),
+            )
+            self.subject, self.body = _render(plan, inquiry)
             authority.record_shown(plan, subject=self.subject, body=self.body)
-            self.assigned_users = [{"id": name, "name": name} for name in approvers()] or None
+            self.assigned_users = [{"id": name, "name": name} for name in allowed] or None
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
@@ -132,12 +150,12 @@ class ApproveRetentionOperator(ApprovalOperator):
             raise DownstreamTasksSkipped(tasks=following)  # type: ignore[no-untyped-call]  # not annotated
 
 
-def _render(plan: AnyPlan) -> tuple[str, str]:
+def _render(plan: AnyPlan, inquiry: Inquiry) -> tuple[str, str]:
     """Return headline and page for a plan of a policy or of an erasure."""
     from tavus_provider.rendering.approval import approval_page, approval_subject
     from tavus_provider.rendering.erasure import erasure_page, erasure_subject
 
     if "request" in plan:
         erasure = cast("ErasurePlan", plan)
-        return erasure_subject(erasure), erasure_page(erasure)
-    return approval_subject(plan), approval_page(plan)
+        return erasure_subject(erasure), erasure_page(erasure, inquiry)
+    return approval_subject(plan), approval_page(plan, inquiry)

@@ -14,7 +14,7 @@ from tavus_provider.keys import Kind
 from tavus_provider.outcomes import HELD
 from tavus_provider.planning.erasure import ErasurePlan, ErasureRow
 from tavus_provider.planning.erasure_report import ErasureReport, State, open_sentences
-from tavus_provider.rendering.approval import plain_text
+from tavus_provider.rendering.approval import Inquiry, plain_text
 from tavus_provider.rendering.labels import OUTCOMES
 from tavus_provider.sanitize import escape_line
 
@@ -56,7 +56,7 @@ def erasure_subject(plan: ErasurePlan) -> str:
     return f"Erase a person from Tavus ({plan['request']})? {describe_counts(plan['counts'])}"
 
 
-def erasure_page(plan: ErasurePlan) -> str:
+def erasure_page(plan: ErasurePlan, inquiry: Inquiry) -> str:
     """Return the Markdown page that shows a plan of an erasure."""
     days = (date.fromisoformat(plan["due_on"]) - datetime.fromisoformat(plan["made_at"]).date()).days
     left = f"{days} days left" if days >= 0 else f"{-days} days overdue"
@@ -76,8 +76,8 @@ def erasure_page(plan: ErasurePlan) -> str:
             "- **Approve**: exactly the objects below are deleted, except those that come under legal hold "
             "until then. Afterwards the account is read again.",
             "- **Reject**: nothing is deleted, and the run ends. The request stays open.",
-            f"- **No answer** until {plain_text(plan['valid_until'])}: nothing is deleted, and the run "
-            "fails.",
+            f"- **No answer until {inquiry.until}**: nothing is deleted, and the run fails.",
+            f"- {inquiry.people}",
             "",
             f"Digest of this plan: `{plan['digest']}`",
             "",

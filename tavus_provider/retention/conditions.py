@@ -58,6 +58,11 @@ class Condition(ABC):
         """The models that it asks for."""
         return ()
 
+    @property
+    @abstractmethod
+    def requirement(self) -> str:
+        """What it asks for, in words, such as ``older than 180 days``."""
+
     @abstractmethod
     def holds(self, facts: ReplicaFacts) -> bool:
         """Return whether it holds for a replica."""
@@ -144,6 +149,11 @@ class OlderThan(_AtLeast):
     key = "older_than"
     description = "Created at least this long ago."
 
+    @property
+    def requirement(self) -> str:
+        """The age, in words."""
+        return f"older than {self.limit.format(self.limit.delta)}"
+
     def span(self, facts: ReplicaFacts) -> timedelta:
         """Return the age."""
         return facts.age
@@ -171,6 +181,11 @@ class UnusedFor(_AtLeast):
     description = "No conversation and no video for this long; what was never used counts from its creation."
     needs = frozenset(USE_KINDS)
 
+    @property
+    def requirement(self) -> str:
+        """The time without use, in words."""
+        return f"unused for {self.limit.format(self.limit.delta)}"
+
     def span(self, facts: ReplicaFacts) -> timedelta:
         """Return the time since the last use."""
         return facts.idle
@@ -181,7 +196,7 @@ class UnusedFor(_AtLeast):
         if facts.possible_use is not None:
             return f"possibly used {idle} ago ({facts.possible_use})"
         if facts.last_used_at is None:
-            return f"never used since it was created {idle} ago"
+            return f"never used in {idle}"
         return f"unused for {idle}"
 
     def describe_unmet(self, facts: ReplicaFacts, rule: str) -> str:
@@ -221,6 +236,12 @@ class HasName(Condition):
     def globs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Include and exclude."""
         return ("names.include", self.value.include), ("names.exclude", self.value.exclude)
+
+    @property
+    def requirement(self) -> str:
+        """The globs, in words."""
+        excluded = f" but not {_join(self.value.exclude)}" if self.value.exclude else ""
+        return f"named {_join(self.value.include)}{excluded}"
 
     def holds(self, facts: ReplicaFacts) -> bool:
         """Return whether the name matches."""
@@ -268,6 +289,11 @@ class HasModel(Condition):
         """The value."""
         return self.value
 
+    @property
+    def requirement(self) -> str:
+        """The models, in words."""
+        return f"of model {_join(self.value)}"
+
     def holds(self, facts: ReplicaFacts) -> bool:
         """Return whether the model is one of them."""
         return facts.replica.model_name in self.value
@@ -304,3 +330,7 @@ def add_spans(moments: Iterable[datetime | None], *spans: timedelta) -> Iterator
         for span in spans:
             with contextlib.suppress(OverflowError):
                 yield moment + span
+
+
+def _join(texts: Iterable[str]) -> str:
+    return escape_line(" or ".join(escape_line(text, 40) for text in texts), 200)

@@ -88,6 +88,14 @@ class Rule(Part):
         """The rule as reasons name it, such as ``rule 'stale'``."""
         return f"rule '{escape_line(self.rule, 60)}'"
 
+    @property
+    def requirement(self) -> str:
+        """What the rule asks for, in words, such as ``older than 180 days and unused for 90 days``."""
+        parts = [condition.requirement for condition in self.conditions]
+        if self.status != type(self).model_fields["status"].default:
+            parts.append(f"with status {' or '.join(self.status)}")
+        return " and ".join(parts)
+
     @model_validator(mode="after")
     def _has_a_condition(self) -> Self:
         if not any(condition.suffices for condition in self.conditions):
@@ -163,6 +171,13 @@ class Quota(Part):
     """Replicas created within this time are kept; another one does not expire instead."""
     grace: Omittable[Duration] = None
     """How long an expired replica is announced in ledger, log and asset event before it is deleted."""
+
+    @property
+    def requirement(self) -> str:
+        """What the quota asks for, in words."""
+        age = self.older_than.format(self.older_than.delta)
+        which = f"the least recently used down to {self.down_to:,}, older than {age}"
+        return f"above {self.above:,} replicas, {which}"
 
     @model_validator(mode="after")
     def _is_not_above(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from types import SimpleNamespace
 
@@ -18,6 +18,7 @@ from operators.tasks import EXPIRED, Ti, apply_task, planned, run, with_digest
 from plans import record_plan
 
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.operators import base
 from tavus_provider.operators.tavus import ApplyRetentionOperator, ApproveRetentionOperator
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import verify
@@ -84,6 +85,21 @@ def test_page_is_made_from_the_plan_and_its_digest_is_pushed(page, hard_plan):
     assert hard_plan["digest"] in page["body"]
     assert all(f"| {replica_id} |" in page["body"] for replica_id in EXPIRED)
     assert (page["options"], page["defaults"], page["assigned_users"]) == (["Approve", "Reject"], None, None)
+
+
+@pytest.mark.parametrize(("hours", "until"), [(1, "2026-06-01 13:00"), (48, "2026-06-02 12:00")])
+def test_page_says_who_asks_whom_and_until_when(page, hard_plan, monkeypatch, hours, until):
+    """The deadline is the earlier one of response_timeout and of the time until which the plan is valid."""
+    monkeypatch.setattr(base, "now", lambda: datetime(2026, 6, 1, 12, tzinfo=UTC))
+    monkeypatch.setenv("AIRFLOW__TAVUS__APPROVERS", "alice, bob")
+    monkeypatch.setenv("AIRFLOW__TAVUS__APPROVER_MUST_DIFFER", "True")
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow.test")
+    plan = record_plan(with_digest(hard_plan, valid_until="2026-06-02T12:00:00Z"))
+    dag_run = SimpleNamespace(triggering_user_name="maria", run_type="manual")
+    ask(approve(plan, response_timeout=timedelta(hours=hours)), dag_run=dag_run)
+    assert "- **Triggered by** maria. **May answer:** alice, bob, but not maria.\n" in page["body"]
+    assert f"- **Answer until {until} UTC**, or nothing is deleted." in page["body"]
+    assert "](<https://airflow.test/plugin/tavus?dag_id=dag&run_id=manual__1&task_id=" in page["body"]
 
 
 def test_only_configured_approvers_may_answer(page, hard_plan, monkeypatch):

@@ -107,7 +107,7 @@ LATELY = {"rule": "idle", "older_than": "180d", "unused_for": "90d"}
             replica(),
             [{"rule": "never", "unused_for": "90d"}],
             "expired",
-            "never used since it was created 200 days ago, limit is 90d",
+            "never used in 200 days, limit is 90d",
             "never",
             id="never used",
         ),
@@ -115,7 +115,7 @@ LATELY = {"rule": "idle", "older_than": "180d", "unused_for": "90d"}
             replica(),
             [LATELY],
             "expired",
-            "200 days old, limit is 180d; never used since it was created 200 days ago, limit is 90d",
+            "200 days old, limit is 180d; never used in 200 days, limit is 90d",
             "idle",
             id="both conditions",
         ),
@@ -123,8 +123,7 @@ LATELY = {"rule": "idle", "older_than": "180d", "unused_for": "90d"}
             replica(age=timedelta(days=80)),
             [LATELY],
             "not_expired",
-            "80 days old, rule 'idle' asks for 180d; "
-            "never used since it was created 80 days ago, rule 'idle' asks for 90d",
+            "80 days old, rule 'idle' asks for 180d; never used in 80 days, rule 'idle' asks for 90d",
             None,
             id="neither condition",
         ),
@@ -175,7 +174,7 @@ def test_first_rule_with_all_conditions_met_expires_a_replica(
         pytest.param(
             Inventory((), [Persona("p1", "r1")], [conversation("r2", at=ago(days=3), persona_id="p1")], []),
             "expired",
-            "never used since it was created 200 days ago, limit is 90d",
+            "never used in 200 days, limit is 90d",
             id="the conversation's own replica counts",
         ),
         pytest.param(

@@ -104,7 +104,7 @@ def test_expired_replica_is_scheduled_and_announced_before_it_is_deleted(world, 
     due = datetime.fromisoformat(row["due_at"])
     assert timedelta(days=13.9) < due - datetime.now(UTC) < timedelta(days=14)
     assert row["reason"] == (
-        "200 days old, limit is 90d; never used since it was created 200 days ago, limit is 30d; "
+        "200 days old, limit is 90d; never used in 200 days, limit is 30d; "
         f"grace of 14d ends on {due:%Y-%m-%d at %H:%M} UTC"
     )
     logged = log()
