@@ -1,4 +1,4 @@
-"""Params that the retention DAGs share: the fields of their trigger forms, and how the forms narrow a run."""
+"""Params of the DAGs: the fields of their trigger forms, and how the forms narrow a run."""
 
 from __future__ import annotations
 
@@ -105,3 +105,97 @@ def _what_trigger_does(*, dry_run: bool, approval: bool) -> str:
             "*Required Actions*."
         )
     return "**Trigger deletes now**" + (", unless *Dry run* is on." if dry_run else ".")
+
+
+_ID_LIST: Final[dict[str, Any]] = {
+    "type": ["null", "array"],
+    "items": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{1,63}$"},
+}
+_DATE: Final[dict[str, Any]] = {"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "maxLength": 10}
+_MORE: Final = "Dates and kinds"
+
+
+def erasure_params() -> dict[str, Param]:
+    """Return the params of the DAG that erases a person, in the order in which the form shows them."""
+    return {
+        "request": Param(
+            "",
+            type="string",
+            pattern="^(?=.*[0-9])[A-Za-z0-9][A-Za-z0-9._-]{2,63}$",
+            minLength=3,
+            maxLength=64,
+            title="Reference of the request",
+            description_md="**Trigger reads the account now; nothing is deleted before a person approves "
+            "it** under *Required Actions*.\n\n"
+            "A reference such as DSR-2026-0142, with at least one digit. **No name and no e-mail address:** "
+            "Airflow stores this field, and it appears in logs and on the certificate.",
+        ),
+        "received_on": Param(
+            "",
+            type="string",
+            format="date",
+            title="Received on",
+            description="Date on which the request was received, for example 2026-11-28.",
+            **_DATE,
+        ),
+        "ground": Param(
+            "request",
+            type="string",
+            enum=["request", "consent_withdrawn", "purpose_met", "unlawful", "ccpa", "bipa"],
+            values_display={
+                "request": "The person asked for it (GDPR)",
+                "consent_withdrawn": "Consent was withdrawn (GDPR)",
+                "purpose_met": "The data are no longer needed (GDPR)",
+                "unlawful": "The data were processed unlawfully (GDPR)",
+                "ccpa": "CCPA",
+                "bipa": "BIPA",
+            },
+            title="Ground",
+            description="Why the data must be erased. It is on the approval page and on the certificate.",
+        ),
+        "replica_ids": Param(
+            [],
+            title="Replicas of the person",
+            description_md="Ids of replicas that **show this person**, one per line. All videos and "
+            "conversations made with them are deleted too, also what other people said there.",
+            maxItems=100,
+            **_ID_LIST,
+        ),
+        "conversation_ids": Param(
+            [],
+            title="Conversations with the person",
+            description="Ids of conversations in which the person took part, one per line. They are deleted "
+            "with transcript and analysis; the replica that the person talked to stays.",
+            maxItems=10_000,
+            **_ID_LIST,
+        ),
+        "video_ids": Param(
+            [],
+            title="Videos of the person",
+            description="Ids of videos, one per line. Videos made with one of the replicas above need not be "
+            "named.",
+            maxItems=10_000,
+            **_ID_LIST,
+        ),
+        "due_on": Param(
+            None,
+            type=["null", "string"],
+            format="date",
+            section=_MORE,
+            title="Due on",
+            description="Date until which the request must be answered. Empty: one calendar month after it "
+            "was received.",
+            **_DATE,
+        ),
+        "kinds": Param(
+            ["replica", "video", "conversation"],
+            type="array",
+            items={"type": "string", "enum": ["replica", "video", "conversation"]},
+            examples=["replica", "video", "conversation"],
+            minItems=1,
+            maxItems=3,
+            section=_MORE,
+            title="Kinds to erase",
+            description="What is deleted. The certificate says which kinds the request did not name.",
+        ),
+    }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import json
+import os
 import pkgutil
 import re
 import shlex
@@ -23,6 +24,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 import yaml
+from erasures import erase
 from pages import MAKEFILE, ROOT, blocks, params, read
 
 PYTHON = blocks("python")
@@ -40,6 +42,7 @@ NOT_RUN = {
     "purge": "waits for a person; tests/test_airflow.py runs the same tasks",
     "retention_in_time": "dag.test() cannot run a DAG with a deadline",
     "report_pruned": "runs when an asset event happens; see test_asset_example_reads_the_event",
+    "delete_copies": "runs when an asset event happens; see test_erasure_example_reads_the_event",
 }
 
 
@@ -120,6 +123,15 @@ def test_dag_runs_against_the_sandbox(dag_of_page, sandbox, chat, dag_id, state)
 @pytest.mark.parametrize("block", params([block for block in DAGS if set(dag_ids(block)) & NOT_RUN.keys()]))
 def test_dag_that_is_not_run_is_parsed(block):
     exec(compile(block.text, block.where, "exec"), {"__name__": "dag_file"})
+
+
+def test_erasure_example_reads_the_event(capsys):
+    block = next(block for block in DAGS if "delete_copies" in dag_ids(block))
+    scope: dict = {"__name__": "dag_file"}
+    exec(block.text, scope)
+    events = {"asset": [SimpleNamespace(extra={"keys": ["r1", "video/v1"]})]}
+    scope["delete_copies"].function(triggering_asset_events=events)
+    assert capsys.readouterr().out == "delete rows of ['r1', 'video/v1']\n"
 
 
 def test_asset_example_reads_the_event(chat):
@@ -242,12 +254,16 @@ def test_command_of_the_package_runs(command, sandbox, report_file, monkeypatch,
     Path("old.yaml").write_text(read("docs/retention.yaml"), encoding="utf-8")
     if "--account" in command:
         assert main(["plan", "retention.yaml", "--save", "account.json"]) == 0
+    if command.split()[3] == "erasure":
+        erase()
+        (stored,) = Path(os.environ["AIRFLOW__TAVUS__LEDGER"]).glob("_certificates/*/1.json")
+        Path("certificate.json").write_bytes(stored.read_bytes())
     deletes = sandbox.state()["deletes"]
     arguments = shlex.split(command, comments=True)[3:]
     if ">" in arguments:
         arguments = arguments[: arguments.index(">")]
     assert main(arguments) == 0
-    assert arguments[0] == "ledger" or capsys.readouterr().out
+    assert arguments[0] in ("ledger", "erasure") or capsys.readouterr().out
     assert Path("year.svg").exists() == ("--picture" in arguments)
     assert sandbox.state()["deletes"] == deletes
 
@@ -256,7 +272,7 @@ def test_every_command_of_the_package_is_shown():
     from tavus_provider.cli.main import main
 
     shown = {command.values[0].split()[3] for command in shell(r"python -m tavus_provider")}
-    assert shown == {"schema", "check", "plan", "diff", "explain", "simulate", "ledger"}
+    assert shown == {"schema", "check", "plan", "diff", "explain", "simulate", "ledger", "erasure"}
     assert callable(main)
 
 
