@@ -2,7 +2,8 @@
 What must hold of every erasure: random accounts of two persons, everything undocumented about Tavus both
 ways, faults, kills, and changes by others.
 
-Run more accounts with ``ERASURE_CASES=1000``, and one again with ``ERASURE_CASE=<number>``.
+Run more with ``ERASURE_CASES=1000`` and ``ERASURE_CHANGES=1000``, one account again with
+``ERASURE_CASE=<number>``.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from typing import Any
 
 import pytest
 import requests
-from erasures import REQUEST
+from erasures import ACTIVE, FACE, REQUEST, erase
 from operators.tasks import Ti, run
 from plans import approve_plan
 from test_crash import Fuse, Killed
 
 from tavus_provider.client.transport import Transport
+from tavus_provider.digest import canonical_json, seal
 from tavus_provider.operators.tavus import ApplyErasureOperator, CertifyErasureOperator, PlanErasureOperator
 from tavus_provider.sandbox import Sandbox
 from tavus_provider.storage import object_storage
 
+CHANGES = int(os.environ.get("ERASURE_CHANGES", "100"))
 CASES = int(os.environ.get("ERASURE_CASES", "20"))
 NUMBERS = [int(os.environ["ERASURE_CASE"])] if "ERASURE_CASE" in os.environ else range(CASES)
 MAX_RUNS = 4
@@ -267,7 +270,8 @@ class World:
             kill_after=self.steps(14, last=last),
         )
         assert self.changes_since(begin) == [], "the plan task changes nothing"
-        if not isinstance(plan, dict):
+        self.was_planned = isinstance(plan, dict)
+        if not self.was_planned:
             self.last_error = plan
             return
         assert {row["key"] for row in plan["delete"]} <= self.wanted()
@@ -281,6 +285,7 @@ class World:
         self.apply(plan, run_id, last=last)
         self.certify(plan, run_id, last=last)
 
+    was_planned = False
     last_error: Any = None
 
     def apply(self, plan: Any, run_id: str, *, last: bool) -> None:
@@ -391,6 +396,21 @@ class World:
             and datetime.fromisoformat(rows[key][1]["created_at"]) > yesterday
         }
 
+    def check_end(self) -> None:
+        """Without faults, a request is not left incomplete, except where only a person can decide."""
+        switches, state = self.sandbox.state()["switches"], self.sandbox.state()
+        if not self.was_planned:
+            named = {row["default_replica_id"] for row in state["personas"]}
+            assert self.case.arguments["on_reference"] == "fail", self.last_error
+            assert named & set(self.case.arguments["replica_ids"]), self.last_error
+        elif self.certificates[-1]["state"] == "incomplete":
+            assert switches["replica_id"] == "null"
+            reasons = {one["what"] for one in self.certificates[-1]["open"]}
+            assert reasons <= {
+                "It may be of this person, which cannot be seen",
+                "It appeared during the run, and it cannot be seen whose it is",
+            }
+
     def check_item(
         self, item: dict[str, Any], log: list[dict[str, Any]], *, is_listed: bool, is_returned: bool
     ) -> None:
@@ -446,5 +466,114 @@ def test_laws_of_erasure(world, number):
         one.erase(run_number)
         if one.certificates and one.certificates[-1]["state"] == "complete":
             break
+    one.check_end()
     for certificate in one.certificates:
         assert compare_certificate(certificate) == []
+
+
+# -- changes of certificates and of the ledger
+
+
+@pytest.fixture
+def erased(sandbox, clock, tmp_path, monkeypatch):
+    """A person was erased in two runs, because a legal hold ended. Returns the folder of the ledger."""
+    (tmp_path / "holds.yaml").write_text(f"[{ACTIVE.removeprefix('conversation/')}]")
+    holds = {"file": str(tmp_path / "holds.yaml"), "max_age": "7d"}
+    monkeypatch.chdir(tmp_path)
+    sandbox.put("videos", *({"video_id": f"a12345678{n}", "replica_id": FACE} for n in range(3)))
+    named = {"legal_holds": holds, "hold_covers": "item"}
+    assert erase("one", **named)["state"] == "partly_refused"
+    (tmp_path / "holds.yaml").write_text("[]")
+    assert erase("two", **named)["state"] == "complete"
+    return tmp_path / "ledger"
+
+
+def change_bytes(rng: random.Random, data: bytes) -> bytes:
+    """Return the content with one change: bytes replaced, added or removed."""
+    at, length = rng.randrange(len(data)), rng.choice([1, 1, 1, 2, 20])
+    new = bytes(rng.choice(b'0123456789abcdef "{},:') for _ in range(length))
+    replaced = data[:at] + new + data[at + length :]
+    return rng.choice([replaced, data[:at] + new + data[at:], data[:at] + data[at + length :], data[:at]])
+
+
+def change_value(rng: random.Random, data: bytes) -> bytes:
+    """Return the JSON with one value changed, and with the digest of its new content: a forgery."""
+    document = json.loads(data)
+    places: list[tuple[Any, Any]] = []
+
+    def walk(value: Any) -> None:
+        names = (
+            value.keys() if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+        )
+        for name in names:
+            places.append((value, name))
+            walk(value[name])
+
+    walk(document)
+    parent, name = rng.choice([place for place in places if place[1] != "digest"])
+    value = parent[name]
+    match value:
+        case bool():
+            parent[name] = not value
+        case int():
+            parent[name] = value + rng.choice([-1, 1])
+        case str() if value:
+            parent[name] = value[:-1] + ("1" if value[-1] == "0" else "0")
+        case _:
+            del parent[name]
+    return canonical_json(seal({key: value for key, value in document.items() if key != "digest"}))
+
+
+def own_records(ledger, certificate: dict[str, Any]) -> list[Any]:
+    """Return the files of the record of a certificate itself."""
+    digest = f'"{certificate["digest"]}"'
+    (first,) = (path for path in ledger.glob("*/*/erasure-*/*/000001.json") if digest in path.read_text())
+    return sorted(first.parent.glob("*.json"))
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_every_change_is_found(erased, capsys, number):
+    from tavus_provider.cli.main import main
+
+    rng = random.Random(f"change {number}")
+    file = erased / "_certificates" / "DSR-2026-0142" / f"{number}.json"
+    page = file.with_suffix(".html")
+    certificate = json.loads(file.read_bytes())
+    own = own_records(erased, certificate)
+    records = [
+        path for name in certificate["ledger"] for path in sorted((erased / name).glob("*.json"))
+    ] + own
+
+    def found(path) -> bool:
+        code = main(["erasure", "verify", str(path)])
+        assert code in (0, 1)
+        return code == 1
+
+    assert not found(file)
+    assert not found(page)
+    missed = []
+    for _ in range(CHANGES // 2):
+        target = rng.choice([file, file, page, *records])
+        data = target.read_bytes()
+        is_record = target in records
+        # The record that closes that of the certificate is the last of all: nothing has the digest of it.
+        is_last = target == own[-1]
+        how = rng.choice(["bytes", "bytes", "bytes" if is_last else "value", "remove"])
+        if how == "bytes" or target == page:
+            new = change_bytes(rng, data)
+        elif how == "value":
+            new = change_value(rng, data)
+        else:
+            new = None if is_record else change_value(rng, data)
+        if new == data:
+            continue
+        target.unlink()
+        if new is not None:
+            target.write_bytes(new)
+        if not found(page if target == page else file):
+            missed.append((target.relative_to(erased), how, data, new))
+        target.unlink(missing_ok=True)
+        target.write_bytes(data)
+    assert missed == []
+    capsys.readouterr()
+    assert not found(file)

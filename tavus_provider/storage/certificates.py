@@ -160,26 +160,36 @@ def compare_certificate(certificate: Certificate, *, root: ObjectStoragePath | N
     ledger = Ledger(certificate["origin"], certificate["tavus_conn_id"], root=root or ledger_root())
     history = RequestHistory(ledger, certificate["request"])
     findings = list(history.flaws)
-    if not any(one["certificate_digest"] == certificate["digest"] for one in history.certified):
+    own = history.find_certificate(certificate["digest"])
+    if own is None:
         findings.append("the ledger has no record of this certificate: one of them was changed or removed")
+    elif not own.is_closed:
+        findings.append(
+            f"{own.name} was not closed: its last record was removed, or the task was stopped while it made "
+            "this certificate"
+        )
     named = certificate["ledger"]
     jobs = sorted({name.rpartition("/")[0] for name in named})
     attempts = {attempt.name: attempt for attempt in read_attempts(ledger.root, jobs)}
+    changed: list[str] = []
     for name, digest in named.items():
         attempt = attempts.get(name)
         if attempt is None:
-            findings.append(f"{name} is missing in the ledger")
+            changed.append(f"{name} is missing in the ledger")
             continue
-        findings += [f"{name} {flaw}" for flaw in attempt.flaws]
+        changed += [f"{name} {flaw}" for flaw in attempt.flaws]
         if attempt.last_digest != digest:
-            findings.append(f"{name} ends differently than when the certificate was made")
+            changed.append(f"{name} ends differently than when the certificate was made")
     made_at = datetime.fromisoformat(certificate["made_at"]).astimezone(UTC)
+    findings += changed
     findings += [
         f"{name} is not in the certificate, although it began before"
         for name in sorted(attempts.keys() - named.keys())
         if name.rpartition("/")[2] < f"{made_at:%Y%m%dT%H%M%S}"
     ]
-    return list(dict.fromkeys([*findings, *_compare_content(ledger, certificate)]))
+    if not changed:  # else the records cannot be trusted, and perhaps not be read
+        findings += _compare_content(ledger, certificate)
+    return list(dict.fromkeys(findings))
 
 
 def compare_page(data: bytes, *, root: ObjectStoragePath | None = None) -> list[str]:
@@ -193,7 +203,7 @@ def compare_page(data: bytes, *, root: ObjectStoragePath | None = None) -> list[
     root, digest = root or ledger_root(), sha256(data).hexdigest()
     jobs = [job for job in list_jobs(root) if job.rpartition("/")[2].startswith("erasure-")]
     for attempt in read_attempts(root, jobs):
-        if not attempt.flaws and attempt.begin_record.get("page_digest") == digest:
+        if attempt.is_final and attempt.begin_record.get("page_digest") == digest:
             return []
     return ["the ledger has no record of this page: the page or the record was changed or removed"]
 

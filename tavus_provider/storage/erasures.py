@@ -74,6 +74,12 @@ class RequestHistory:
         """The record of each certificate of the request, from the oldest to the newest."""
         return self._records(_CERTIFIED)
 
+    def find_certificate(self, digest: str) -> Attempt | None:
+        """Return the record of a certificate, with that which closes it."""
+        return next(
+            (one for one in self._attempts if one.begin_record.get("certificate_digest") == digest), None
+        )
+
     @property
     def plan_digests(self) -> list[str]:
         """The digests of all plans of the request, from the oldest to the newest."""
