@@ -96,3 +96,16 @@ def test_changed_page_is_found(run, certificate):
     page = certificate.with_suffix(".html")
     page.write_bytes(page.read_bytes().replace(b"complete", b"Complete", 1))
     assert run("erasure", "verify", str(page))[0] == 1
+
+
+def test_removed_last_record_of_a_certificate_is_found(run, certificate):
+    digest = json.loads(certificate.read_text())["digest"]
+    begin = [
+        path for path in certificate.parents[2].rglob("000001.json") if f'"{digest}"' in path.read_text()
+    ]
+    (last,) = begin[0].parent.glob("000002.json")
+    last.unlink()
+    code, out, _ = run("erasure", "verify", str(certificate))
+    assert code == 1
+    assert "was not closed: its last record was removed, or the task was stopped" in out
+    assert run("erasure", "verify", str(certificate.with_suffix(".html")))[0] == 1
