@@ -107,7 +107,12 @@ def explain(arguments: argparse.Namespace) -> int:
 
 def simulate(arguments: argparse.Namespace) -> int:
     """Show which replicas would be deleted on which day, and when a run would stop at a limit."""
-    from tavus_provider.rendering.simulation import simulation_svg, simulation_view, stop_sentences
+    from tavus_provider.rendering.simulation import (
+        overdue_sentences,
+        simulation_svg,
+        simulation_view,
+        stop_sentences,
+    )
     from tavus_provider.retention.simulation import simulate as simulate_policy
 
     policy, inventory = _read(arguments)
@@ -125,7 +130,7 @@ def simulate(arguments: argparse.Namespace) -> int:
         print_rich(simulation_view(simulation))
     else:
         print_data(simulation.to_json(), output=arguments.output)
-    for sentence in stop_sentences(simulation):
+    for sentence in (*stop_sentences(simulation), *overdue_sentences(simulation)):
         write_error(sentence)
     return PROBLEMS if simulation.stops else SUCCESS
 

@@ -138,6 +138,8 @@ class PlanExecutor:
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
         """Whether another attempt may do what this one could not."""
+        self.unheld: frozenset[str] | None = None
+        """The listed ids that are under no legal hold, as read before the deletes; ``None`` before."""
 
     def run(self) -> None:
         """
@@ -223,6 +225,7 @@ class PlanExecutor:
             now=inventory.read_at,
             hard=self._plan["hard"],
         )
+        self.unheld = frozenset(replica.replica_id for replica in inventory.replicas) - inventory.held
         shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
         self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
         self._soft_deleted = frozenset(inventory.history.soft_deleted)

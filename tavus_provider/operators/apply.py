@@ -51,6 +51,9 @@ class ApplyRetentionOperator(TavusOperator):
     The XCom ``summary`` is the report in one sentence. A successful run that is not a dry run emits an event
     of the asset ``tavus_replicas_pruned`` with ``counts``, ``hard`` and ``plan_digest``.
 
+    If the policy has ``overdue_after``, the task also fails after its deletes if an older replica is still
+    there without a legal hold. A batch leaves that to :class:`.SummarizeRetentionOperator`.
+
     On SIGTERM and ``execution_timeout`` no further delete begins, the deletes in progress are waited for, and
     the report is pushed.
 
@@ -124,6 +127,7 @@ class ApplyRetentionOperator(TavusOperator):
     def execute(self, context: Context) -> Report:
         """Delete the replicas of the plan, and return the report."""
         from tavus_provider.planning.batches import Batch
+        from tavus_provider.planning.overdue import find_overdue, overdue_message
         from tavus_provider.planning.report import dry_run_report
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
@@ -138,6 +142,8 @@ class ApplyRetentionOperator(TavusOperator):
                 self.set_label(context, label)
                 self.log.info("Batch %d of %d: replicas %s", batch.number, batch.of, label)
             if dry_run:
+                if batch is None and (overdue := overdue_message(plan, find_overdue(plan))):
+                    self.log.warning("%s", overdue)
                 return publish_report(self, context, dry_run_report(plan, rows), plan=plan)
             report = self._run(context, plan, batch, rows, authority=authority)
             if batch is None:
@@ -159,6 +165,7 @@ class ApplyRetentionOperator(TavusOperator):
         *,
         authority: RunAuthority,
     ) -> Report:
+        from tavus_provider.planning.overdue import find_overdue, overdue_message
         from tavus_provider.planning.report import unfinished_message
 
         self._executor = executor = self._make_executor(context, plan, batch, rows, authority=authority)
@@ -180,7 +187,13 @@ class ApplyRetentionOperator(TavusOperator):
                 if self._recorded_before.get(item["replica_id"]) != item["outcome"]
             ]
             send_outcomes(outcomes, hard=self.hard, tavus_conn_id=self.tavus_conn_id)
-        if message := unfinished_message(report):
+        message = unfinished_message(report)
+        if batch is None:
+            overdue = overdue_message(plan, find_overdue(plan, complete, unheld=executor.unheld))
+            if overdue is not None and message is None:
+                raise AirflowFailException(overdue)
+            message = message if overdue is None else f"{message}. {overdue}"
+        if message:
             raise (
                 TavusRetryableError(message) if executor.may_succeed_later else AirflowFailException(message)
             )

@@ -37,7 +37,8 @@ class ApproveRetentionOperator(ApprovalOperator):
     and the plan.
 
     - *Approve* lets the tasks that follow run. *Reject* skips them.
-    - If the plan deletes nothing, the task is skipped.
+    - If the plan deletes nothing, the task is skipped. It fails instead if replicas are overdue
+      (``overdue_after``), because no task would say so otherwise.
     - A second attempt fails, because Airflow would show the page of the first one: trigger a new run.
     - Only the users in ``[tavus] approvers`` may answer; if it is empty, every user who may by Airflow.
       With ``[tavus] approver_must_differ``, who triggered the run may not approve it.
@@ -81,6 +82,8 @@ class ApproveRetentionOperator(ApprovalOperator):
                     "plan: must be the output of a plan task with hard=True; no other plan can be approved"
                 )
             if not plan["delete"]:
+                if message := _overdue_message(plan):
+                    raise PlanRejectedError(f"The plan deletes nothing. {message}")
                 raise AirflowSkipException("The plan deletes nothing, so no approval is needed.")
             trigger = find_trigger(context)
             if approver_must_differ() and trigger.is_manual and trigger.user is None:
@@ -148,6 +151,13 @@ class ApproveRetentionOperator(ApprovalOperator):
         ]
         if following:
             raise DownstreamTasksSkipped(tasks=following)  # type: ignore[no-untyped-call]  # not annotated
+
+
+def _overdue_message(plan: AnyPlan) -> str | None:
+    """Return the sentences about overdue replicas in the plan of a policy, or ``None`` without any."""
+    from tavus_provider.planning.overdue import find_overdue, overdue_message
+
+    return None if "request" in plan else overdue_message(plan, find_overdue(plan))
 
 
 def _render(plan: AnyPlan, inquiry: Inquiry) -> tuple[str, str]:

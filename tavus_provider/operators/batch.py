@@ -73,6 +73,8 @@ class SummarizeRetentionOperator(BaseOperator):
     """
     Make one report from the reports of all batches. Fail if a replica of the plan may still exist.
 
+    Fail also if the policy has ``overdue_after``, and an older replica is still there without a legal hold.
+
     Use it with ``trigger_rule="all_done_min_one_success"``, so that it runs whatever the result of the
     batches. Outcomes are taken from the ledger, because users can change XComs: the reports only add details.
     A replica that the ledger does not have is ``not_attempted``, unless the run was a dry run: then ``plan``
@@ -96,6 +98,7 @@ class SummarizeRetentionOperator(BaseOperator):
     def execute(self, context: Context) -> Report:
         """Return the report of the whole plan."""
         from tavus_provider.planning.attempts import last_outcomes
+        from tavus_provider.planning.overdue import find_overdue, overdue_message
         from tavus_provider.planning.report import summarize, unfinished_message
         from tavus_provider.storage.attempts import head_of
         from tavus_provider.storage.ledger import Ledger, job_name
@@ -113,9 +116,13 @@ class SummarizeRetentionOperator(BaseOperator):
                 ledger=f"{ledger.account_folder}/{job}",
                 ledger_head=head_of(attempts),
             )
+            overdue = overdue_message(plan, find_overdue(plan, None if report["dry_run"] else report))
             report = publish_report(self, context, report, plan=plan)
-            if message := unfinished_message(report):
-                raise AirflowFailException(message)
+            if overdue is not None and report["dry_run"]:
+                self.log.warning("%s", overdue)
+                overdue = None
+            if problems := [one for one in (unfinished_message(report), overdue) if one is not None]:
+                raise AirflowFailException(". ".join(problems))
             if not report["dry_run"]:
                 emit_pruned(context, report)
             return report

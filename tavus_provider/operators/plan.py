@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from tavus_provider.exceptions import LedgerUnavailableError, PlanRejectedError, TavusValidationError
 from tavus_provider.models import check_bool
@@ -97,6 +97,7 @@ class PlanRetentionOperator(TavusOperator):
         """Return the plan."""
         from tavus_provider.execution.inventory import read_inventory
         from tavus_provider.planning.attempts import find_deleted
+        from tavus_provider.planning.overdue import find_overdue, overdue_message
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.retention.engine import evaluate
         from tavus_provider.retention.unmatched import find_unmatched
@@ -141,8 +142,10 @@ class PlanRetentionOperator(TavusOperator):
                 store_known_use(inventory.known_use, plan_digest=plan["digest"])
             publish_outlook(self, context, decision, policy=policy, inventory=inventory, plan=plan)
             publish_verdicts(self, context, decision, plan_digest=plan["digest"])
-            overdue = len(cast("dict[str, Any]", plan).get("overdue", ()))
+            overdue = len(plan.get("overdue", ())) + plan.get("left_out", {}).get("overdue", 0)
             send_decision(decision, tavus_conn_id=self.tavus_conn_id, overdue=overdue)
+            if message := overdue_message(plan, find_overdue(plan)):
+                self.log.warning("%s", message)
             pushed = self._store(plan, authority, dry_run=dry_run)
             exceeded = decision.find_exceeded_limit(deleted=deleted)
             if exceeded and not dry_run:

@@ -23,6 +23,7 @@ from tavus_provider.retention.verdict import format_time
 
 __all__ = [
     "MAX_XCOM_BYTES",
+    "OverdueRow",
     "Plan",
     "PlanReference",
     "PlanRow",
@@ -42,6 +43,7 @@ MAX_XCOM_BYTES: Final = 900_000
 """The largest JSON document that is pushed as an XCom, which should not exceed 1 MB."""
 MAX_SCHEDULED: Final = 4_000
 MAX_UNDETERMINED: Final = 4_500
+MAX_OVERDUE: Final = 4_000
 
 
 class PlanRow(TypedDict):
@@ -70,12 +72,21 @@ class UndeterminedRow(TypedDict):
     reason: str
 
 
+class OverdueRow(TypedDict):
+    """A replica that is older than ``overdue_after`` and stays; ``age_days`` is null if unknown."""
+
+    replica_id: str
+    reason: str
+    age_days: int | None
+
+
 class Plan(TypedDict):
     """
     A plan. ``digest`` is the SHA-256 of everything else in it.
 
-    ``delete`` is complete. ``scheduled`` and ``undetermined`` are cut after some thousand rows;
-    ``left_out`` then says how many rows of which are missing.
+    ``delete`` is complete. ``scheduled``, ``undetermined`` and ``overdue`` are cut after some thousand rows;
+    ``left_out`` then says how many rows of which are missing. ``overdue`` is there if the policy has
+    ``overdue_after``.
     """
 
     version: Literal[1]
@@ -93,6 +104,7 @@ class Plan(TypedDict):
     scheduled: list[ScheduledRow]
     keep: dict[str, int]
     undetermined: list[UndeterminedRow]
+    overdue: NotRequired[list[OverdueRow]]
     left_out: NotRequired[dict[str, int]]
 
 
@@ -156,11 +168,19 @@ def make_plan(
         "keep": decision.keep,
         "undetermined": undetermined,
     }
+    overdue = decision.overdue
+    if policy.overdue_after is not None:
+        rows = overdue[:MAX_OVERDUE]
+        plan["overdue"] = [
+            {"replica_id": row.replica.replica_id, "reason": row.reason, "age_days": row.age_days}
+            for row in rows
+        ]
     left_out = {
         name: missing
         for name, missing in (
             ("scheduled", len(decision.scheduled) - len(scheduled)),
             ("undetermined", len(decision.undetermined) - len(undetermined)),
+            ("overdue", len(overdue) - len(plan.get("overdue", ()))),
         )
         if missing
     }
@@ -207,6 +227,7 @@ def plan_reference(plan: Plan, *, plan_at: str) -> PlanReference:
             "delete": len(plan["delete"]),
             "scheduled": len(plan["scheduled"]) + left_out.get("scheduled", 0),
             "undetermined": len(plan["undetermined"]) + left_out.get("undetermined", 0),
+            "overdue": len(plan.get("overdue", ())) + left_out.get("overdue", 0),
         },
     }
 

@@ -34,6 +34,8 @@ def simulation_title(simulation: Simulation) -> str:
 def simulation_result(simulation: Simulation) -> str:
     """Return one sentence that says how it ends."""
     result = f"{len(simulation.deletes):,} deleted, {simulation.remaining:,} remaining"
+    if last := sum(one.last == simulation.days for one in simulation.overdue):
+        result = f"{result}, {last:,} of them overdue"
     if not simulation.stops:
         return result
     days = sum(stop.last - stop.first + 1 for stop in simulation.stops)
@@ -47,6 +49,15 @@ def stop_sentences(simulation: Simulation) -> list[str]:
         + ("" if stop.first == stop.last else f" and every day until {simulation.date_of(stop.last)}")
         + f" the run would stop: {stop.reason}"
         for stop in simulation.stops
+    ]
+
+
+def overdue_sentences(simulation: Simulation) -> list[str]:
+    """Return one sentence for each replica that is overdue on some days."""
+    return [
+        f"from {simulation.date_of(one.first)} to {simulation.date_of(one.last)} replica "
+        f"{escape_line(one.verdict.replica.replica_id)} is overdue: {one.verdict.reason}"
+        for one in simulation.overdue
     ]
 
 

@@ -115,9 +115,10 @@ def decision_sentence(decision: Decision) -> str:
     """Return one sentence with the counts of a decision."""
     kept = ", ".join(f"{count:,} {code}" for code, count in decision.keep.items()) or "none"
     scheduled = f"{len(decision.scheduled):,} scheduled, " if decision.scheduled else ""
+    overdue = f"; {len(decision.overdue):,} overdue" if decision.overdue else ""
     return (
         f"{len(decision.delete):,} of {decision.listed + decision.unlisted:,} replicas to delete, {scheduled}"
-        f"{len(decision.undetermined):,} undetermined and kept, others kept: {kept}"
+        f"{len(decision.undetermined):,} undetermined and kept, others kept: {kept}{overdue}"
     )
 
 

@@ -11,7 +11,7 @@ import gc
 from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusInvalidResponseError
@@ -259,7 +259,56 @@ class Decision:
     @property
     def warnings(self) -> list[str]:
         """One sentence for each thing that a person should look at, beside the verdicts."""
-        return [] if (shortfall := self.quota_shortfall) is None else [shortfall]
+        found = [self.quota_shortfall, self._unknown_age]
+        return [sentence for sentence in found if sentence is not None]
+
+    @property
+    def overdue(self) -> tuple[Verdict, ...]:
+        """
+        Replicas that are older than ``overdue_after`` and stay, the oldest first.
+
+        Not those under a legal hold, stock replicas, and those that this package soft-deleted.
+        """
+        if self.context is None or (limit := self.context.policy.overdue_after) is None:
+            return ()
+        ages = [(self._least_age(verdict), verdict) for verdict in self._staying()]
+        old = [(age, verdict) for age, verdict in ages if age is not None and age >= limit.delta]
+        old.sort(key=lambda one: (-one[0], one[1].replica.replica_id))
+        return tuple(verdict for _, verdict in old)
+
+    @property
+    def _unknown_age(self) -> str | None:
+        """The sentence about replicas of which it is unknown whether they are overdue, or ``None``."""
+        if self.context is None or self.context.policy.overdue_after is None:
+            return None
+        undated = sorted(v.replica.replica_id for v in self._staying() if self._least_age(v) is None)
+        if not undated:
+            return None
+        named = ", ".join(map(escape_line, undated[:3])) + (", ..." if len(undated) > 3 else "")
+        return (
+            f"overdue_after: the age of {len(undated)} replica{'s' * (len(undated) != 1)} is unknown "
+            f"({named}), so they are kept and never overdue; delete them by hand if they should go"
+        )
+
+    def _staying(self) -> Iterator[Verdict]:
+        """Yield the replicas of the account itself that stay without a legal hold."""
+        held = frozenset[str]() if self.context is None else self.context.held
+        for verdict in self.verdicts:
+            is_own = verdict.replica.replica_type != "system" and verdict.reason_code != "soft_deleted"
+            stays = verdict.listed and verdict.status not in (Status.EXPIRED, Status.HELD)
+            if stays and is_own and verdict.replica.replica_id not in held:
+                yield verdict
+
+    def _least_age(self, verdict: Verdict) -> timedelta | None:
+        """Return the age of a replica, or how old it is at least; ``None`` if no date shows that."""
+        if self.context is None:
+            return None
+        replica, now = verdict.replica, self.context.now
+        if replica.created_at is not None and replica.created_at <= now:
+            return now - replica.created_at
+        if replica.updated_at is not None and replica.updated_at <= now:
+            return now - replica.updated_at
+        return None
 
     @property
     def quota_shortfall(self) -> str | None:

@@ -300,6 +300,8 @@ class Policy(Part):
     account: AccountCheck | None = None
     hard_delete_after: Omittable[Duration] = None
     """How long after this package soft-deleted a replica a plan for permanent deletes includes it."""
+    overdue_after: Omittable[Duration] = None
+    """Age at which a run fails after its deletes if a replica is still there without a legal hold."""
     limits: Annotated[Limits, NullMeansOmitted()] = Limits()
 
     @field_validator("expire", mode="after")
@@ -380,6 +382,12 @@ class Policy(Part):
                     for condition in rule.conditions
                     if (problem := condition.find_conflict(self.scope)) is not None
                 ]
+        floor = self.min_age
+        if self.overdue_after is not None and floor is not None and self.overdue_after.delta < floor.delta:
+            found.append(
+                f"overdue_after: {self.overdue_after} is lower than {floor}, the age that the policy asks "
+                f"for, so replicas would be overdue before they expire; write {floor} or more"
+            )
         if (problem := self.narrow_age_problem()) is not None:
             found.append(problem)
         return found

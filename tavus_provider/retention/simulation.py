@@ -13,8 +13,10 @@ from datetime import date, datetime, timedelta
 from typing import Any, Final
 
 from tavus_provider.retention.checks import CHECKS
+from tavus_provider.retention.conditions import add_spans
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import Decision, evaluate
+from tavus_provider.retention.fields import ZERO
 from tavus_provider.retention.policy import Narrow, Policy
 from tavus_provider.retention.schedule import update_schedule
 from tavus_provider.retention.verdict import Verdict
@@ -46,6 +48,15 @@ class SimulatedStop:
 
 
 @dataclass(frozen=True, slots=True)
+class SimulatedOverdue:
+    """Days, from first to last, on which a replica is overdue; the verdict is that of the first."""
+
+    first: int
+    last: int
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
 class Simulation:
     """
     What is deleted when.
@@ -56,6 +67,7 @@ class Simulation:
     :param deletes: in the order in which they happen
     :param stops: days on which a run stops; nothing is deleted on them
     :param last_decision: the decision of the last day
+    :param overdue: replicas that are older than ``overdue_after`` and stay, in the order of their first days
     """
 
     policy: Policy
@@ -65,6 +77,7 @@ class Simulation:
     deletes: tuple[SimulatedDelete, ...]
     stops: tuple[SimulatedStop, ...]
     last_decision: Decision
+    overdue: tuple[SimulatedOverdue, ...] = ()
 
     @property
     def remaining(self) -> int:
@@ -111,6 +124,15 @@ class Simulation:
                 }
                 for stop in self.stops
             ],
+            "overdue": [
+                {
+                    "from": self.date_of(one.first).isoformat(),
+                    "to": self.date_of(one.last).isoformat(),
+                    "replica_id": one.verdict.replica.replica_id,
+                    "reason": one.verdict.reason,
+                }
+                for one in self.overdue
+            ],
             "last_day": self.last_day,
         }
 
@@ -130,13 +152,17 @@ def simulate(
     Only days on which a decision can differ from that of the day before are evaluated: those on which a check
     has a turning point, and those after a day on which a replica was deleted or scheduled. After a run that
     stops at a limit on deletions all runs stop, because time alone only makes more replicas due,
-    except with a quota.
+    except with a quota. With ``overdue_after`` they are still evaluated.
 
     :param policy, inventory, now, hard: as for :func:`.evaluate`, with its errors
     :param days: number of days after today
     :param with_limits: whether runs stop at limits; otherwise as if the limits were raised each time
     """
     days_to_evaluate = {0, days}
+    if policy.overdue_after is not None:
+        dates = (date for one in inventory.replicas for date in (one.created_at, one.updated_at))
+        overdue_points = add_spans(dates, ZERO, policy.overdue_after.delta)
+        days_to_evaluate |= {_first_day(moment, now) for moment in overdue_points}
     for check in CHECKS:
         days_to_evaluate |= {_first_day(moment, now) for moment in check.turning_points(policy, inventory)}
     without_form = policy.model_copy(update={"narrow": Narrow()})
@@ -145,13 +171,22 @@ def simulate(
     listed = len(inventory.replicas) + len(inventory.unreadable_replicas)
     deletes: list[SimulatedDelete] = []
     stops: list[SimulatedStop] = []
+    overdue: dict[tuple[str, int], SimulatedOverdue] = {}
+    open_since: dict[str, int] = {}
     for day in range(days + 1):
         if day not in days_to_evaluate:
             if stops and stops[-1].last == day - 1:
                 stops[-1] = replace(stops[-1], last=day)
+            for key in open_since.items():
+                overdue[key] = replace(overdue[key], last=day)
             continue
         at = now + day * _DAY
         decision = evaluate(policy, inventory, now=at, hard=hard)
+        found = {verdict.replica.replica_id: verdict for verdict in decision.overdue}
+        open_since = {replica_id: open_since.get(replica_id, day) for replica_id in found}
+        for replica_id, first in open_since.items():
+            known = overdue.setdefault((replica_id, first), SimulatedOverdue(first, day, found[replica_id]))
+            overdue[replica_id, first] = replace(known, last=day)
         history = inventory.history
         unnarrowed = decision
         if is_narrowed:  # as in a plan: what only the form leaves out stays scheduled
@@ -168,8 +203,12 @@ def simulate(
                 stops[-1] = replace(stops[-1], last=day)
             else:
                 stops.append(SimulatedStop(day, day, reason))
-            if policy.quota is None and policy.limits.exceeded(
-                delete=len(decision.delete), listed=decision.listed, unlisted=decision.unlisted
+            if (
+                policy.quota is None
+                and policy.overdue_after is None
+                and policy.limits.exceeded(
+                    delete=len(decision.delete), listed=decision.listed, unlisted=decision.unlisted
+                )
             ):
                 days_to_evaluate = {days}
         else:
@@ -183,7 +222,9 @@ def simulate(
         if deleted or inventory.history != history:
             # Fewer are listed, or others are scheduled: by that alone a limit may be exceeded.
             days_to_evaluate.add(day + 1)
-    return Simulation(policy, now, days, listed, tuple(deletes), tuple(stops), decision)
+    return Simulation(
+        policy, now, days, listed, tuple(deletes), tuple(stops), decision, tuple(overdue.values())
+    )
 
 
 def _first_day(moment: datetime, now: datetime) -> int:

@@ -190,7 +190,7 @@ def test_unreadable_list_fails_the_plan(sandbox, kind):
 DURATION = "must be one number and one unit such as 90d (units: y, w, d, h, min)"
 MAPPING = (
     "must be a mapping with keys of name, expire, quota, scope, narrow, keep, legal_holds, account, "
-    "hard_delete_after, limits"
+    "hard_delete_after, overdue_after, limits"
 )
 
 

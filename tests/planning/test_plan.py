@@ -164,7 +164,7 @@ def test_rows_left_out_are_counted_in_plan_and_reference():
     plan = plan_for(*(replica(f"r{n}x", days=None) for n in range(MAX_UNDETERMINED + 3)))
     assert (len(plan["undetermined"]), plan["left_out"]) == (MAX_UNDETERMINED, {"undetermined": 3})
     reference = plan_reference(plan, plan_at="place")
-    assert reference["counts"] == {"delete": 0, "scheduled": 0, "undetermined": 4_503}
+    assert reference["counts"] == {"delete": 0, "scheduled": 0, "undetermined": 4_503, "overdue": 0}
     assert "left_out" not in plan_for(replica("r1"))
 
 
@@ -174,7 +174,7 @@ def test_reference_has_the_plan_without_its_rows(soft):
     assert reference == {
         **{key: value for key, value in soft.items() if key not in left_out},
         "plan_at": "s3://bucket/plan.json",
-        "counts": {"delete": 1, "scheduled": 0, "undetermined": 1},
+        "counts": {"delete": 1, "scheduled": 0, "undetermined": 1, "overdue": 0},
     }
 
 

@@ -82,6 +82,7 @@ def test_row_has_what_each_check_saw_up_to_the_deciding_one():
         ["held", "no legal hold"],
         ["erasure_open", "no open erasure"],
         ["soft_deleted", "not soft-deleted by this package"],
+        ["no_hard_delete_after", "not soft-deleted by this package"],
         ["hard_delete_after", "not soft-deleted by this package"],
         ["undetermined", "status is 'completed', created on 2026-05-29"],
         ["protected", "in no list of protected ids"],
@@ -93,6 +94,7 @@ def test_row_has_what_each_check_saw_up_to_the_deciding_one():
         ["too_young", "narrow.older_than is not set"],
         ["scheduled", "no rule matches"],
         ["expired", "3 days old, rule 'old' asks for 90d"],
+        ["quota", "quota is not set"],
         ["not_expired", "3 days old, rule 'old' asks for 90d"],
     ]
 

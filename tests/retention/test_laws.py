@@ -631,6 +631,7 @@ class Unwritten:
     """A ledger record that is not kept."""
 
     name = "nowhere"
+    last_digest = None
 
     def write(self, kind: str, **fields: Any) -> None:
         pass

@@ -82,7 +82,9 @@ def test_policy_is_frozen() -> None:
         policy().limits.max_deletions = 10_000
 
 
-KEYS = "name, expire, quota, scope, narrow, keep, legal_holds, account, hard_delete_after, limits"
+KEYS = (
+    "name, expire, quota, scope, narrow, keep, legal_holds, account, hard_delete_after, overdue_after, limits"
+)
 
 
 CONDITION_KEYS = ", ".join(kind.key for kind in CONDITIONS if kind.suffices)

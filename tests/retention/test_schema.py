@@ -83,6 +83,7 @@ GOOD = {
         "legal_holds": {"file": "s3://aws_default@bucket/holds.yaml", "max_age": "1d"},
         "account": {"expect_present": ["rf4e9d9790f0"]},
         "hard_delete_after": "30d",
+        "overdue_after": "3y",
         "limits": {"max_deletions": 0, "max_deletion_percent": 100, "max_undetermined_percent": 0},
     },
     "empty parts": parts(scope={}, narrow={}, keep={}, account={}, limits={}),
@@ -135,6 +136,8 @@ BAD = {
     "duration with a line break": {"expire": [{"older_than": "90d\n"}]},
     **{f"the name {text!r}": parts(name=text) for text in ("", " ", "None", " a", "a ", "a\nb", "a\tb", 1)},
     "a blank rule": rule(rule=""),
+    "overdue_after that is null": parts(overdue_after=None),
+    "overdue_after in months": parts(overdue_after="6m"),
     "neither rule nor quota": {"name": "x"},
     "quota null and no rule": {"quota": None},
     "quota and an empty list of rules": {

@@ -83,9 +83,9 @@ def test_policy_is_read_from_a_url(file):
     ("content", "problem"),
     [
         pytest.param(b"", "must be a mapping with keys of name, expire", id="empty"),
-        pytest.param("# nothing\n", "hard_delete_after, limits, not None", id="comment-only"),
-        pytest.param("just text", "hard_delete_after, limits, not 'just text'", id="text"),
-        pytest.param("- a\n- b", "hard_delete_after, limits, not a list", id="list"),
+        pytest.param("# nothing\n", "hard_delete_after, overdue_after, limits, not None", id="comment-only"),
+        pytest.param("just text", "hard_delete_after, overdue_after, limits, not 'just text'", id="text"),
+        pytest.param("- a\n- b", "hard_delete_after, overdue_after, limits, not a list", id="list"),
         pytest.param("{}", "expire: is missing", id="no-rule"),
         pytest.param("expire: []", "expire: must not be empty; name at least one", id="no-rules"),
         pytest.param(
