@@ -55,7 +55,7 @@ def test_overdue_replicas_of_the_plan_are_counted(sandbox, sent, monkeypatch):
     from tavus_provider.planning import plan
 
     real = plan.make_plan
-    overdue = [{"replica_id": "r1", "reason": "x"}] * 3
+    overdue = [{"replica_id": "r1", "reason": "x", "age_days": 9}] * 3
     monkeypatch.setattr(plan, "make_plan", lambda *a, **k: {**real(*a, **k), "overdue": overdue})
     run(plan_task())
     assert sent.values("gauge")["tavus.overdue"] == 3
