@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from airflow.sdk import Param
@@ -83,6 +84,26 @@ def retention_params(
             "1,000 batches. Each batch reads the whole account again, so large batches cost less.",
         )
     return params
+
+
+def accounts_param(connections: Sequence[str]) -> Param:
+    """
+    Return the param with the accounts of a run: all of a DAG file, or some of them.
+
+    :param connections: ids of the Airflow connections in the DAG file; a form cannot add others
+    """
+    return Param(
+        list(connections),
+        type="array",
+        items={"type": "string", "enum": list(connections)},
+        examples=list(connections),
+        minItems=1,
+        maxItems=len(connections),
+        uniqueItems=True,
+        title="Accounts",
+        description="Ids of the Airflow connections, one for each account. Leave some out to run for the "
+        "others.",
+    )
 
 
 def narrow_from_params() -> dict[str, str]:

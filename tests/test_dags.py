@@ -76,6 +76,8 @@ def test_dag_files_load_without_import_errors(bag):
         "tavus_delete_replica",
         "tavus_erase_person",
         "tavus_erasures",
+        "tavus_prune_accounts",
+        "tavus_purge_accounts",
     }
 
 
@@ -137,6 +139,27 @@ def test_dag_file_has_the_name_of_its_dag(bag):
             },
         ),
         ("tavus_erasures", {"check": set()}, {}),
+        (
+            "tavus_prune_accounts",
+            {"accounts": {"plan", "apply"}, "plan": {"apply"}, "apply": set()},
+            {
+                "older_than": "90d",
+                "include": [],
+                "exclude": [],
+                "dry_run": False,
+                "accounts": ["tavus_default"],
+            },
+        ),
+        (
+            "tavus_purge_accounts",
+            {
+                "accounts": {"plan", "apply"},
+                "plan": {"approve", "apply"},
+                "approve": {"apply"},
+                "apply": set(),
+            },
+            {"older_than": "90d", "include": [], "exclude": [], "accounts": ["tavus_default"]},
+        ),
     ],
 )
 def test_tasks_and_params_match_the_design(bag, dag_id, tasks, params):
@@ -172,13 +195,21 @@ def test_hard_is_set_in_the_dag_file(bag):
         ("tavus_prune_replicas", "apply"): False,
         ("tavus_purge_replicas", "plan"): True,
         ("tavus_purge_replicas", "apply"): True,
+        ("tavus_prune_accounts", "plan"): False,
+        ("tavus_prune_accounts", "apply"): False,
+        ("tavus_purge_accounts", "plan"): True,
+        ("tavus_purge_accounts", "apply"): True,
         ("tavus_delete_replica", "delete"): False,
         ("tavus_delete_replica", "delete_permanently"): True,
     }
 
 
 @pytest.mark.parametrize(
-    "dag_id", ["tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"]
+    "dag_id",
+    [
+        *("tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas"),
+        *("tavus_prune_accounts", "tavus_purge_accounts"),
+    ],
 )
 def test_shipped_policy_keeps_replicas_in_use_and_has_default_limits(bag, dag_id):
     from tavus_provider.retention.policy import Policy
@@ -229,6 +260,8 @@ def test_permanent_switch_warns_that_it_cannot_be_undone(bag):
         ("tavus_prune_replicas_batched", "Trigger deletes now"),
         ("tavus_purge_replicas", "Trigger makes a plan now and deletes it permanently"),
         ("tavus_delete_replica", "Trigger deletes"),
+        ("tavus_prune_accounts", "Trigger deletes now"),
+        ("tavus_purge_accounts", "Trigger makes a plan now"),
     ],
 )
 def test_first_line_of_form_and_doc_says_what_trigger_does(bag, dag_id, warning):
@@ -747,6 +780,8 @@ def test_only_a_successful_real_prune_emits_an_asset_event(sandbox, run_dag):
         "counts": report["counts"],
         "hard": False,
         "plan_digest": report["plan_digest"],
+        "tavus_conn_id": "tavus_default",
+        "origin": sandbox.url,
     }
 
 
@@ -768,6 +803,8 @@ def test_scheduled_replicas_emit_one_asset_event(sandbox, run_dag, tmp_path, mon
         "replica_ids": scheduled,
         "count": len(scheduled),
         "policy": "slow",
+        "tavus_conn_id": "tavus_default",
+        "origin": sandbox.url,
     }
     again = run({})
     assert [row["replica_id"] for row in again.pull("plan")["scheduled"]]

@@ -30,8 +30,6 @@ def read_policies(*files: str) -> list[Policy]:
 
     :raises TavusValidationError: if one cannot be read or is invalid
     """
-    # As Airflow's own commands do, so that connections in its database are found.
-    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     from tavus_provider.storage.policy_files import read_policy
 
     return [read_policy(file, base=os.getcwd()) for file in files]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
 
     :returns: 0 for success, 1 if a problem was found, 2 if the command could not do its work
     """
+    # As Airflow's own commands do, before Airflow is imported, so that connections in its database are found.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     try:
         return command.load()(arguments)
     except (TavusInvalidResponseError, PlanRejectedError) as error:

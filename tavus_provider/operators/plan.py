@@ -255,6 +255,8 @@ class PlanRetentionOperator(TavusOperator):
                 ", ".join(scheduled[:MAX_LOGGED_IDS]),
             )
             extra = {
+                "tavus_conn_id": self.tavus_conn_id,
+                "origin": self.hook.origin,
                 "replica_ids": scheduled[:MAX_EVENT_IDS],
                 "count": len(scheduled),
                 "policy": policy.name,

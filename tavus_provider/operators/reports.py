@@ -38,5 +38,11 @@ def publish_report(operator: BaseOperator, context: Context, report: Report, *, 
 
 def emit_pruned(context: Context, report: Report) -> None:
     """Emit the event of the asset ``tavus_replicas_pruned`` for the report of a whole plan."""
-    extra = {"counts": report["counts"], "hard": report["hard"], "plan_digest": report["plan_digest"]}
+    extra = {
+        "tavus_conn_id": report["tavus_conn_id"],
+        "origin": report["origin"],
+        "counts": report["counts"],
+        "hard": report["hard"],
+        "plan_digest": report["plan_digest"],
+    }
     emit_event(context, PRUNED, extra)

@@ -33,14 +33,17 @@ class Report(TypedDict):
     """
     The report of a task. ``counts`` has every outcome, and its numbers sum to the number of planned replicas.
 
-    ``ledger`` names the recorded attempt, or the job of several. ``ledger_head`` is the digest of the last
-    record that the attempt had when the report was made, or one digest of those of all attempts of the job.
-    It depends on all records before, so a kept report shows what the ledger was. In a report that was cut to
-    fit into an XCom, ``items_left_out`` is the number of items that only the ledger has.
+    ``tavus_conn_id`` and ``origin`` are those of the plan. ``ledger`` names the recorded attempt, or the
+    job of several. ``ledger_head`` is the digest of the last record that the attempt had when the report
+    was made, or one digest of those of all attempts of the job. It depends on all records before, so a kept
+    report shows what the ledger was. In a report that was cut to fit into an XCom, ``items_left_out`` is
+    the number of items that only the ledger has.
     """
 
     version: Literal[1]
     plan_digest: str
+    tavus_conn_id: NotRequired[str]
+    origin: NotRequired[str]
     hard: bool
     dry_run: bool
     counts: dict[str, int]
@@ -74,6 +77,8 @@ def make_report(
     report: Report = {
         "version": 1,
         "plan_digest": plan["digest"],
+        "tavus_conn_id": plan["tavus_conn_id"],
+        "origin": plan["origin"],
         "hard": plan["hard"],
         "dry_run": dry_run,
         "counts": {outcome.value: counts[outcome.value] for outcome in ORDER},

@@ -31,7 +31,7 @@ def test_commands_send_only_reads(run, policy, sandbox):
 @pytest.mark.parametrize(
     "arguments",
     [
-        *([], ["delete"], ["plan"], ["plan", "a", "--output", "xml"], ["ledger"], ["explain", "a"]),
+        *([], ["delete"], ["diff", "a"], ["plan", "a", "--output", "xml"], ["ledger"], ["explain", "a"]),
         *(["simulate", "a", "--days", days] for days in ("0", "-1", "3651", "1.5", "year")),
     ],
     ids=" ".join,
