@@ -26,7 +26,8 @@ EACH_KEY = ("version", "plan_digest", "hard", "dry_run", "counts", "items", "led
 def plan_of(count, *, hard=False):
     """Return what reports use of a plan."""
     rows = [{"replica_id": f"r{n:05}", "replica_name": "anna", "rule": "old"} for n in range(count)]
-    return seal({"hard": hard, "delete": rows})
+    account = {"tavus_conn_id": "eu", "origin": "https://tavusapi.com"}
+    return seal({**account, "hard": hard, "delete": rows})
 
 
 def ids(rows):
@@ -65,6 +66,8 @@ def test_report_counts_every_outcome_and_sums_to_the_plan():
     assert json.loads(json.dumps(report)) == {
         "version": 1,
         "plan_digest": plan["digest"],
+        "tavus_conn_id": "eu",
+        "origin": "https://tavusapi.com",
         "hard": True,
         "dry_run": False,
         "counts": dict.fromkeys([outcome.value for outcome in ORDER], 1),
@@ -113,6 +116,8 @@ def test_summary_is_the_report_of_the_plan_in_any_order_of_the_reports():
     assert summary == {
         "version": 1,
         "plan_digest": plan["digest"],
+        "tavus_conn_id": "eu",
+        "origin": "https://tavusapi.com",
         "hard": False,
         "dry_run": False,
         "counts": dict.fromkeys(ORDER, 0) | {"deleted": 10},
