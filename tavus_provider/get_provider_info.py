@@ -152,6 +152,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "approvers": {
                         "description": "Comma-separated ids of the users who may approve a permanent delete. "
+                        "For the SimpleAuthManager an id is the user name, for FAB the number in 'airflow "
+                        "users list'. Other users get 403, with their id in the message. "
                         "Default: every user who may respond to the task in Airflow.",
                         "version_added": "0.1.0",
                         "type": "string",

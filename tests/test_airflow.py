@@ -31,6 +31,14 @@ def airflow(start_airflow, tmp_path_factory):
         changed = purge.replace(old, new).replace("tavus_purge_replicas", f"purge_{name}")
         changed = changed.replace("import UTC, datetime", "import UTC, datetime, timedelta")
         (dags / f"{name}.py").write_text(changed)
+    accounts = (ROOT / "dags" / "tavus_purge_accounts.py").read_text()
+    for old, new in (
+        ('"tavus_purge_accounts"', '"purge_two"'),
+        ('["tavus_default"]', '["tavus_default", "second"]'),
+    ):
+        assert accounts.count(old) == 1
+        accounts = accounts.replace(old, new)
+    (dags / "two_accounts.py").write_text(accounts)
     (dags / "holds.json").write_text("[]")
     return start_airflow(dags)
 
@@ -76,6 +84,23 @@ def test_rejected_purge_deletes_nothing_and_approved_purge_deletes_what_was_show
     ]
     assert [began["kind"] for began in begun] == ["planned", "shown", "answered", "begin"]
     assert (begun[2]["answer"], begun[2]["answered_by"]) == ("approve", "admin")
+
+
+def test_each_account_of_a_purge_has_its_own_approval(airflow):
+    second = {"connection_id": "second", "conn_type": "tavus", "host": airflow.sandbox, "password": "sandbox"}
+    airflow.api("/connections", "POST", **second)
+    row = {"replica_id": "rtwo00000001", "replica_name": "two-accounts_1", "age": "200d"}
+    airflow.control_sandbox("replicas", [row])
+    run = airflow.trigger("purge_two", include=["two-accounts_*"])
+    for at, connection in enumerate(("tavus_default", "second")):
+        assert connection in airflow.page(run, map_index=at)["body"]
+    before = airflow.state()["deletes"]
+    airflow.answer(run, "Reject", map_index=0)
+    airflow.answer(run, "Approve", map_index=1)
+    state, tasks = airflow.finished(run)
+    assert (state, tasks["apply[0]"], tasks["apply[1]"]) == ("success", "skipped", "success")
+    assert airflow.xcom(run, "apply", map_index=1)["tavus_conn_id"] == "second"
+    assert airflow.state()["deletes"][len(before) :] == [{"replica_id": "rtwo00000001", "hard": True}]
 
 
 def test_log_of_a_refusal_begins_with_one_line_that_says_why(airflow):

@@ -35,6 +35,7 @@ RUNS = {
     "delete_one": "success",
     "retention": "success",
     "several_workers": "success",
+    "several_accounts": "success",
     "retention_with_alert": "failed",  # the plan exceeds the limit of the example, so that it alerts
 }
 """The state in which a run of each DAG against the sandbox's account ends."""
