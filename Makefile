@@ -5,6 +5,9 @@ PYTHON ?= python3
 PORT ?= 8080
 VENV := .venv
 LOWEST := .venv-lowest
+STORAGE := .venv-storage
+AZURITE := azurite@3.35.0
+comma := ,
 
 # Install the package into an environment: by uv, which is faster, or by pip if uv cannot be installed.
 install = unset PYTHONDONTWRITEBYTECODE; \
@@ -19,7 +22,7 @@ old_packages := 'apache-airflow-providers-smtp<=2.4.2' 'apache-airflow-providers
 
 BENCH ?=
 
-.PHONY: help demo plan key airflow test quick test-lowest test-cluster test-ui lint types unit browser mutants \
+.PHONY: help demo plan key airflow test quick test-lowest test-cluster test-storage test-ui lint types unit browser mutants \
 	faults-table bench picture docs dist constraints clean
 
 help:  ## Show this list
@@ -70,6 +73,10 @@ test-lowest: $(LOWEST)/ready  ## Run all tests on the lowest supported versions 
 test-cluster: $(VENV)/cluster  ## Run the batched DAG on two Celery workers and kill one of them
 	@$(VENV)/bin/python scripts/cluster.py
 
+test-storage: $(STORAGE)/ready  ## Test the ledger in S3 (moto) and Azure Blob Storage (azurite; needs npm)
+	PATH="$(CURDIR)/$(STORAGE)/node_modules/.bin:$$PATH" TAVUS_TEST_STORES=1 \
+		$(STORAGE)/bin/python -m pytest tests/storage/test_object_stores.py
+
 mutants: $(VENV)/ready  ## Put known bugs into copies of the package and check that tests fail (minutes)
 	$(VENV)/bin/python scripts/mutants.py
 
@@ -98,7 +105,7 @@ picture: $(VENV)/ready  ## Update the pictures in docs/
 	$(VENV)/bin/python scripts/picture.py
 
 clean:  ## Remove everything that the other targets have created
-	rm -rf $(VENV) $(LOWEST) .airflow .cluster build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) $(STORAGE) .airflow .cluster build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/ready: setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -124,4 +131,11 @@ $(VENV)/cluster: $(VENV)/ready
 $(LOWEST)/ready: setup.cfg constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(call install,$(LOWEST),constraints-lowest.txt)
+	@touch $@
+
+$(STORAGE)/ready: setup.cfg constraints.txt
+	$(PYTHON) -m venv $(STORAGE)
+	grep -v '^python-dateutil==' constraints.txt > $(STORAGE)/constraints.txt
+	$(call install,$(STORAGE),$(STORAGE)/constraints.txt,test$(comma)storage-test)
+	npm install --silent --prefix $(STORAGE) $(AZURITE)
 	@touch $@

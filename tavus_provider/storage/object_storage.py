@@ -7,6 +7,7 @@ ledger, stored plans) goes through :func:`resolve`, so that what is written is a
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -23,6 +24,7 @@ from tavus_provider.sanitize import redact_url
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _LOCAL_PROTOCOLS: Final = frozenset({"", "file", "local"})
+_BUCKET_PROTOCOLS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss", "oci"})
 _LOCAL_URL: Final = re.compile("(?:file|local):(?://(?:[^/@]*@)?)?")
 
 
@@ -137,11 +139,14 @@ def list_names(folder: ObjectStoragePath) -> list[str]:
 
 def modified_at(path: ObjectStoragePath) -> datetime | None:
     """Return when a file was last written, in UTC, or ``None`` if its storage does not say."""
-    try:
+    with contextlib.suppress(Exception):  # each storage has its own errors and fields
         seconds = float(path.stat().st_mtime)
-    except Exception:  # noqa: BLE001  # each storage has its own errors and fields
-        return None
-    return datetime.fromtimestamp(seconds, UTC) if seconds > 0 else None
+        if seconds > 0:
+            return datetime.fromtimestamp(seconds, UTC)
+    with contextlib.suppress(Exception):  # Azure
+        moment: datetime = path.fs.modified(path.path)
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    return None
 
 
 def redact(location: ObjectStoragePath | str) -> str:
@@ -196,7 +201,9 @@ def _create_object(path: ObjectStoragePath, data: bytes) -> None:
     try:
         _put(path, data)
     except FileNotFoundError:
-        # Not a bucket but a storage with folders, such as SFTP.
+        if path.protocol in _BUCKET_PROTOCOLS:
+            raise  # The bucket is missing. Making its folder would create it, with a mistyped name.
+        # A storage with folders, such as SFTP.
         path.parent.mkdir(parents=True, exist_ok=True)
         _put(path, data)
 

@@ -204,14 +204,35 @@ def test_folders_are_created_where_a_storage_needs_them(bucket, monkeypatch):
     assert read_bytes(bucket / "a" / "file") == b"data"
 
 
-def test_modification_time_is_known_or_none(tmp_path, bucket):
+def test_modification_time_is_known_or_none(tmp_path, bucket, monkeypatch):
     moment = datetime(2026, 9, 1, tzinfo=UTC) + timedelta(seconds=0.5)
     (tmp_path / "file").touch()
     os.utime(tmp_path / "file", (moment.timestamp(), moment.timestamp()))
     assert modified_at(ObjectStoragePath(f"{tmp_path}/file")) == moment
     assert modified_at(ObjectStoragePath(f"{tmp_path}/missing")) is None
     write_once(bucket / "file", b"")
+    written = bucket.fs.modified((bucket / "file").path)
+    assert modified_at(bucket / "file") == written
+    monkeypatch.delattr(type(bucket.fs), "modified")
     assert modified_at(bucket / "file") is None
+
+
+@pytest.mark.parametrize("protocol", ["s3", "gs", "abfs"])
+def test_missing_bucket_is_not_created(bucket, monkeypatch, protocol):
+    """With a mistyped name, records would go to a bucket without object lock and without a lifecycle."""
+    made = []
+    missing = bucket / "folder" / "file"
+    monkeypatch.setattr(type(missing), "protocol", protocol)
+    monkeypatch.setattr(type(missing), "mkdir", lambda *_, **__: made.append(1))
+
+    def fail(path, data):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr("tavus_provider.storage.object_storage._put", fail)
+    with pytest.raises(StorageError) as caught:
+        write_once(missing, b"x")
+    assert caught.value.is_missing
+    assert made == []
 
 
 # -- one place for all paths

@@ -383,11 +383,12 @@ def test_relative_legal_holds_are_in_airflow_home(monkeypatch, tmp_path):
     assert read_legal_holds(holds(name), now=NOW) == {"r2"}
 
 
-def test_as_of_is_required_if_the_storage_has_no_times():
+def test_as_of_is_required_if_the_storage_has_no_times(monkeypatch):
     import fsspec
     from airflow.sdk.io import attach
 
     fs = fsspec.filesystem("memory")
+    monkeypatch.delattr(type(fs), "modified")
     attach("memory", fs=fs)
     fs.pipe_file("/holds/list", b"[r1]")
     fs.pipe_file("/holds/dated", b"{replica_ids: [r1], as_of: 2026-09-01T11:00:00Z}")
