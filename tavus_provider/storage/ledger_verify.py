@@ -61,6 +61,11 @@ def verify(root: ObjectStoragePath) -> tuple[list[Attempt], list[str]]:
         for attempt in attempts
         if not attempt.is_closed and (attempt.name, attempt.last_digest) not in settling
     ]
+    findings += [
+        f"{attempt.name} has another number of records than its end says"
+        for attempt in attempts
+        if attempt.is_closed and attempt.records[-1]["records"] != len(attempt.records)
+    ]
     findings += _find_misplaced(attempts, pointed)
     known = {attempt.name for attempt in attempts} | {name for name, _ in references}
     findings += [
