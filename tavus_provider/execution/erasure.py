@@ -357,9 +357,8 @@ class ErasureExecutor:
         unknown = {key for key, row in self._rows.items() if not row["is_known"]}
         judged = judge(results, self._look, unknown=unknown)
         self._results |= judged
-        if self._look.still_listed or Asked.UNKNOWN in self._look.asked.values():
-            self.may_succeed_later = True
-        if not all(self._look.listings.values()):
+        may_lag = any(result.outcome is Outcome.UNKNOWN for result in judged.values())
+        if may_lag or Asked.UNKNOWN in self._look.asked.values() or not all(self._look.listings.values()):
             self.may_succeed_later = True
         self._write(
             "verification",

@@ -129,7 +129,6 @@ class PlanErasureOperator(TavusOperator):
     def execute(self, context: Context) -> ErasurePlan | ErasureReference:
         """Return the plan, or if it is too large for an XCom, its digest, counts and location."""
         from tavus_provider.execution.erasure_facts import read_erasure_facts
-        from tavus_provider.planning.attempts import find_deleted
         from tavus_provider.planning.erasure import find_obstacle, make_erasure_plan
         from tavus_provider.planning.erasure_request import is_past
         from tavus_provider.rendering.erasure import erasure_lines, erasure_sentence
@@ -172,7 +171,7 @@ class PlanErasureOperator(TavusOperator):
             self.log.info("%s", summary)
             push_xcom(context, "summary", summary)
             authority = self.authority(context)
-            deleted = find_deleted(authority.attempts(), task_identity(context))
+            deleted = _find_erased(context, authority)
             plan_at = store(plan)
             authority.record_plan(plan)
             record_request(ledger, plan, task=task_identity(context))
@@ -278,7 +277,6 @@ class ApplyErasureOperator(TavusOperator):
 
     def execute(self, context: Context) -> ErasureReport:
         """Delete the objects of the plan, and return the report."""
-        from tavus_provider.planning.attempts import find_deleted
         from tavus_provider.planning.erasure import check_erasure_plan, find_obstacle
         from tavus_provider.storage.plan_store import erasure_from_xcom
 
@@ -293,8 +291,7 @@ class ApplyErasureOperator(TavusOperator):
             authority.require_planned(plan)
             if plan["delete"]:
                 authority.require_approval(plan)
-            deleted = find_deleted(authority.attempts(), task_identity(context))
-            if obstacle := find_obstacle(plan, deleted=deleted):
+            if obstacle := find_obstacle(plan, deleted=_find_erased(context, authority)):
                 raise PlanRejectedError(obstacle)
             return self._run(context, plan, authority=authority)
 
@@ -375,6 +372,14 @@ class ApplyErasureOperator(TavusOperator):
             held=lambda now: read_binding_holds(holds, now=now),
             prior=prior,
         )
+
+
+def _find_erased(context: Context, authority: RunAuthority) -> frozenset[str]:
+    """Return the keys that this run has erased already, or may have: limits count them too."""
+    from tavus_provider.planning.attempts import find_deleted
+
+    erasures = [attempt for attempt in authority.attempts() if "request" in attempt.begin_record]
+    return find_deleted(erasures, task_identity(context))
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> str:
