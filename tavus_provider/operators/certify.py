@@ -214,14 +214,15 @@ class CheckErasuresOperator(TavusOperator):
     ) -> list[str]:
         from tavus_provider.planning.erasure_report import State
 
-        problems = [f"the ledger was changed: {flaw}" for flaw in status.flaws]
+        problems = []
         if returned:
             shown = ", ".join(returned[:5]) + (f" and {len(returned) - 5} more" if len(returned) > 5 else "")
             problems.append(f"erased, and listed again: {shown}")
         if status.is_closed:
             return problems
-        days = (status.due_on - now.date()).days
-        if status.state in (None, State.INCOMPLETE):
+        problems += [f"the ledger was changed: {flaw}" for flaw in status.flaws]
+        days = _days_left(status, now=now)
+        if days is not None and status.state in (None, State.INCOMPLETE):
             if days < 0:
                 problems.append(f"{-days} days overdue (due on {status.due_on})")
             elif days <= self.warn_days:
@@ -280,8 +281,14 @@ def _versions() -> dict[str, str]:
     }
 
 
+def _days_left(status: RequestStatus, *, now: datetime) -> int | None:
+    return None if status.due_on is None else (status.due_on - now.date()).days
+
+
 def _describe(status: RequestStatus, *, now: datetime) -> str:
-    days = (status.due_on - now.date()).days
+    days = _days_left(status, now=now)
+    if days is None:
+        return f"{status.request}: has no readable record"
     left = f"{days} days left" if days >= 0 else f"{-days} days overdue"
     state = "no certificate yet" if status.state is None else status.state.value.replace("_", " ")
     closed = ", closed by [tavus] closed_erasures" if status.is_closed else ""
@@ -292,9 +299,9 @@ def _describe(status: RequestStatus, *, now: datetime) -> str:
 def _to_json(status: RequestStatus, problems: Sequence[str], *, now: datetime) -> dict[str, Any]:
     return {
         "request": status.request,
-        "received_on": status.received_on.isoformat(),
-        "due_on": status.due_on.isoformat(),
-        "days_left": (status.due_on - now.date()).days,
+        "received_on": None if status.received_on is None else status.received_on.isoformat(),
+        "due_on": None if status.due_on is None else status.due_on.isoformat(),
+        "days_left": _days_left(status, now=now),
         "state": None if status.state is None else status.state.value,
         "problems": list(problems),
     }

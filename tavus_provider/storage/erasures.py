@@ -150,7 +150,8 @@ class RequestStatus:
     """
     Where a request stands.
 
-    :param due_on: until when it must be answered
+    :param received_on: when it was received; ``None`` if its records were changed and none is left
+    :param due_on: until when it must be answered; ``None`` likewise
     :param state: that of its last certificate; ``None`` if nothing was certified since its last plan
     :param is_closed: whether ``[tavus] closed_erasures`` names it
     :param keys: all keys of the request
@@ -160,8 +161,8 @@ class RequestStatus:
     """
 
     request: str
-    received_on: date
-    due_on: date
+    received_on: date | None
+    due_on: date | None
     state: State | None
     is_closed: bool
     keys: frozenset[str]
@@ -291,7 +292,8 @@ def read_statuses(ledger: Ledger) -> list[RequestStatus]:
     """
     closed = closed_erasures()
     statuses = [_read_status(ledger, name, is_closed=name in closed) for name in sorted(_read_marks(ledger))]
-    return sorted((one for one in statuses if one is not None), key=lambda one: (one.due_on, one.request))
+    found = [status for status in statuses if status is not None]
+    return sorted(found, key=lambda status: (status.due_on or date.min, status.request))
 
 
 def open_erasures(ledger: Ledger) -> dict[str, str]:
@@ -300,13 +302,20 @@ def open_erasures(ledger: Ledger) -> dict[str, str]:
 
     Requests that are complete or closed are not read, so that the cost does not grow with them.
 
-    :raises LedgerUnavailableError: if the ledger cannot be read
+    :raises LedgerUnavailableError: if the ledger cannot be read, or all records of an open request were
+        changed, so that it is unknown what belongs to it
     """
     closed, keys = closed_erasures(), dict[str, str]()
     for request, event in sorted(_read_marks(ledger).items()):
         if event == _COMPLETE or request in closed:
             continue
         status = _read_status(ledger, request, is_closed=False)
+        if status is not None and status.due_on is None:
+            raise LedgerUnavailableError(
+                f"the ledger has no readable record of the erasure {request} ({status.flaws[0]}), so it is "
+                "unknown which replicas belong to it. Nothing was deleted: trigger a new run of the request, "
+                "or add it to closed_erasures in section tavus of the configuration"
+            )
         if status is not None and status.is_open:
             keys |= dict.fromkeys(sorted(status.keys), request)
     return keys
@@ -357,8 +366,20 @@ def closed_erasures() -> frozenset[str]:
 def _read_status(ledger: Ledger, request: str, *, is_closed: bool) -> RequestStatus | None:
     history = RequestHistory(ledger, request)
     requested, certified = history.requested, history.certified
+    if not requested and not history.flaws:
+        return None  # a plan task was stopped before it recorded anything
     if not requested:
-        return None
+        return RequestStatus(
+            request=request,
+            received_on=None,
+            due_on=None,
+            state=None,
+            is_closed=is_closed,
+            keys=frozenset(),
+            held={},
+            erased=frozenset(),
+            flaws=history.flaws,
+        )
     last = requested[-1]
     certificate = next((one for one in certified if one["plan_digest"] == last["plan_digest"]), None)
     if certified and certified[-1]["plan_digest"] == last["plan_digest"]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 
 import pytest
 from cli.commands import one_error
 from erasures import FACE, REQUEST, erase
+
+CHANGES = int(os.environ.get("ERASURE_CHANGES", "40"))
 
 
 @pytest.fixture
@@ -62,9 +65,9 @@ def test_other_file_is_a_finding(run, connect, tmp_path):
 
 
 def changes(files):
-    """Yield 40 single changes: one byte of one file, or one file removed."""
+    """Yield single changes: one byte of one file, or one file removed."""
     rng = random.Random("changes")
-    for number in range(40):
+    for number in range(CHANGES):
         file = rng.choice(files)
         data = file.read_bytes()
         at = rng.randrange(len(data))
