@@ -104,8 +104,8 @@ class TavusClient:
         """
         End all waits, and send no further request.
 
-        Requests under way end with their response or their timeout. A delete that was not sent raises
-        :class:`TavusRetryableError`. A client that was stopped cannot be used again.
+        Requests under way have three seconds for their responses; then their connections are closed. A delete
+        that was not sent raises :class:`TavusRetryableError`. A client that was stopped cannot be used again.
         """
         self._stop.set()
 

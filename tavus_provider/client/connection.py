@@ -4,6 +4,8 @@ A ``requests`` session that is safe for requests that cannot be undone.
 - No proxy, credentials or certificates from the environment, no cookies, no redirects, no retries.
 - One deadline for the whole request, from connecting to the last byte of the response. ``requests`` only
   limits each read, so a server that sends a byte now and then could stretch it without end.
+- Every wait for the network ends soon after the client was stopped: before the request is sent at once, and
+  after it when the request has had :data:`STOP_PATIENCE` seconds more. Only a DNS look-up cannot be ended.
 - Interim responses (1xx, but not 101) are skipped, up to a number. The connection is not used again.
 - A connection with bytes left after a response is closed. Otherwise they would be read as the response
   to the next request.
@@ -14,19 +16,23 @@ A ``requests`` session that is safe for requests that cannot be undone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import io
 import socket
 import ssl
+import sys
 import threading
 import time
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 from requests.structures import CaseInsensitiveDict
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.wait import wait_for_read, wait_for_write
 
 from tavus_provider import __version__
 
@@ -34,8 +40,18 @@ MAX_INTERIM_RESPONSES: Final = 32
 """Limit of 1xx responses before the final response to one request."""
 
 
+STOP_PATIENCE: Final = 3.0
+"""Seconds that a request which was sent has for its response after the client was stopped."""
+STOP_CHECK_SECONDS: Final = 0.25
+"""Interval at which a wait for the network checks whether the client was stopped."""
+
+
 class UnexpectedRequestError(Exception):
     """The request about to be sent is not an expected one. Nothing was sent."""
+
+
+class StoppedError(Exception):
+    """The client was stopped before the request was sent. Nothing was sent."""
 
 
 class RequestState:
@@ -44,19 +60,68 @@ class RequestState:
 
     :param seconds: total time for the request
     :param expected: pairs of method and target that may be sent
+    :param stop: is set when the client is stopped
     """
 
-    def __init__(self, seconds: float, *expected: tuple[str, str]) -> None:
+    def __init__(
+        self, seconds: float, *expected: tuple[str, str], stop: threading.Event | None = None
+    ) -> None:
         self.expected = expected
+        self._stop = stop
+        self._patient_until: float | None = None
         self.deadline = time.monotonic() + seconds
         self.sent: bool | None = None
         """``None`` until a connection is needed; then whether a byte of the request may have been sent."""
         self.received = False
         self.expired = False
+        self.cut_off = False
+        """Whether the request was ended because the client was stopped."""
         self.interim_responses = 0
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._stop is not None and self._stop.is_set()
+
     def seconds_left(self) -> float:
-        return self.deadline - time.monotonic()
+        now = time.monotonic()
+        left = self.deadline - now
+        if self.is_stopped:
+            if not self.sent:
+                return 0.0
+            if self._patient_until is None:
+                self._patient_until = now + STOP_PATIENCE
+            left = min(left, self._patient_until - now)
+        return left
+
+    def wait(self, sock: socket.socket, *, write: bool = False) -> None:
+        """
+        Wait until a socket can be read or written.
+
+        :raises TimeoutError: if the time of the request is over, or it is cut off after a stop
+        """
+        wait_for = wait_for_write if write else wait_for_read
+        while True:
+            seconds = self.check_time()
+            if wait_for(sock, min(seconds, STOP_CHECK_SECONDS)):
+                return
+            if seconds <= STOP_CHECK_SECONDS:
+                self._end()
+
+    def check_time(self) -> float:
+        """
+        Return the seconds that are left.
+
+        :raises TimeoutError: if none are left
+        """
+        seconds = self.seconds_left()
+        if seconds <= 0:
+            self._end()
+        return seconds
+
+    def _end(self) -> NoReturn:
+        self.cut_off = self.is_stopped
+        self.expired = not self.cut_off
+        raise TimeoutError("the client was stopped" if self.cut_off else "the request took too long")
 
 
 class _CurrentRequest(threading.local):
@@ -68,8 +133,10 @@ class _CurrentRequest(threading.local):
 
     _state: RequestState | None = None
 
-    def begin(self, seconds: float, *expected: tuple[str, str]) -> RequestState:
-        self._state = RequestState(seconds, *expected)
+    def begin(
+        self, seconds: float, *expected: tuple[str, str], stop: threading.Event | None = None
+    ) -> RequestState:
+        self._state = RequestState(seconds, *expected, stop=stop)
         return self._state
 
     def end(self) -> None:
@@ -97,15 +164,16 @@ class _DeadlineStream(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         if self.ended:
             return 0
-        seconds = self._state.seconds_left()
-        try:
-            if seconds <= 0:
-                raise TimeoutError("the request took too long")
-            self._sock.settimeout(seconds)
-            count = self._stream.readinto(buffer) or 0
-        except TimeoutError:
-            self._state.expired = True
-            raise
+        self._sock.settimeout(0)  # the wait is below, so that a stop ends it
+        while True:
+            self._state.check_time()
+            try:
+                count = self._sock.recv_into(buffer)
+                break
+            except (BlockingIOError, ssl.SSLWantReadError):
+                self._state.wait(self._sock)
+            except ssl.SSLWantWriteError:
+                self._state.wait(self._sock, write=True)
         self._state.received = self._state.received or count > 0
         return count
 
@@ -176,10 +244,46 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
             current_request.state().sent = False  # the CONNECT to a proxy is not the request
 
     def _new_conn(self) -> socket.socket:
-        sock = super()._new_conn()
-        # The TLS handshake gets the rest of the time. urllib3 would give it the whole timeout again.
-        sock.settimeout(max(0.001, current_request.state().seconds_left()))
+        # As urllib3 does, but a stop ends the wait, and the TLS handshake gets the rest of the time. urllib3
+        # would give it the whole timeout again.
+        try:
+            sock = self._connect()
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
+        sys.audit("http.client.connect", self, self.host, self.port)
         return sock
+
+    def _connect(self) -> socket.socket:
+        state = current_request.state()
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self._dns_host, self.port, type=socket.SOCK_STREAM
+        ):
+            sock = socket.socket(family, kind, protocol)
+            try:
+                for option in self.socket_options or ():
+                    sock.setsockopt(*option)
+                sock.setblocking(False)
+                code = sock.connect_ex(address)
+                if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+                    state.wait(sock, write=True)
+                    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if code:
+                    raise OSError(code, "cannot connect")
+                sock.settimeout(max(0.001, state.seconds_left()))
+            except OSError as error:
+                sock.close()
+                failure = error
+            except BaseException:
+                sock.close()
+                raise
+            else:
+                return sock
+        raise failure
 
     def putrequest(self, method: str, url: str, *args: Any, **kwargs: Any) -> None:
         # The last check, on what is really sent, whatever the libraries above did to the request.
@@ -190,7 +294,11 @@ class _HTTPConnection(urllib3.connection.HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is None:
             self.connect()
-        current_request.state().sent = True
+        state = current_request.state()
+        if state.is_stopped and not state.sent:
+            raise StoppedError
+        self.sock.settimeout(max(0.001, state.seconds_left()))
+        state.sent = True
         super().send(data)
 
 
@@ -206,9 +314,32 @@ class _HTTPSPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HTTPSConnection
 
 
+class _TLSContext(ssl.SSLContext):
+    """A context whose handshakes end when the time of the request is over or the client was stopped."""
+
+    def wrap_socket(self, sock: socket.socket, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        state = current_request.state()
+        wrapped = super().wrap_socket(sock, *args, **{**kwargs, "do_handshake_on_connect": False})
+        try:
+            wrapped.settimeout(0)
+            while True:
+                try:
+                    wrapped.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    state.wait(wrapped)
+                except ssl.SSLWantWriteError:
+                    state.wait(wrapped, write=True)
+            wrapped.settimeout(max(0.001, state.seconds_left()))
+        except BaseException:
+            wrapped.close()
+            raise
+        return wrapped
+
+
 def _tls_context() -> ssl.SSLContext:
     """Return a context that ignores SSLKEYLOGFILE, unlike the default contexts of ssl and urllib3."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = _TLSContext(ssl.PROTOCOL_TLS_CLIENT)
     context.hostname_checks_common_name = False
     return context
 

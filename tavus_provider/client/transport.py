@@ -26,7 +26,13 @@ import urllib3
 
 from tavus_provider.client.body import innermost_type, read_body
 from tavus_provider.client.config import ClientConfig
-from tavus_provider.client.connection import Session, UnexpectedRequestError, current_request
+from tavus_provider.client.connection import (
+    RequestState,
+    Session,
+    StoppedError,
+    UnexpectedRequestError,
+    current_request,
+)
 from tavus_provider.client.rate_limiter import RateLimiter, shared_rate_limiter
 from tavus_provider.exceptions import (
     TavusOutcomeUnknownError,
@@ -215,16 +221,12 @@ class Transport:
             requests.Request(method, self.origin + target, headers={"x-api-key": self._key})
         )
         # The ids were validated before. This check ensures that only the expected request is sent.
-        match method:
-            case "GET":
-                expected = _PATH.fullmatch(path)
-            case "DELETE":
-                expected = _DELETE.fullmatch(target)
-            case "POST":
-                expected = _POST.fullmatch(target)
-            case _:
-                expected = None
-        if not expected or request.method != method or request.url != self.origin + target or request.body:
+        if (
+            not _is_expected(method, path, target)
+            or request.method != method
+            or request.url != self.origin + target
+            or request.body
+        ):
             raise TavusValidationError(_UNEXPECTED.format(method))
 
         what = f"{method} {target}"
@@ -232,9 +234,11 @@ class Transport:
             raise RequestCancelledError(f"{what} was not sent: the client was stopped")
         seconds = timeout or self.options.timeout
         # The request line that a proxy gets contains the full URL.
-        state = current_request.begin(seconds, (method, target), (method, self.origin + target))
+        state = current_request.begin(
+            seconds, (method, target), (method, self.origin + target), stop=self.stop
+        )
         failure = ""
-        not_sent = bad_certificate = unexpected = False
+        not_sent = bad_certificate = unexpected = stopped = False
         try:
             http_response = self._session.send(request, stream=True, allow_redirects=False, timeout=seconds)
             response = _read_response(http_response, MAX_BODY_BYTES[method], self._remove_key)
@@ -248,6 +252,8 @@ class Transport:
             bad_certificate = not_sent and isinstance(error, requests.exceptions.SSLError)
         except UnexpectedRequestError:
             unexpected = True
+        except StoppedError:
+            stopped = True
         except (OSError, ValueError) as error:
             failure = innermost_type(error)
             not_sent = state.sent is False
@@ -256,18 +262,15 @@ class Transport:
         # Raised outside the except block: the library's error contains the request, and so the key.
         if unexpected:
             raise TavusValidationError(_UNEXPECTED.format(method))
+        if stopped or (not_sent and state.cut_off):
+            raise RequestCancelledError(f"{what} was not sent: the client was stopped")
         if bad_certificate:
-            raise TavusRequestRejectedError(
-                f"{what} was not sent: the certificate of {self.origin} could not be verified ({failure})",
-                attempts=1,
-            )
+            problem = f"the certificate of {self.origin} could not be verified ({failure})"
+            raise TavusRequestRejectedError(f"{what} was not sent: {problem}", attempts=1)
         if not_sent:
-            raise RequestNotSentError(
-                f"{what} was not sent: no connection to {self.origin} ({failure})", attempts=1
-            )
-        no_response = NoResponseError(f"{what} was sent and got no final response ({failure})", attempts=1)
-        no_response.response_began = state.received and state.expired
-        raise no_response
+            problem = f"no connection to {self.origin} ({failure})"
+            raise RequestNotSentError(f"{what} was not sent: {problem}", attempts=1)
+        raise _no_response(what, "the client was stopped" if state.cut_off else failure, state)
 
     def _read_clock(self, headers: Mapping[str, str]) -> None:
         date, age = headers.get("date"), headers.get("age", "").strip()
@@ -291,6 +294,24 @@ class Transport:
 
     def _remove_key(self, text: str) -> str:
         return self._key_pattern.sub("***", text)
+
+
+def _is_expected(method: str, path: str, target: str) -> bool:
+    match method:
+        case "GET":
+            return _PATH.fullmatch(path) is not None
+        case "DELETE":
+            return _DELETE.fullmatch(target) is not None
+        case "POST":
+            return _POST.fullmatch(target) is not None
+        case _:
+            return False
+
+
+def _no_response(what: str, failure: str, state: RequestState) -> NoResponseError:
+    error = NoResponseError(f"{what} was sent and got no final response ({failure})", attempts=1)
+    error.response_began = state.received and state.expired
+    return error
 
 
 def _key_pattern(key: str) -> re.Pattern[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -20,6 +19,7 @@ from tavus_provider.exceptions import (
     TavusError,
     TavusRequestRejectedError,
 )
+from tavus_provider.execution.dispatch import run_deletes
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
 from tavus_provider.execution.inventory import InventoryClient, read_inventory
 from tavus_provider.execution.progress import Progress
@@ -168,11 +168,11 @@ class PlanExecutor:
         """
         Start no further delete, and end all waits of the client. Another attempt may continue.
 
-        Requests in progress are waited for. The list is not read again after the deletes. Can be called in a
-        signal handler.
+        Requests in progress have three seconds left. The list is not read again after the deletes. Can be
+        called in a signal handler.
         """
         self.may_succeed_later = True
-        self._halt.set(why)
+        self._halt.stop(why)
         self._client.stop()
 
     def report(self) -> Report:
@@ -268,43 +268,38 @@ class PlanExecutor:
 
     def _delete(self, rows: Sequence[PlanRow]) -> None:
         progress = Progress(len(rows), self._log)
-        pool = ThreadPoolExecutor(min(self._concurrency, len(rows)), thread_name_prefix="tavus")
-        try:
-            futures: dict[Future[None], str] = {
-                pool.submit(self._run_one, row): row["replica_id"] for row in rows
-            }
-            unrecorded: dict[str, str] = {}
-            recorded_at = time.monotonic()
-            for future in as_completed(futures):
-                future.result()
-                replica_id = futures[future]
-                result = self._result(replica_id)
-                progress.advance(replica_id, result)
-                unrecorded[replica_id] = result.outcome.value
-                if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
-                    self._write("outcome", outcomes=unrecorded)
-                    unrecorded, recorded_at = {}, time.monotonic()
-            if unrecorded:
-                self._write("outcome", outcomes=unrecorded)
-        except BaseException:
-            # execution_timeout, Ctrl+C, or the ledger is unavailable. Deletes that wait to be sent, or to be
-            # sent again, would be sent below.
-            self._halt.set()
-            self._client.stop()
-            raise
-        finally:
-            self._halt.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            # The pool does not know a thread that it was starting when the exception was raised.
-            self._in_progress.wait()
+        unrecorded: dict[str, str] = {}
+        recorded_at = time.monotonic()
 
-    def _run_one(self, row: PlanRow) -> None:
-        with self._in_progress:
-            self._delete_one(row)
+        def done(row: PlanRow) -> None:
+            nonlocal recorded_at
+            replica_id = row["replica_id"]
+            result = self._result(replica_id)
+            progress.advance(replica_id, result)
+            unrecorded[replica_id] = result.outcome.value
+            if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
+                self._write("outcome", outcomes=unrecorded)
+                unrecorded.clear()
+                recorded_at = time.monotonic()
+
+        try:
+            run_deletes(
+                rows,
+                self._delete_one,
+                concurrency=self._concurrency,
+                halt=self._halt,
+                in_progress=self._in_progress,
+                stop_client=self._client.stop,
+                done=done,
+            )
+        finally:
+            self._results = dict(self._results)  # so that a delete which was left alone changes no report
+        if unrecorded and not self._halt.is_stopped:  # the report comes first, then closing records them
+            self._write("outcome", outcomes=unrecorded)
 
     def _delete_one(self, row: PlanRow) -> None:
         replica_id, hard = row["replica_id"], self._plan["hard"]
-        sent = False
+        results, sent = self._results, False
         if self._halt.is_set:
             return
         try:
@@ -314,19 +309,19 @@ class PlanExecutor:
                 and not (replica_id in self._soft_deleted and replica_id in self._unlisted)
                 and (changed := difference(row, self._client.get_replica(replica_id)))
             ):
-                self._results[replica_id] = Result(Outcome.SKIPPED, changed)
+                results[replica_id] = Result(Outcome.SKIPPED, changed)
                 return
             if self._halt.is_set:
                 return
             sent = True
             # This stays if the process is stopped before the delete returns.
-            self._results[replica_id] = Result(
+            results[replica_id] = Result(
                 Outcome.UNKNOWN, "the task was stopped while the delete was in progress"
             )
             deletion = self._client.delete_replica(replica_id, hard=hard)
         except ReplicaNotFoundError as error:
             soft_deleted = row["source"] == "soft_deleted" or (hard and replica_id in self._soft_deleted)
-            self._results[replica_id] = result = _not_found(
+            results[replica_id] = result = _not_found(
                 row, error, prior=self._prior, soft_deleted=soft_deleted
             )
             if result.outcome is Outcome.UNKNOWN:
@@ -334,10 +329,10 @@ class PlanExecutor:
             trouble = None  # even if the outcome is unknown: the service itself works
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
-            self._results[replica_id] = Result(outcome, self._describe(error))
+            results[replica_id] = Result(outcome, self._describe(error))
             trouble = self._trouble(error, outcome)
         else:
-            self._results[replica_id] = result = self._deleted(replica_id, deletion)
+            results[replica_id] = result = self._deleted(replica_id, deletion)
             self._deleted_ids.add(replica_id)
             trouble = UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
         self._halt.count(trouble)
@@ -380,7 +375,8 @@ class PlanExecutor:
             if verification.may_change - self._unconfirmable:
                 self.may_succeed_later = True
             self._results.update(verification.results)
-            self._write("verification", **verification.record)
+            if not self._halt.is_stopped:  # the report comes first
+                self._write("verification", **verification.record)
 
     def _write(self, kind: str, **fields: Any) -> None:
         if self.writer is not None:

@@ -16,11 +16,13 @@ class Halt:
     """
     Whether no further delete may start, and why.
 
-    ``set`` takes no lock, because a signal handler may interrupt it and call it again.
+    ``set`` and ``stop`` take no lock, because a signal handler may interrupt it and call it again.
     """
 
     def __init__(self) -> None:
         self.is_set = False
+        self.is_stopped = False
+        """Whether the task was stopped, so that requests in progress have little time left."""
         self.reason = "the task was stopped"
         self._lock = threading.Lock()
         self._consecutive = 0
@@ -30,6 +32,11 @@ class Halt:
         if reason is not None and not self.is_set:
             self.reason = reason
         self.is_set = True
+
+    def stop(self, reason: str | None = None) -> None:
+        """Start no further delete, because the task was stopped."""
+        self.set(reason)
+        self.is_stopped = True
 
     def count(self, trouble: str | None) -> None:
         """Count a finished delete, and stop after too many consecutive ones that had trouble."""
@@ -55,7 +62,12 @@ class InProgress:
             self._count -= 1
             self._changed.notify_all()
 
-    def wait(self) -> None:
-        """Wait until no delete is in progress. A thread that begins later must check ``Halt`` first."""
+    def wait(self, seconds: float | None = None) -> bool:
+        """
+        Wait until no delete is in progress. A thread that begins later must check ``Halt`` first.
+
+        :param seconds: how long to wait at most
+        :returns: whether no delete is in progress
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._count == 0)
+            return self._changed.wait_for(lambda: self._count == 0, seconds)

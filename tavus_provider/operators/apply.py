@@ -54,8 +54,9 @@ class ApplyRetentionOperator(TavusOperator):
     If the policy has ``overdue_after``, the task also fails after its deletes if an older replica is still
     there without a legal hold. A batch leaves that to :class:`.SummarizeRetentionOperator`.
 
-    On SIGTERM and ``execution_timeout`` no further delete begins, the deletes in progress are waited for, and
-    the report is pushed.
+    On SIGTERM and ``execution_timeout`` no further delete begins. Requests in progress have three seconds for
+    their responses; then their connections are closed, and their replicas are ``unknown``. The report is
+    pushed before the ledger is closed.
 
     Only the digest is taken from the XCom of the plan. The plan itself is read from the plan store. The
     ledger must show that a plan task of the same run made it, and if ``hard``, that a person approved it
@@ -151,7 +152,7 @@ class ApplyRetentionOperator(TavusOperator):
             return report
 
     def on_kill(self) -> None:
-        """Begin no further delete, end all waits, and send no further request."""
+        """Begin no further delete, end all waits, and send no further request; see :class:`TavusOperator`."""
         if self._executor is not None:
             self._executor.stop("the task received a request to stop")
         super().on_kill()

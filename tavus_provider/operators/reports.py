@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def publish_report(operator: BaseOperator, context: Context, report: Report, *, plan: Plan) -> Report:
     """
-    Log a report, and push it and its summary as the XComs ``return_value`` and ``summary``.
+    Push a report and its summary as the XComs ``return_value`` and ``summary``, and log both.
 
     They are pushed here so that they exist even if the task fails afterwards.
 
@@ -26,14 +26,22 @@ def publish_report(operator: BaseOperator, context: Context, report: Report, *, 
     from tavus_provider.planning.report import truncate_report
     from tavus_provider.rendering.tables import report_lines, report_sentence
 
+    # Pushed first: after a stop, there is little time.
+    pushed, summary = truncate_report(report), report_sentence(report)
+    try:
+        _push(context, pushed, summary)
+    except BaseException:
+        _push(context, pushed, summary)  # execution_timeout, for example, interrupted the first try
+        raise
     for line in report_lines(report, plan):
         operator.log.info("%s", line)
-    summary = report_sentence(report)
     operator.log.info("%s", summary)
-    push_xcom(context, "summary", summary)
-    report = truncate_report(report)
+    return pushed
+
+
+def _push(context: Context, report: Report, summary: str) -> None:
     push_xcom(context, "return_value", report)
-    return report
+    push_xcom(context, "summary", summary)
 
 
 def emit_pruned(context: Context, report: Report) -> None:

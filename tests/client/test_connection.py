@@ -11,6 +11,7 @@ import itertools
 import multiprocessing
 import os
 import socket
+import threading
 import time
 from types import SimpleNamespace
 
@@ -21,7 +22,12 @@ from tavus_provider import __version__
 from tavus_provider.client import connection
 from tavus_provider.client.config import ClientConfig, ClientOptions
 from tavus_provider.client.rate_limiter import RateLimiter
-from tavus_provider.client.transport import NoResponseError, RequestNotSentError, Transport
+from tavus_provider.client.transport import (
+    NoResponseError,
+    RequestCancelledError,
+    RequestNotSentError,
+    Transport,
+)
 from tavus_provider.exceptions import (
     TavusOutcomeUnknownError,
     TavusRequestRejectedError,
@@ -527,7 +533,7 @@ def test_tls_secrets_are_not_logged(raw_server, transport, certificates, monkeyp
 def test_handshake_gets_the_rest_of_the_time(raw_server, transport, certificates, monkeypatch):
     server = raw_server(lambda *_: OK, certificates.server("good"))
     now, left = [1000.0], []
-    connect, handshake = urllib3.util.connection.create_connection, urllib3.connection.ssl_wrap_socket
+    connect, handshake = connection._HTTPConnection._connect, urllib3.connection.ssl_wrap_socket
 
     def slow(*args, **kwargs):
         now[0] += 28  # of 30
@@ -538,11 +544,62 @@ def test_handshake_gets_the_rest_of_the_time(raw_server, transport, certificates
         return handshake(sock=sock, **kwargs)
 
     monkeypatch.setattr(connection, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(urllib3.util.connection, "create_connection", slow)
+    monkeypatch.setattr(connection._HTTPConnection, "_connect", slow)
     monkeypatch.setattr(urllib3.connection, "ssl_wrap_socket", recorded)
     one = transport(server.url, ca_bundle=certificates.trusted, timeout=30)
     assert one.send("DELETE", R1).status == 200
     assert left == [2.0]
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_stop_ends_the_wait_for_a_server_that_says_nothing(transport, certificates, monkeypatch, tls):
+    monkeypatch.setattr(connection, "STOP_PATIENCE", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts connections, and no handshake
+        url = f"http{'s' * tls}://127.0.0.1:{silent.getsockname()[1]}"
+        one = transport(url, ca_bundle=certificates.trusted, timeout=60)
+        timer = threading.Timer(0.3, one.stop.set)
+        timer.start()
+        with pytest.raises(RequestCancelledError if tls else NoResponseError, match="the client was stopped"):
+            one.send("DELETE", R1)
+        timer.join()
+
+
+def test_stop_ends_the_wait_for_a_connection(transport, monkeypatch):
+    waiting = threading.Event()
+    monkeypatch.setattr(connection, "wait_for_write", lambda *_: waiting.set() or time.sleep(0.01))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        one = transport(f"http://127.0.0.1:{server.getsockname()[1]}", timeout=60)
+        stopping = threading.Thread(target=lambda: waiting.wait(30) and one.stop.set())
+        stopping.start()
+        with pytest.raises(RequestCancelledError, match="was not sent: the client was stopped"):
+            one.send("DELETE", R1)
+        stopping.join()
+
+
+def test_nothing_is_sent_after_a_stop_during_the_connection(raw_server, transport, monkeypatch):
+    server = raw_server(lambda *_: OK)
+    one = transport(server.url)
+    real = connection._HTTPConnection._connect
+
+    def connect(self):
+        sock = real(self)
+        one.stop.set()
+        return sock
+
+    monkeypatch.setattr(connection._HTTPConnection, "_connect", connect)
+    with pytest.raises(RequestCancelledError, match="was not sent: the client was stopped"):
+        one.send("DELETE", R1)
+    assert server.heads == []
+
+
+def test_response_that_comes_soon_after_a_stop_counts(raw_server, transport):
+    def respond(*_):
+        one.stop.set()
+        return OK
+
+    server = raw_server(respond)
+    one = transport(server.url)
+    assert one.send("DELETE", R1).status == 200
 
 
 def test_connection_closed_after_the_handshake_is_no_response(raw_server, transport, certificates):

@@ -8,12 +8,12 @@ import threading
 import time
 
 import pytest
-import urllib3
 from faults.harness import ALWAYS, ONCE, each_applied, each_times
 from faults.judge import IDS, TARGET
 from faults.kinds import BY_NAME
 from faults.server import CLOSE, Fault, http_response
 
+from tavus_provider.client.connection import _HTTPConnection
 from tavus_provider.exceptions import TavusError, TavusInvalidResponseError
 from tavus_provider.models import Replica
 
@@ -72,10 +72,8 @@ def test_request_that_was_not_sent_is_certainly_not_applied(start, monkeypatch, 
         error = socket.gaierror(-2, "Name or service not known")
         monkeypatch.setattr(socket, "getaddrinfo", failing(socket.getaddrinfo, error))
     elif failure == "timeout":
-        real = urllib3.util.connection.create_connection
-        monkeypatch.setattr(
-            urllib3.util.connection, "create_connection", failing(real, TimeoutError("timed out"))
-        )
+        real = _HTTPConnection._connect
+        monkeypatch.setattr(_HTTPConnection, "_connect", failing(real, TimeoutError("timed out")))
     result = send(harness, call)
     expected, unsent = ("right", 1) if times is ONCE else ("error", 3)
     check_result(harness, call, result, expected=expected, unsent=unsent)

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
 from plans import approve_plan
 
-from tavus_provider.client import rate_limiter
+from tavus_provider.client import connection, rate_limiter
 from tavus_provider.exceptions import TavusRetryableError
-from tavus_provider.storage.ledger import Ledger, ledger_root
+from tavus_provider.storage.ledger import AttemptWriter, Ledger, ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
 RATE_LIMITED = {"status": 429, "retry_after": "60", "times": None}
@@ -170,6 +171,88 @@ def test_delete_in_progress_ends_normally(sandbox, plan, waiting, run_stopped):
     assert set(found.values()) == {"deleted", "not_attempted"}
     (item,) = [item for item in ti.pushed["return_value"]["items"] if item["replica_id"] == deleted[-1]]
     assert item["detail"].endswith(" returned 200; its absence could not be verified")
+
+
+HANGS = {"delay": 300, "times": None}
+
+
+@pytest.fixture
+def when_received(sandbox):
+    """Return an event that is set when ``more`` requests that begin with ``start`` have arrived."""
+
+    def count(start):
+        return sum(one.startswith(start) for one in requests(sandbox))
+
+    def watch(event, start, number):
+        while count(start) < number:
+            time.sleep(0.01)
+        event.set()
+
+    def wait_for(start, more):
+        event = threading.Event()
+        threading.Thread(target=watch, args=(event, start, count(start) + more), daemon=True).start()
+        return event
+
+    return wait_for
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+def test_hung_deletes_are_cut_off_and_unknown(
+    sandbox, plan, run_stopped, when_received, monkeypatch, *, stop, error, concurrency, when
+):
+    monkeypatch.setattr(connection, "STOP_PATIENCE", 0.5)
+    order = []
+    real_close = AttemptWriter.close
+    monkeypatch.setattr(AttemptWriter, "close", lambda *a, **k: order.append("close") or real_close(*a, **k))
+    real_push = Ti.xcom_push
+    monkeypatch.setattr(
+        Ti, "xcom_push", lambda ti, key, value: order.append(key) or real_push(ti, key, value)
+    )
+    sandbox.switch(faults=[HANGS | {"method": "DELETE", "when": when}])
+    received = when_received("DELETE", concurrency)
+    ti = run_stopped(apply_task(plan, concurrency=concurrency), stop, error, when=received)
+    found = outcomes(ti)
+    assert list(found.values()).count("unknown") == concurrency
+    assert set(found.values()) == {"unknown", "not_attempted"}
+    sent = requests(sandbox, "DELETE")
+    assert sorted(sent) == sorted(f"DELETE /v2/replicas/{i}" for i, o in found.items() if o == "unknown")
+    assert order[:3] == ["return_value", "summary", "close"]
+    details = {one["detail"] for one in ti.pushed["return_value"]["items"] if one["outcome"] == "unknown"}
+    assert all("the client was stopped" in detail for detail in details)
+
+
+@pytest.mark.parametrize(("stop", "error"), STOPS)
+@pytest.mark.parametrize("hangs", ["list", "look"])
+def test_hung_reads_are_cut_off(
+    sandbox, hard_plan, run_stopped, when_received, monkeypatch, *, stop, error, hangs
+):
+    monkeypatch.setattr(connection, "STOP_PATIENCE", 0.5)
+    approve_plan(hard_plan)
+    path = "/v2/replicas" if hangs == "list" else "/v2/replicas/.+"
+    sandbox.switch(faults=[HANGS | {"method": "GET", "path": path}])
+    received = when_received("GET /v2/replicas" + "/" * (hangs == "look"), 1)
+    ti = run_stopped(apply_task(hard_plan, hard=True, concurrency=1), stop, error, when=received)
+    items = ti.pushed["return_value"]["items"]
+    assert [item["outcome"] for item in items] == ["not_attempted"] * 6
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_report_is_pushed_again_if_a_timeout_interrupts_the_push(sandbox, plan, monkeypatch):
+    real_push, calls = Ti.xcom_push, []
+
+    def push(ti, key, value):
+        calls.append(key)
+        if len(calls) == 1:
+            raise AirflowTaskTimeout
+        real_push(ti, key, value)
+
+    monkeypatch.setattr(Ti, "xcom_push", push)
+    ti = Ti()
+    with pytest.raises(AirflowTaskTimeout):
+        run(apply_task(plan), ti)
+    assert set(outcomes(ti).values()) == {"deleted"}
 
 
 @pytest.mark.parametrize(("stop", "error"), STOPS)
