@@ -179,8 +179,10 @@ class ApplyRetentionOperator(TavusOperator):
         finally:
             # The report is pushed first, whatever happens. Only then may recording it fail.
             complete = executor.report()
-            report = publish_report(self, context, complete, plan=plan)
-            executor.close()
+            try:
+                report = publish_report(self, context, complete, plan=plan)
+            finally:
+                executor.close()
             # What an earlier attempt recorded was counted by that attempt.
             outcomes = [
                 item["outcome"]
