@@ -94,7 +94,10 @@ def explain(arguments: argparse.Namespace) -> int:
     )
     if not results:
         count = len(inventory.replicas) + len(inventory.unreadable_replicas)
-        write_error(f"replica {arguments.replica_id} is not among the {count:,} listed replicas")
+        write_error(
+            f"replica {arguments.replica_id} is not among the {count:,} listed replicas, and the ledger "
+            "shows no soft delete of it"
+        )
         return PROBLEMS
     if arguments.output == "table":
         listed = (one for one in inventory.replicas if one.replica_id == arguments.replica_id)

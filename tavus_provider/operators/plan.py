@@ -100,10 +100,11 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.planning.overdue import find_overdue, overdue_message
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.retention.engine import evaluate
-        from tavus_provider.retention.unmatched import find_unmatched
+        from tavus_provider.retention.unmatched import find_lost_holds, find_unmatched
         from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.known_use_store import store_known_use
+        from tavus_provider.storage.last_holds import read_last_holds
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
             policy = self._rendered_policy()
@@ -125,7 +126,9 @@ class PlanRetentionOperator(TavusOperator):
                 )
             with timed("decide", tavus_conn_id=self.tavus_conn_id):
                 decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
-            for warning in (*find_unmatched(policy, inventory), *decision.warnings):
+            before = read_last_holds(ledger, policy=policy.name)
+            lost = find_lost_holds(inventory.held, before=before)
+            for warning in (*find_unmatched(policy, inventory), *lost, *decision.warnings):
                 self.log.warning("%s", warning)
             publish_decision(self, context, decision, inventory, dry_run=dry_run)
             plan = make_plan(
@@ -146,7 +149,7 @@ class PlanRetentionOperator(TavusOperator):
             send_decision(decision, tavus_conn_id=self.tavus_conn_id, overdue=overdue)
             if message := overdue_message(plan, find_overdue(plan)):
                 self.log.warning("%s", message)
-            pushed = self._store(plan, authority, dry_run=dry_run)
+            pushed = self._store(plan, authority, dry_run=dry_run, holds=inventory.held)
             exceeded = decision.find_exceeded_limit(deleted=deleted)
             if exceeded and not dry_run:
                 push_xcom(context, "return_value", pushed)
@@ -155,7 +158,9 @@ class PlanRetentionOperator(TavusOperator):
                 self.log.warning("A real run would stop here: %s. %s", exceeded, self._where_the_policy_is())
             return pushed
 
-    def _store(self, plan: Plan, authority: RunAuthority, *, dry_run: bool) -> Plan | PlanReference:
+    def _store(
+        self, plan: Plan, authority: RunAuthority, *, dry_run: bool, holds: frozenset[str]
+    ) -> Plan | PlanReference:
         """Store the plan, record that this run made it, and return its XCom."""
         from tavus_provider.planning.plan import fits_xcom
         from tavus_provider.storage.plan_store import store, to_xcom
@@ -163,7 +168,7 @@ class PlanRetentionOperator(TavusOperator):
         plan_at = None
         try:
             plan_at = store(plan)
-            authority.record_plan(plan, dry_run=dry_run)
+            authority.record_plan(plan, dry_run=dry_run, holds=holds)
         except LedgerUnavailableError as error:
             if not dry_run or not (plan_at or fits_xcom(plan)):
                 raise

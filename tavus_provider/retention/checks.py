@@ -80,7 +80,8 @@ def find_soft_deleted(facts: ReplicaFacts, context: Context) -> str | None:
     if since is None or (context.hard and limit is None):
         return None
     if limit is None:
-        return f"soft-deleted on {since:%Y-%m-%d}, still listed"
+        is_listed = context.find_listed(facts.replica.replica_id) is not None
+        return f"soft-deleted on {since:%Y-%m-%d}, {'still' if is_listed else 'no longer'} listed"
     if context.now - since >= limit.delta:
         return None
     return _describe_soft_delete(since, limit, context)

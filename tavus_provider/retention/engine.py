@@ -62,7 +62,7 @@ def explain(
 
     Arguments and errors as for :func:`evaluate`.
 
-    :returns: an empty list if the replica is not listed
+    :returns: an empty list if the replica is neither listed nor soft-deleted by this package
     """
     context = _checked_context(policy, inventory, now=now, hard=hard)
     return list(_explain(replica_id, context))
@@ -74,6 +74,35 @@ def _explain(replica_id: str, context: Context) -> Iterator[CheckResult]:
         yield from run_checks(facts, context)
     elif (reason := context.unreadable_ids.get(replica_id)) is not None:
         yield CheckResult(Status.UNDETERMINED, UNREADABLE_ROW, reason, seen=reason, decides=True)
+    elif replica_id in context.history.soft_deleted:
+        yield from _explain_unlisted(replica_id, context)
+
+
+def _explain_unlisted(replica_id: str, context: Context) -> Iterator[CheckResult]:
+    """Yield the results of the checks that can decide about a replica that is no longer listed."""
+    if context.policy.narrow != Narrow():
+        reason = "is no longer listed, so it has neither name nor date to check against the form"
+        yield CheckResult(Status.OUT_OF_SCOPE, "out_of_scope", reason, seen=reason, decides=True)
+        return
+    facts = context.find_facts(Replica(replica_id))
+    checks = [check for check in CHECKS if check.reason_code in _FOR_UNLISTED]
+    for result in run_checks(facts, context, checks):
+        if result.reason_code == "hard_delete_after" and result.reason is not None:
+            reason = f"{result.reason}; no longer listed"
+            yield result._replace(reason=reason, seen=reason)
+        else:
+            yield result
+
+
+_FOR_UNLISTED: Final = (
+    "held",
+    "erasure_open",
+    "soft_deleted",
+    "no_hard_delete_after",
+    "hard_delete_after",
+    "protected",
+    "in_use",
+)
 
 
 def _checked_context(policy: Policy, inventory: Inventory, *, now: datetime, hard: bool) -> Context:

@@ -47,6 +47,22 @@ def find_unmatched(policy: Policy, inventory: Inventory) -> list[str]:
     return found
 
 
+def find_lost_holds(held: Set[str], *, before: Set[str] | None) -> list[str]:
+    """
+    Return one sentence if ids left the legal holds since the last plan.
+
+    :param held: the ids under legal hold
+    :param before: those when the last plan was made; ``None`` if unknown
+    """
+    lost = sorted((before or frozenset()) - held)
+    if not lost:
+        return []
+    shown = ", ".join(f"'{escape_line(one, 60)}'" for one in lost[:_MAX_NAMED])
+    more = f" and {len(lost) - _MAX_NAMED:,} more" if len(lost) > _MAX_NAMED else ""
+    what = f"lost {len(lost):,} id{'s' * (len(lost) != 1)}" if held else "became empty"
+    return [f"legal holds: the list {what} since the last plan: {shown}{more}; check that this was meant"]
+
+
 def _of_globs(where: str, globs: Iterable[str], names: Set[str]) -> list[str]:
     lost = find_unmatched_globs(globs, names)
     return [_sentence(where, lost, "pattern", "matches no name")] if lost else []

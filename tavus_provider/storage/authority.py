@@ -8,7 +8,7 @@ the records here, in the job ``run`` of the account.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, Final, cast
@@ -51,11 +51,12 @@ class RunAuthority:
         self._job = job_name("run", task["dag_id"], task["run_id"])
         self._read: list[Attempt] | None = None
 
-    def record_plan(self, plan: AnyPlan, *, dry_run: bool = False) -> None:
+    def record_plan(self, plan: AnyPlan, *, dry_run: bool = False, holds: Set[str] | None = None) -> None:
         """
         Record that this run made a plan.
 
         :param dry_run: whether the plan is only to be looked at
+        :param holds: the ids under legal hold, for the next plan under this policy to compare
         :raises LedgerUnavailableError: if it cannot be recorded
         """
         document: Mapping[str, Any] = plan
@@ -66,6 +67,7 @@ class RunAuthority:
             limits=plan["limits"],
             hard=plan["hard"],
             dry_run=dry_run,
+            **({} if holds is None else {"holds": sorted(holds), "policy": document["policy"]["name"]}),
             **{name: document[name] for name in names if name in document},
         )
 

@@ -92,6 +92,8 @@ class Record(RecordHead, total=False):
     """Whether a plan was made for a dry run."""
     limits: dict[str, Any]
     """Limits of the plan that was made."""
+    holds: list[str]
+    """Ids under legal hold when a plan was made."""
     shown_digest: str
     """SHA-256 of the text that was shown to the approver, which is stored beside the plan."""
     answer: str
@@ -323,6 +325,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "received_on": _is_str,
     "due_on": _is_str,
     "keys": _is_list_of_ids,
+    "holds": _is_list_of_ids,
     "held": _is_mapping(_is_id, _is_str),
     "ended": _is_mapping(_is_id, _is_str),
     "asked": _is_mapping(_is_id, _is_str),

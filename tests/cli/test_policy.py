@@ -201,7 +201,10 @@ def test_explain_shows_every_check_in_order_and_marks_the_deciding_one(run, poli
 
 def test_explain_of_an_id_that_is_not_listed(run, policy, sandbox):
     code, out, err = run("explain", policy(), "rffffffffff")
-    assert (code, out, err) == (1, "", "replica rffffffffff is not among the 26 listed replicas\n")
+    assert (code, out) == (1, "")
+    assert err == (
+        "replica rffffffffff is not among the 26 listed replicas, and the ledger shows no soft delete of it\n"
+    )
 
 
 # -- simulate

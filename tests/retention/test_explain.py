@@ -184,3 +184,70 @@ def test_checks_of_a_decision_end_with_the_one_that_decides() -> None:
         ("out_of_scope", "the scope includes every replica"),
         ("held", "is under legal hold"),
     ]
+
+
+# --- replicas that are no longer listed (case C4) -------------------------------------------------------
+
+
+def explain_gone(
+    *, hard: bool = True, since: timedelta = timedelta(days=40), held: bool = False, **parts: Any
+) -> list[tuple[str, str]]:
+    history = History(soft_deleted={"gone1": NOW - since})
+    inventory = Inventory([replica()], history=history, held=frozenset({"gone1"} if held else ()))
+    results = explain(policy(**parts), inventory, "gone1", now=NOW, hard=hard)
+    return [(result.reason_code, result.seen) for result in results if result.decides]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        pytest.param(
+            {"hard_delete_after": "30d"},
+            (
+                "hard_delete_after",
+                "soft-deleted by this package 40 days ago, hard_delete_after is 30d; no longer listed",
+            ),
+            id="due",
+        ),
+        pytest.param(
+            {"hard_delete_after": "60d"},
+            ("soft_deleted", "soft-deleted by this package 40 days ago, hard_delete_after is 60d"),
+            id="not yet due",
+        ),
+        pytest.param(
+            {},
+            (
+                "no_hard_delete_after",
+                "soft-deleted by this package on 2026-07-23, and the policy has no hard_delete_after",
+            ),
+            id="without hard_delete_after",
+        ),
+        pytest.param(
+            {"hard_delete_after": "30d", "hard": False},
+            ("soft_deleted", "soft-deleted on 2026-07-23, no longer listed"),
+            id="soft plan",
+        ),
+        pytest.param({"hard_delete_after": "30d", "held": True}, ("held", "is under legal hold"), id="held"),
+        pytest.param(
+            {"hard_delete_after": "30d", "keep": {"protected_ids": ["gone1"]}},
+            ("protected", "is in keep.protected_ids"),
+            id="protected",
+        ),
+        pytest.param(
+            {"hard_delete_after": "30d", "narrow": {"include": ["x"]}},
+            (
+                "out_of_scope",
+                "is no longer listed, so it has neither name nor date to check against the form",
+            ),
+            id="form",
+        ),
+    ],
+)
+def test_soft_deleted_replica_that_is_no_longer_listed_is_explained(
+    options: dict[str, Any], expected: tuple[str, str]
+) -> None:
+    assert explain_gone(**options) == [expected]
+
+
+def test_replica_that_is_neither_listed_nor_soft_deleted_is_not_explained() -> None:
+    assert explain(policy(), Inventory([replica()]), "gone1", now=NOW) == []
