@@ -80,7 +80,8 @@ def _explain(replica_id: str, context: Context) -> Iterator[CheckResult]:
 
 def _explain_unlisted(replica_id: str, context: Context) -> Iterator[CheckResult]:
     """Yield the results of the checks that can decide about a replica that is no longer listed."""
-    if context.policy.narrow != Narrow():
+    is_narrowed = context.policy.narrow != Narrow()
+    if is_narrowed:
         reason = "is no longer listed, so it has neither name nor date to check against the form"
         yield CheckResult(Status.OUT_OF_SCOPE, "out_of_scope", reason, seen=reason, decides=True)
         return

@@ -80,7 +80,7 @@ def test_xcom_of_a_large_plan_is_a_reference_with_digest_and_counts():
     reference = json.loads(json.dumps(to_xcom(plan)))
     assert len(json.dumps(reference)) < 2_000
     assert "delete" not in reference
-    assert reference["counts"] == {"delete": 100_000, "scheduled": 0, "undetermined": 0}
+    assert reference["counts"] == {"delete": 100_000, "scheduled": 0, "undetermined": 0, "overdue": 0}
     assert (reference["digest"], reference["hard"], reference["listed"]) == (plan["digest"], False, 400_000)
     assert from_xcom(reference) == plan
 
@@ -188,7 +188,7 @@ def test_changed_plan_in_an_xcom_is_rejected():
 def test_changed_reference_is_rejected():
     reference = to_xcom(LARGE)
     with pytest.raises(PlanRejectedError, match="the reference to the stored plan was changed"):
-        from_xcom(reference | {"counts": {"delete": 1, "scheduled": 0, "undetermined": 0}})
+        from_xcom(reference | {"counts": {"delete": 1, "scheduled": 0, "undetermined": 0, "overdue": 0}})
 
 
 def test_plan_that_was_never_stored_is_not_read_from_the_xcom(ledger):
