@@ -66,10 +66,13 @@ class _ExpectedErrors(contextlib.AbstractContextManager[None]):
     Airflow logs every exception that leaves a task with its traceback, and has no setting for this. So the
     message is logged before, and the traceback is cut, because the message has the cause. At level DEBUG it
     is logged in full. This is a class because a generator would restore the traceback.
+
+    :param hook: closed at the end
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, hook: TavusHook | None = None) -> None:
         self._context = context
+        self._hook = hook
 
     def __exit__(
         self,
@@ -77,6 +80,8 @@ class _ExpectedErrors(contextlib.AbstractContextManager[None]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if self._hook is not None:
+            self._hook.close()
         if not isinstance(error, TavusError | AirflowFailException):
             return
         log.error("%s", error)
@@ -123,21 +128,20 @@ class TavusOperator(BaseOperator):
 
         return Ledger(self.hook.origin, self.tavus_conn_id)
 
-    def running(self, context: Context, *, label: str) -> contextlib.AbstractContextManager[object]:
+    def running(self, context: Context, *, label: str) -> contextlib.AbstractContextManager[None]:
         """
         Run the body of ``execute``: final errors fail without a retry, and the hook is closed at the end.
 
         :param label: template of the name of a mapped task, such as ``{{ task.tavus_conn_id }}``
         """
         self.set_label(context, label)
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(fail_without_retry(context))
-            stack.enter_context(contextlib.closing(self.hook))
+        with fail_without_retry(context):
             if self.strict_conf:
                 check_run_conf(context)
+            hook = self.hook
             if self._stop_requested:  # before the hook existed
-                self.hook.stop()
-            return stack.pop_all()
+                hook.stop()
+        return _ExpectedErrors(context, hook)
 
     def set_label(self, context: Context, label: str) -> None:
         """Set the template of the name of a mapped task, unless the author of the DAG did."""
