@@ -1,8 +1,8 @@
 """
-Update docs/plan.svg and docs/simulation.svg from the built-in account of the sandbox.
+Update docs/plan.svg and docs/simulation.svg from the account in scripts/company.json.
 
 The first shows the table that the task `plan` logs. The second shows what `simulate` prints for
-docs/retention.yaml.
+docs/retention.yaml. `make picture` also updates the pictures of the Tavus page, which a test in a browser takes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from tavus_provider.retention.engine import Decision
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+ACCOUNT = Path(__file__).with_name("company.json")
+"""An account as a company could have it, in a sandbox."""
+POLICY = {
+    "expire": [
+        {"rule": "failed-training", "status": ["error"], "older_than": "14d"},
+        {"rule": "stale", "older_than": "180d", "unused_for": "90d"},
+    ],
+    "scope": {"exclude": ["vip_*"]},
+    "keep": {"keep_within": "7d", "protected_ids": ["r6d3b8f1e5a7"]},
+}
+"""The policy of docs/plan.svg: that of docs/retention.yaml, without grace."""
 WIDTH = 186
 """Characters per line of a picture."""
 
@@ -34,7 +45,7 @@ def sandbox_connection() -> Iterator[None]:
         os.environ["AIRFLOW_HOME"] = home
         from tavus_provider.sandbox import Sandbox
 
-        with Sandbox() as sandbox:
+        with Sandbox(seed=ACCOUNT) as sandbox:
             connection = f'{{"conn_type": "tavus", "host": "{sandbox.url}", "password": "sandbox"}}'
             os.environ["AIRFLOW_CONN_TAVUS_DEFAULT"] = connection
             os.environ["AIRFLOW__TAVUS__ALLOWED_ORIGINS"] = sandbox.url
@@ -48,7 +59,7 @@ def decide() -> tuple[Decision, datetime]:
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.policy import Policy
 
-    policy = Policy.parse({"expire": [{"rule": "stale", "older_than": "90d"}]})
+    policy = Policy.parse(POLICY)
     with sandbox_connection(), TavusHook() as hook:
         inventory = read_inventory(hook.client, policy, now=lambda: datetime.now(UTC))
     now = inventory.read_at or datetime.now(UTC)

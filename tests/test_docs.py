@@ -144,6 +144,7 @@ def test_table_of_fields_has_the_defaults_of_the_code():
 
 
 def test_picture_of_the_simulation_has_the_numbers_of_today(sandbox):
+    sandbox.reset(seed=ROOT / "scripts" / "company.json")
     from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.rendering.simulation import simulation_svg

@@ -61,6 +61,7 @@ async function readNewest(kinds, { offset, limit }) {
 }
 
 export const readPlans = (offset = 0) => readNewest(["plan", "look"], { offset, limit: TASKS_PER_READ });
+export const readApprovalTasks = () => readNewest(["approve"], { offset: 0, limit: DELETES_PER_READ });
 export const readDeletes = () => readNewest(["delete"], { offset: 0, limit: DELETES_PER_READ });
 
 // Returns the first tasks of a run: { tasks, total }. Tasks that are not mapped come first.

@@ -2,7 +2,7 @@
 
 import { UNKNOWN, groupByAccount } from "./accounts.js";
 import { remember, requested } from "./address.js";
-import { PageError, kindOf, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
+import { PageError, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
 import { readDetails, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { escapeText, number } from "./format.js";
@@ -17,6 +17,7 @@ const RUNS_SHOWN = 10;
 const DAGS_READ = 4;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
+const ANSWERS_READ = 3;
 const PARALLEL_READS = 3;
 const REFRESH_MS = 5_000;
 
@@ -220,6 +221,19 @@ async function showAccountOf(entry) {
   showAccount({ account, latest: details, shown: page.details });
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
   await readRunsTable();
+  account.answer ??= await readLastAnswer(account);
+  if (account === page.account) showAccount({ account, latest: account.latest, shown: page.details });
+}
+
+// Returns the newest answer to an approval of this account, or null. Only the newest few are looked at.
+async function readLastAnswer(account) {
+  const ours = new Set(account.entries.map(({ task }) => runKey(task)));
+  const asked = (await readApprovalTasks()).tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
+  for (const task of asked.slice(0, ANSWERS_READ)) {
+    const answer = (await readApprovals(task)).find(({ response_received, task_instance }) => response_received && task_instance.task_id === task.task_id);
+    if (answer) return answer;
+  }
+  return null;
 }
 
 async function showEntryWithRuns(entry) {

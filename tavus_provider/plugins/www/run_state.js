@@ -146,7 +146,7 @@ function planStep(details) {
   const { plan } = details;
   const title = task.state === "success" ? "Planned" : "Plan";
   const text = plan ? `${number(plannedCount(plan))} of ${plural(plan.listed, "replica")} to delete${exceededLimit(plan) ? ", over the limit" : ""}` : task.state === "success" ? "no plan was pushed" : "";
-  return { title, state: stepState(task.state), when: task.end_date ?? task.start_date, text: task.state === "failed" && !plan ? "failed, nothing was read completely" : text, path: taskPath(task) };
+  return { title, state: stepState(task.state), when: task.end_date ?? task.start_date, text: task.state === "failed" && !plan ? "failed" : text, path: taskPath(task) };
 }
 
 function approveStep(details) {

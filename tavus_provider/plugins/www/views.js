@@ -29,16 +29,17 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 export function showAccount({ account, latest, shown }) {
   const { plan, run, task } = latest;
   const { badge, words } = describe(latest);
-  const { dags = [], forecast } = account;
+  const { dags = [], forecast, answer } = account;
   const next = dags.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).map((dag) => dag.next_dagrun_run_after).sort()[0];
   const origin = plan?.origin ?? shown.plan?.origin;
-  byId("account").replaceChildren(
+  byId("account").replaceChildren(...[
     fact("Connection", make("strong", {}, escapeText(account.connection))),
     fact("Host", origin ? hostName(origin) : quiet("–")),
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.entry === shown.entry ? null : quiet(` ${words}`)] : quiet("–")),
-    fact("Next run", next ? time(next) : quiet(dags.some(({ is_paused }) => is_paused) ? "paused" : dags.length ? "when triggered" : "–")),
+    answer ? fact("Last approval", link(`${taskPath(answer.task_instance)}/required_actions`, `${answer.chosen_options?.includes("Approve") ? "approved" : "rejected"} by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)) : null,
+    fact("Next run", next ? [time(next), new Date(next) < Date.now() ? quiet(" due") : null] : quiet(dags.some(({ is_paused }) => is_paused) ? "paused" : dags.length ? "when triggered" : "–")),
     fact("Next 30 days", typeof forecast?.next_30_days === "number" ? plural(forecast.next_30_days, "delete") : quiet("no forecast")),
-  );
+  ].filter(Boolean));
   byId("account").hidden = false;
 }
 
@@ -82,7 +83,7 @@ export function showRun(details) {
     run ? link(runPath(run), "Open the run") : null,
   ].filter(Boolean));
   byId("alert").replaceChildren(...(problem ? [make("div", { class: "alert error", role: "alert" }, icon("warning"), make("div", {},
-    make("p", {}, make("strong", {}, problem.title.charAt(0).toUpperCase() + problem.title.slice(1))), make("p", {}, problem.sentence.charAt(0).toUpperCase() + problem.sentence.slice(1)), make("p", {}, link(problem.link.path, problem.link.text))))] : []));
+    plan ? make("p", {}, make("strong", {}, problem.title.charAt(0).toUpperCase() + problem.title.slice(1))) : null, make("p", {}, problem.sentence.charAt(0).toUpperCase() + problem.sentence.slice(1)), make("p", {}, link(problem.link.path, problem.link.text))))] : []));
   byId("timeline").replaceChildren(...steps(details).map((step) => make("li", { "data-state": step.state },
     stateIcon(step.state),
     make("div", {}, step.path ? link(step.path, step.title, { class: "step-title" }) : make("span", { class: "step-title" }, step.title),
@@ -137,7 +138,7 @@ export function showDifference(difference) {
     changeList("no longer listed", "muted", difference.gone, counts.gone),
   ].filter(Boolean);
   content.replaceChildren(...[
-    make("p", { class: "muted" }, `Compared with the plan of ${time(difference.made_at)}: ${changes.length ? `${plural(counts.unchanged, "delete")} unchanged` : "no difference"}${difference.same_policy ? "" : ". The policy or the form was another"}.`),
+    make("p", { class: "muted" }, `Compared with the plan of ${time(difference.made_at)}: ${changes.length ? "" : "no difference, "}${plural(counts.unchanged, "delete")} as before${difference.same_policy ? "" : ". The policy or the form was another"}.`),
     changes.length ? make("div", { class: "changes" }, changes) : null,
   ].filter(Boolean));
 }
@@ -195,9 +196,9 @@ export function showRuns(rows, { chosen, choose }) {
       make("td", {}, make("button", { type: "button", class: "linklike", onclick: () => choose(entry) }, time(task.run_after))),
       make("td", {}, badge ? stateBadge(badge) : quiet("removed")),
       make("td", { "data-state-tone": tone }, words),
-      make("td", {}, approve ? link(`${taskPath(approve)}/required_actions`, answer) : quiet("–")),
-      make("td", {}, details.run ? link(runPath(details.run), escapeText(task.dag_id)) : escapeText(task.dag_id)),
-      make("td", { class: "number" }, seconds(details.run?.duration)));
+      make("td", { "data-title": "Approval" }, approve ? link(`${taskPath(approve)}/required_actions`, answer) : quiet("–")),
+      make("td", { "data-title": "Dag" }, details.run ? link(runPath(details.run), escapeText(task.dag_id)) : escapeText(task.dag_id)),
+      make("td", { class: "number", "data-title": "Duration" }, seconds(details.run?.duration)));
   };
   byId("runs").replaceChildren(make("table", {}, make("caption", { class: "hidden" }, "Runs of this account"),
     make("thead", {}, make("tr", {}, ["Run", "State", "What happened", "Approval", "Dag"].map((title) => make("th", { scope: "col" }, title)), make("th", { scope: "col", class: "number" }, "Duration"))),
