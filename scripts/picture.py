@@ -2,7 +2,7 @@
 Update docs/plan.svg and docs/simulation.svg from the account in scripts/company.json.
 
 The first shows the table that the task `plan` logs. The second shows what `simulate` prints for
-docs/retention.yaml. `make picture` also updates the pictures of the Tavus page, which a test in a browser takes.
+docs/retention.yaml. `make picture` also updates those of the Tavus page, which a browser takes.
 """
 
 from __future__ import annotations

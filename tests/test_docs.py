@@ -143,16 +143,18 @@ def test_table_of_fields_has_the_defaults_of_the_code():
     assert defaults["name"] == f"`{Policy.parse({'expire': [{'older_than': '1d'}]}).name}`"
 
 
-def test_picture_of_the_simulation_has_the_numbers_of_today(sandbox):
-    sandbox.reset(seed=ROOT / "scripts" / "company.json")
+def test_picture_of_the_simulation_has_the_numbers_of_today(connect):
     from tavus_provider.execution.inventory import read_inventory
     from tavus_provider.hooks.tavus import TavusHook
     from tavus_provider.rendering.simulation import simulation_svg
     from tavus_provider.retention.simulation import simulate
+    from tavus_provider.sandbox import Sandbox
 
     policy = Policy.parse(yaml.safe_load(POLICY))
-    with TavusHook() as hook:
-        inventory = read_inventory(hook, policy, now=lambda: datetime.now(UTC))
+    with Sandbox(seed=ROOT / "scripts" / "company.json") as sandbox:
+        connect(sandbox.url, password=sandbox.key)
+        with TavusHook() as hook:
+            inventory = read_inventory(hook, policy, now=lambda: datetime.now(UTC))
     svg = simulation_svg(simulate(policy, inventory, now=inventory.read_at, days=365))
     summary = re.compile(r"\d+&#160;deleted,&#160;\d+&#160;remaining")
     assert summary.search(svg)
