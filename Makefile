@@ -57,7 +57,7 @@ types: $(VENV)/ready  ## Check types (mypy --strict)
 unit: $(VENV)/ready
 	$(VENV)/bin/python -m pytest
 
-browser: $(VENV)/ready  ## Install Chromium (Debian, as root) and its driver for the UI tests
+browser: $(VENV)/ready  ## Install Chromium (Debian, as root), its driver and axe-core (npm) for the UI tests
 	@command -v chromium >/dev/null || { apt-get -qq update && apt-get -qq -y --no-install-recommends install chromium; }
 	@$(VENV)/bin/uv pip install --quiet --python $(VENV)/bin/python -c constraints.txt -e '.[ui]'
 	@test -f $(VENV)/axe.min.js || { dir=$$(mktemp -d) && (cd $$dir && npm pack --silent axe-core@4.14.1 >/dev/null && \
@@ -101,8 +101,9 @@ constraints: $(VENV)/ready  ## Update constraints.txt and constraints-lowest.txt
 bench: $(VENV)/bench  ## Compare the speed with other HTTP clients (BENCH=--help)
 	@$(VENV)/bin/python benchmarks/bench.py $(BENCH)
 
-picture: $(VENV)/ready  ## Update the pictures in docs/
+picture: browser  ## Update the pictures in docs/
 	$(VENV)/bin/python scripts/picture.py
+	DOCS_PICTURES=docs $(VENV)/bin/python -m pytest -q tests/test_page_airflow.py -k pictures
 
 clean:  ## Remove everything that the other targets have created
 	rm -rf $(VENV) $(LOWEST) $(STORAGE) .airflow .cluster build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import urllib.parse
+from pathlib import Path
 
 import pytest
 from airflow_server import ROOT
 from browser import in_browser, save_screenshot
+from fake_airflow import FakeAirflow, company
 
 
 @pytest.fixture(scope="module")
@@ -194,3 +197,36 @@ def test_browser_page_tells_users_without_permission_and_shows_no_data(airflow, 
     page.goto(f"{airflow.url}/tavus/")
     page.get_by_text("You are not signed in to Airflow").wait_for()
     assert not page.locator("#content").is_visible()
+
+
+@in_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_browser_pictures_of_the_documentation(sign_in, scheme):
+    """
+    The page in Airflow's UI with the runs of a company; DOCS_PICTURES names the folder to save them in.
+
+    Only the requests of the page itself get the responses of the stand-in.
+    """
+    fake = FakeAirflow()
+    fake.runs = company()
+
+    def respond(route):
+        url = urllib.parse.urlsplit(route.request.url)
+        if route.request.frame.parent_frame is None:
+            return route.continue_()
+        found = fake.respond(url.path.split("/api/v2/")[1], urllib.parse.parse_qs(url.query))
+        return route.fulfill(status=404 if found is None else 200, json=found or {})
+
+    page = sign_in("admin", scheme, width=1400, height=1000)
+    page.route("**/api/v2/**", respond)
+    page.goto(f"{page.url.split('/', 3)[0]}//{page.url.split('/', 3)[2]}/plugin/tavus")
+    frame = frame_of(page)
+    frame.get_by_text("approved by maria.santos").or_(
+        frame.get_by_text("rejected by maria.santos")
+    ).first.wait_for()
+    frame.locator("#difference .change").first.wait_for()
+    assert frame.locator("#headline").inner_text() == "8 to delete, 1 undetermined, 15 kept"
+    page.wait_for_load_state("networkidle")
+    if folder := os.environ.get("DOCS_PICTURES"):
+        page.screenshot(path=Path(folder) / f"page-{scheme}.png")
+    save_screenshot(page, f"docs-{scheme}")

@@ -3,7 +3,7 @@
 import { UNKNOWN, groupByAccount } from "./accounts.js";
 import { remember, requested } from "./address.js";
 import { PageError, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
-import { readDetails, signature } from "./details.js";
+import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { escapeText, number } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
@@ -55,7 +55,7 @@ async function detailsOf(entry, account, { fresh = false } = {}) {
 function showAll({ keep = false } = {}) {
   const { account, details, verdicts } = page;
   const { plan, report, entry } = details;
-  account.latest ??= details;
+  if (entry === account.entries[0]) account.latest = details;
   showAccount({ account, latest: account.latest, shown: details });
   showAccountChoice(page.accounts, account, chooseAccount);
   showRun(details);
@@ -125,26 +125,26 @@ async function showOutlook(entry, { plan, task }, request) {
   showAccount({ account: page.account, latest: page.account.latest, shown: page.details });
 }
 
-// Reads a run again while it is under way, and shows it if something has changed.
+// Reads the state of a run again while it is under way, and the run itself if its state has changed.
 function watch(details) {
   clearTimeout(page.timer);
   if (!isUnderWay(details)) return;
   const { entry, account } = page;
   page.timer = setTimeout(async () => {
-    if (document.hidden) return watch(details);
     try {
-      const read = await readDetails(entry, account.connection);
-      if (page.entry !== entry) return undefined;
-      showReadAt();
-      if (signature(read) === signature(details)) return watch(read);
-      page.read.set(entryKey(entry), Promise.resolve(read));
-      if (account.latest?.entry === entry) account.latest = null;
-      await showEntry(entry);
+      const status = document.hidden ? details : await readStatus(entry, account.connection);
+      if (page.entry !== entry) return;
+      if (signature(status) === signature(details)) {
+        showReadAt();
+        watch(details);
+        return;
+      }
+      await showEntry(entry, { fresh: true });
+      account.known?.set(entryKey(entry), page.details);
       showRunsTable();
     } catch {
-      watch(details);
+      watch(details); // Airflow did not respond: it is asked again
     }
-    return undefined;
   }, REFRESH_MS);
 }
 

@@ -55,5 +55,11 @@ export async function readDetails(entry, connection, { run = null } = {}) {
   return Object.assign(details, { report, error });
 }
 
+// Reads the state of a run and of its tasks only.
+export async function readStatus(entry, connection) {
+  const [run, read] = await Promise.all([readRun(entry.task), readTasks(entry.task)]);
+  return { run, tasks: tasksOf(entry, connection, read.tasks) };
+}
+
 // What a run is, without its duration: while it is the same, nothing needs to be read again.
 export const signature = ({ run, tasks }) => JSON.stringify([run?.state, tasks.map(({ id, state, try_number }) => [id, state, try_number])]);

@@ -18,10 +18,14 @@ const state = { rows: [], group: "", sort: "order", direction: 1, page: 0, open:
 
 // Shows the rows of a plan. `readHistory(row)` returns what earlier runs did with a replica.
 export function showReplicas(rows, { counts, readHistory, keep = false }) {
+  const focused = document.activeElement?.closest?.("#replicas [data-key], #groups [data-group]");
   Object.assign(state, { rows, readHistory });
   if (!keep) Object.assign(state, { group: "", sort: "order", direction: 1, page: 0, open: new Set() });
   showGroups(counts);
   showRows();
+  // The elements are new ones: the focus goes to the one in the same place.
+  if (focused?.dataset.group !== undefined) byId("groups").querySelector(`[data-group="${focused.dataset.group}"]`)?.focus();
+  else if (focused) (byId("replicas").querySelector(`tr[data-key="${CSS.escape(focused.dataset.key)}"] .toggle`) ?? byId("replicas").querySelector(`th [data-key="${CSS.escape(focused.dataset.key)}"]`))?.focus();
 }
 
 function showGroups(counts) {

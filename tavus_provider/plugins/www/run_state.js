@@ -79,7 +79,7 @@ function success(details) {
     const { all, unfinished } = totals(report.counts);
     if (unfinished) return { words: `${describeCounts(report.counts)}; a person marked the task as success`, tone: "error" };
     if (report.dry_run) return { words: all ? `dry run: ${plural(all, "replica")} would be deleted` : "dry run: nothing to delete", tone: "neutral" };
-    return { words: all ? describeCounts(report.counts) : "nothing to delete", tone: all ? "good" : "neutral" };
+    return { words: all ? `${describeCounts(report.counts)}${report.notice ? `. ${report.notice}` : ""}` : "nothing to delete", tone: all ? "good" : "neutral" };
   }
   const deleting = deleteTasks(details);
   if (plan && !plannedCount(plan)) return { words: "nothing to delete", tone: "neutral" };

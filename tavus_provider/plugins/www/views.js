@@ -27,15 +27,15 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 
 // `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
 export function showAccount({ account, latest, shown }) {
-  const { plan, run, task } = latest;
-  const { badge, words } = describe(latest);
+  const { plan, run, task } = latest ?? {};
+  const { badge, words } = latest ? describe(latest) : {};
   const { dags = [], forecast, answer } = account;
   const next = dags.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).map((dag) => dag.next_dagrun_run_after).sort()[0];
-  const origin = plan?.origin ?? shown.plan?.origin;
+  const origin = shown.plan?.origin ?? plan?.origin;
   byId("account").replaceChildren(...[
     fact("Connection", make("strong", {}, escapeText(account.connection))),
     fact("Host", origin ? hostName(origin) : quiet("–")),
-    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.entry === shown.entry ? null : quiet(` ${words}`)] : quiet("–")),
+    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.entry === shown.entry ? null : quiet(` ${words}`)] : quiet(latest ? "–" : "reading …")),
     answer ? fact("Last approval", link(`${taskPath(answer.task_instance)}/required_actions`, `${answer.chosen_options?.includes("Approve") ? "approved" : "rejected"} by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)) : null,
     fact("Next run", next ? [time(next), new Date(next) < Date.now() ? quiet(" due") : null] : quiet(dags.some(({ is_paused }) => is_paused) ? "paused" : dags.length ? "when triggered" : "–")),
     fact("Next 30 days", typeof forecast?.next_30_days === "number" ? plural(forecast.next_30_days, "delete") : quiet("no forecast")),
