@@ -29,7 +29,7 @@ from tavus_provider.planning.difference import make_difference
 from tavus_provider.planning.forecast import make_forecast
 from tavus_provider.planning.plan import make_plan, plan_reference
 from tavus_provider.planning.report import Result, dry_run_report, make_report
-from tavus_provider.planning.verdicts import make_verdicts
+from tavus_provider.planning.verdicts import fit_xcom, make_verdicts, with_location
 from tavus_provider.plugins.server import PageServer
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import evaluate
@@ -192,7 +192,9 @@ class Run:
             origin=self.origin,
         )
         self.plan, self.decision = plan, decision
-        verdicts = make_verdicts(decision)
+        folder = "s3://company-airflow/tavus-ledger/_plans"
+        verdicts_at = f"{folder}/{plan['digest']}.verdicts.json"
+        verdicts = with_location(fit_xcom(make_verdicts(decision)), verdicts_at)
         difference = make_difference(
             decision,
             plan,

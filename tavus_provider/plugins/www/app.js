@@ -81,7 +81,6 @@ function showNotice(plan, verdicts, rows) {
   byId("notice").textContent = complete ? "" : [
     `${escapeText(verdicts?.notice ?? (planAt ? "The rows of this plan are too many for an XCom" : "Airflow has no verdicts of this run"))}.`,
     rows.length ? "The table has the replicas that are to be deleted, scheduled or undetermined." : null,
-    verdicts?.stored_at ? `All verdicts are stored at ${escapeText(verdicts.stored_at)}.` : null,
     planAt ? `The plan, with every replica to delete, is stored at ${escapeText(planAt)}.` : null,
     "To see why one replica is kept or not: python -m tavus_provider explain.",
   ].filter(Boolean).join(" ");
