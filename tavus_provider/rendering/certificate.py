@@ -12,12 +12,15 @@ from typing import Final
 
 from tavus_provider.outcomes import HELD
 from tavus_provider.planning.certificate import Certificate, CertificateItem
-from tavus_provider.planning.erasure_report import Asked, State, open_sentences
+from tavus_provider.planning.erasure_report import Asked, OpenPoint, State
 from tavus_provider.rendering.erasure import GROUNDS, STATES
 from tavus_provider.sanitize import escape_line
 
-MAX_POINTS: Final = 8
+MAX_POINTS: Final = 5
 """Entries of each list before the annex, so that these fit on two pages. The JSON has all."""
+
+MAX_SUBJECTS: Final = 3
+"""Objects that one open point names on the page."""
 
 _COLUMNS: Final = (
     ("found", "objects of the request"),
@@ -33,12 +36,18 @@ _ASKED: Final = {
     Asked.FOUND.value: "returned",
     Asked.UNKNOWN.value: "no usable response",
 }
+_MEANING: Final = {
+    State.COMPLETE: "Nothing of the request was found by any read after the deletes.",
+    State.PARTLY_REFUSED: "Except for objects under legal hold, nothing of the request was found by any read "
+    "after the deletes.",
+    State.INCOMPLETE: "Something of the request still exists, or it is not known whether it does.",
+}
 _STYLE: Final = """
-@page { size: A4; margin: 16mm 18mm; }
+@page { size: A4; margin: 14mm 18mm; }
 * { box-sizing: border-box; }
 body { font: 10pt/1.4 "Helvetica Neue", Helvetica, Arial, sans-serif; color: #1b1f24; margin: 0 auto;
   max-width: 174mm; padding: 8mm 0; overflow-wrap: anywhere; }
-@media print { body { padding: 0; } }
+@media print { body { padding: 0; font-size: 9pt; } h2 { margin-top: 3.5mm; } }
 h1 { font-size: 17pt; margin: 0 0 1mm; }
 h2 { font-size: 11pt; margin: 5mm 0 1.5mm; break-after: avoid; }
 p, ul { margin: 0 0 1.5mm; }
@@ -49,6 +58,7 @@ th, td { text-align: left; vertical-align: top; padding: 0.8mm 2mm 0.8mm 0;
 thead { display: table-header-group; }
 tr { break-inside: avoid; }
 th.number, td.number { text-align: right; }
+.counts th, .counts td { overflow-wrap: normal; }
 .facts th { width: 38mm; font-weight: normal; color: #555d68; }
 .state { display: inline-block; padding: 1mm 3mm; border: 0.4mm solid; border-radius: 1mm;
   font-weight: bold; }
@@ -100,6 +110,7 @@ def _head(certificate: Certificate) -> Iterable[str]:
     yield "<h1>Certificate of erasure</h1>"
     yield f"<p>Data of one person at Tavus. Certificate {certificate['number']} of this request.</p>"
     yield f'<p class="state {_text(state)}">{_text(STATES[State(state)].capitalize())}</p>'
+    yield f"<p>{_text(_MEANING[State(state)])}</p>"
     yield from _facts(
         [
             ("Request", certificate["request"]),
@@ -115,7 +126,7 @@ def _head(certificate: Certificate) -> Iterable[str]:
 
 def _what_was_seen(certificate: Certificate) -> Iterable[str]:
     yield "<h2>What was seen</h2>"
-    yield "<table><thead><tr><th>kind</th>"
+    yield '<table class="counts"><thead><tr><th>kind</th>'
     yield "".join(f'<th class="number">{_text(title)}</th>' for _, title in _COLUMNS)
     yield "</tr></thead><tbody>"
     for kind, counts in certificate["counts"].items():
@@ -125,19 +136,25 @@ def _what_was_seen(certificate: Certificate) -> Iterable[str]:
         )
         yield f"<tr><td>{_text(kind)}s</td>{cells}</tr>"
     yield "</tbody></table>"
-    yield f'<p class="small">{_text(certificate["method"])} {_text(certificate["limits"])}</p>'
+    yield f'<p class="small">{_text(certificate["method"], 600)} {_text(certificate["limits"], 600)}</p>'
 
 
 def _open(certificate: Certificate) -> Iterable[str]:
     if certificate["open"]:
         yield "<h2>What is open, and the next step</h2>"
-        yield from _bullets(open_sentences(certificate["open"]))
+        yield from _bullets([_describe_open(point) for point in certificate["open"]], limit=12)
+
+
+def _describe_open(point: OpenPoint) -> str:
+    named = point["subjects"][:MAX_SUBJECTS]
+    more = f" and {point['count'] - len(named):,} more" if point["count"] > len(named) else ""
+    return f"{point['what']}: {', '.join(named)}{more}. Next step: {point['next_step']}."
 
 
 def _refused(certificate: Certificate) -> Iterable[str]:
     if certificate["held"]:
         yield f"<h2>What was refused, and why ({len(certificate['held']):,})</h2>"
-        yield from _bullets([f"{one['key']} {one['reason']}" for one in certificate["held"]])
+        yield _inline([f"{one['key']} {one['reason']}" for one in certificate["held"]], "; ")
 
 
 def _undetermined(certificate: Certificate) -> Iterable[str]:
@@ -148,13 +165,13 @@ def _undetermined(certificate: Certificate) -> Iterable[str]:
             "<p>These rows may be of this person or of somebody else, which cannot be seen. They were not "
             "deleted.</p>"
         )
-        yield from _bullets(rows)
+        yield _inline(rows)
     if certificate["left"]:
         yield f"<h2>Of kinds that the request does not name ({len(certificate['left']):,})</h2>"
-        yield from _bullets(certificate["left"])
+        yield _inline(certificate["left"])
     if certificate["references"]:
         yield "<h2>Personas that name a replica of the request</h2>"
-        yield from _bullets(
+        yield _inline(
             [f"{one['persona_id']}: replica {one['replica_id']}" for one in certificate["references"]]
         )
 
@@ -225,9 +242,14 @@ def _facts(rows: Iterable[tuple[str, str]], *, code: int = 0) -> Iterable[str]:
     yield "</tbody></table>"
 
 
-def _bullets(lines: Sequence[str], *, limit: int = MAX_POINTS) -> Iterable[str]:
+def _inline(texts: Sequence[str], separator: str = ", ") -> str:
+    more = f" and {len(texts) - MAX_POINTS:,} more, which the JSON has" if len(texts) > MAX_POINTS else ""
+    return f"<p>{separator.join(_text(text) for text in texts[:MAX_POINTS])}{more}</p>"
+
+
+def _bullets(lines: Sequence[str], *, limit: int) -> Iterable[str]:
     yield "<ul>"
-    yield from (f"<li>{_text(line, 400)}</li>" for line in lines[:limit])
+    yield from (f"<li>{_text(line, 600)}</li>" for line in lines[:limit])
     if len(lines) > limit:
         yield f"<li>and {len(lines) - limit:,} more, which the JSON has</li>"
     yield "</ul>"

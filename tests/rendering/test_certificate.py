@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 
 import pytest
@@ -84,6 +87,35 @@ def test_text_from_outside_is_escaped(field):
     page = certificate_page({**certificate, **changed})
     assert "<script" not in page
     assert "&lt;script&gt;" in page
+
+
+def test_page_has_at_most_two_pages_before_the_annex(tmp_path):
+    """With everything that can be open, refused or undetermined. Needs a browser that prints to PDF."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("no chromium")
+    undetermined = {f"conversation/c{n:015x}": "names no replica" for n in range(900)}
+    plan = make([f"c{n}" for n in range(2)], undetermined=undetermined, undetermined_count=5_000)
+    look = Look(
+        asked={"r1": "found", "video/v1": "unknown"},
+        listings={},
+        still_listed=frozenset({"video/v1"}),
+        found=frozenset(f"video/v{n}" for n in range(50)),
+        undetermined=frozenset(f"conversation/c{n:030x}" for n in range(900)),
+        references=tuple({"persona_id": f"p{n}", "replica_id": "r1"} for n in range(50)),
+    )
+    approvals = [
+        {"plan_digest": "0", "shown_digest": "0", "approved_by": "a" * 40, "approved_at": "2026-11-28T10:00"}
+    ]
+    page = certificate_page(certify(plan, look=look, approvals=approvals * 5))
+    front = page.partition('<section class="annex">')[0] + "</body></html>"
+    (tmp_path / "front.html").write_text(front, encoding="utf-8")
+    command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", "--no-pdf-header-footer"]
+    pdf = tmp_path / "front.pdf"
+    subprocess.run(
+        [*command, f"--print-to-pdf={pdf}", str(tmp_path / "front.html")], capture_output=True, check=True
+    )
+    assert len(re.findall(rb"/Type\s*/Page\b(?!s)", pdf.read_bytes())) <= 2
 
 
 def test_every_ground_and_state_has_words():
