@@ -105,6 +105,7 @@ class PlanRetentionOperator(TavusOperator):
         from tavus_provider.storage.history import read_history
         from tavus_provider.storage.known_use_store import store_known_use
         from tavus_provider.storage.last_holds import read_last_holds
+        from tavus_provider.storage.shared_accounts import find_shared_account
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
             policy = self._rendered_policy()
@@ -128,7 +129,8 @@ class PlanRetentionOperator(TavusOperator):
                 decision = evaluate(policy, inventory, now=inventory.read_at, hard=self.hard)
             before = read_last_holds(ledger, policy=policy.name)
             lost = find_lost_holds(inventory.held, before=before)
-            for warning in (*find_unmatched(policy, inventory), *lost, *decision.warnings):
+            warnings = (*find_unmatched(policy, inventory), *lost, *decision.warnings)
+            for warning in (*warnings, *find_shared_account(ledger, inventory)):
                 self.log.warning("%s", warning)
             publish_decision(self, context, decision, inventory, dry_run=dry_run)
             plan = make_plan(

@@ -12,7 +12,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import EXPIRED, KEY, OLD, POLICY, Ti, plan_task, planned, requests, run
 
 from tavus_provider.exceptions import TavusError, TavusValidationError
+from tavus_provider.hooks.tavus import TavusHook
 from tavus_provider.retention.policy import Policy
+from tavus_provider.storage.ledger import Ledger, job_name
 
 GRACE = POLICY | {"name": "announced", "expire": [{"rule": "old", "older_than": "90d", "grace": "7d"}]}
 
@@ -152,6 +154,17 @@ def test_plan_beyond_a_limit_is_pushed_before_the_task_fails(sandbox):
     )
     assert len(ti.pushed["return_value"]["delete"]) == 6
     assert len(ti.pushed["verdicts"]["rows"]) == 26
+
+
+def test_another_connection_to_the_same_account_is_a_warning(sandbox, log):
+    """Case E16: the schedule and the soft deletes of one are unknown to the other."""
+    own = TavusHook("tavus_default")
+    Ledger(own.origin, "eu").begin_attempt(job_name("plan", "x"), hard=False, intent=[OLD]).close()
+    log()
+    run(plan_task(POLICY))
+    (line,) = [line for line in log() if "'eu' has recorded" in line]
+    assert "warning" in line
+    assert f"1 replica of this account, such as {OLD}" in line
 
 
 def test_dry_run_beyond_a_limit_succeeds_with_a_warning(sandbox, log):
