@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -248,6 +250,34 @@ def test_ledger_of_an_earlier_release_has_no_index(ledger):
     assert len(checkpoint_files(ledger)) == 1
     assert len(reopen(ledger).recent().attempts) == 1
     assert shown(ledger) == read_everything(ledger)
+
+
+PARALLEL = """
+import sys
+from airflow.sdk import ObjectStoragePath
+from tavus_provider.storage.ledger import Ledger, job_name
+ledger = Ledger("https://tavusapi.com", "tavus_default", ObjectStoragePath(sys.argv[1]))
+for number in range(30):
+    ids = [f"r{sys.argv[2]}x{number}"]
+    writer = ledger.begin_attempt(job_name("plan", *ids), hard=False, intent=ids)
+    if number % 7:
+        writer.close(outcomes=dict.fromkeys(ids, "deleted"))
+"""
+
+
+def test_parallel_processes_lose_nothing(local_ledger):
+    """They write checkpoints at the same time, of which each is right."""
+    command = [sys.executable, "-c", PARALLEL, str(local_ledger.root)]
+    processes = [subprocess.Popen([*command, str(number)]) for number in range(4)]
+    assert [process.wait() for process in processes] == [0] * 4
+    names = list_account(local_ledger.root, local_ledger.account_folder)
+    assert len(names) == 4 * 30
+    assert len(checkpoint_files(local_ledger)) > 1
+    assert reopen(local_ledger).recent().deletions == read_everything(local_ledger)
+    assert len(soft_deleted(reopen(local_ledger))) == 4 * 25
+    findings = verify(local_ledger.root)[1]
+    assert all("is not closed" in finding for finding in findings)
+    assert len(findings) == 4 * 5
 
 
 # -- checkpoints that are not used
