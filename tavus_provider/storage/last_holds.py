@@ -11,7 +11,7 @@ from tavus_provider.storage.checkpoints import INDEX_FOLDER, pointed_attempt
 from tavus_provider.storage.ledger import Ledger
 
 _MAX_ATTEMPTS: Final = 64
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 16
 
 
 def read_last_holds(ledger: Ledger, *, policy: str) -> frozenset[str] | None:
