@@ -6,7 +6,6 @@ Everything that more than one check needs, or that needs more than one replica, 
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import NamedTuple
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO, Duration, quote_field
+from tavus_provider.retention.grouping import compile_group
 from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy, Rule
 from tavus_provider.retention.quota import Ranking, rank
@@ -295,7 +295,7 @@ class Context:
         """
         if self.keep.keep_last is None:
             return {}
-        pattern = None if self.keep.group_by is None else re.compile(self.keep.group_by)
+        find_group = None if self.keep.group_by is None else compile_group(self.keep.group_by)
         groups: defaultdict[tuple[str, str | None], list[Replica]] = defaultdict(list)
         for facts in self.replicas:
             replica = facts.replica
@@ -305,11 +305,10 @@ class Context:
                 continue
             if replica.replica_id in self.history.soft_deleted:
                 continue
-            if pattern is None:
+            if find_group is None:
                 groups["", None].append(replica)
                 continue
-            match = None if replica.is_name_cut else pattern.search(replica.name_for_patterns)
-            group = match["group"] if match else None
+            group = None if replica.is_name_cut else find_group(replica.name_for_patterns)
             if group is not None and REPLACEMENT in group:
                 group = None  # names that differ in unsafe characters only must not share a group
             groups["" if group is not None else replica.replica_id, group].append(replica)

@@ -32,6 +32,7 @@ from pydantic_core import CoreSchema, core_schema
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.keys import NON_IDS
 from tavus_provider.models import check_replica_id
+from tavus_provider.retention.grouping import find_group_problem
 from tavus_provider.sanitize import escape_line, quote
 
 ZERO: Final = timedelta()
@@ -223,15 +224,9 @@ def _check_id(value: object) -> str:
 
 
 def _check_group_pattern(text: str) -> str:
-    try:
-        groups = re.compile(text).groupindex
-    except (re.error, RecursionError, OverflowError) as error:
-        problem = escape_line(str(error), 80)
-    else:
-        if "group" in groups:
-            return text
-        raise ValueError(f"must have a group named 'group': write (?P<group>...), not {quote(text)}")
-    raise ValueError(f"must be a regular expression, not {quote(text)}: {problem}")
+    if (problem := find_group_problem(text)) is not None:
+        raise ValueError(problem)
+    return text
 
 
 _VISIBLE: Final = r"[^\s\x00-\x1f\x7f-\x9f]"

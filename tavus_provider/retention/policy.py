@@ -147,7 +147,7 @@ class Keep(Part):
     keep_last: Omittable[PositiveCount] = None
     """How many of the newest completed replicas of each group are kept, whether the others expired or not."""
     group_by: Omittable[GroupPattern] = None
-    """Regular expression (Python) on the name; its group 'group' is what keep_last counts by."""
+    """Regular expression (RE2) on the name; its group 'group' is what keep_last counts by."""
     in_use: UseKinds = USE_KINDS
     """What counts as use: default of a persona, active conversation, unfinished video. Default: all."""
     active_for: CallDuration = Duration.parse("24h")

@@ -49,8 +49,8 @@ def test_least_recently_used_ones_go_until_down_to_are_left() -> None:
     found = decide(account(6, use=use))
     assert [verdict.replica.replica_id for verdict in found.delete] == ["r5", "r4", "r3"]
     assert found.delete[0].reason == (
-        "6 replicas, quota.above is 5, down_to is 3; number 1 of 6, least recently used first; never used "
-        "since it was created 105 days ago; 105 days old, quota.older_than is 30d"
+        "6 replicas, quota.above is 5, down_to is 3; number 1 of 6, least recently used first; never used in "
+        "105 days; 105 days old, quota.older_than is 30d"
     )
     assert found.warnings == []
 
