@@ -65,7 +65,7 @@ browser: $(VENV)/ready  ## Install Chromium (Debian, as root), its driver and ax
 		echo "axe-core was not installed (it needs npm): the tests of accessibility are skipped"
 
 test-ui: browser  ## Test forms, approval and the Tavus page in a browser; screenshots go to UI_PICTURES
-	$(VENV)/bin/python -m pytest tests/test_airflow.py tests/test_page.py tests/test_page_airflow.py -k 'browser or test_page'
+	$(VENV)/bin/python -m pytest tests/test_airflow.py tests/test_erasure_airflow.py tests/test_page.py tests/test_page_airflow.py -k 'browser or test_page'
 
 test-lowest: $(LOWEST)/ready  ## Run all tests on the lowest supported versions of Airflow and other dependencies
 	$(LOWEST)/bin/python -m pytest

@@ -62,6 +62,7 @@ FILES = {
         "tests/test_airflow_roles.py",
         "tests/test_page.py",
         "tests/test_page_airflow.py",
+        "tests/test_erasure_airflow.py",
     ),
 }
 STARTS_PROCESSES = {"subprocess", "multiprocessing", "Popen", "process", "writer_process"}
