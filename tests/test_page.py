@@ -321,6 +321,24 @@ def test_everything_is_of_the_chosen_account(fake, open_page):
     assert "connection=tavus_eu" in page.url
 
 
+def test_mapped_plans_of_one_run_are_of_their_accounts(fake, open_page):
+    both = scheduled(run_id="scheduled__all")
+    for number, (connection, rows) in enumerate((("tavus_eu", 9), ("tavus_us", 24))):
+        one = scheduled(run_id="scheduled__all", connection=connection)
+        one.planned(replicas()[:rows], policy=WIDE).applied()
+        for task in one.tasks:
+            both.tasks.append({**task, "map_index": number, "id": f"{task['id']}/{number}"})
+        both.xcoms |= {(task, number, key): value for (task, _, key), value in one.xcoms.items()}
+    fake.add(both)
+    frame = frame_of(open_page())
+    for connection, total, deleted in (("tavus_eu", 9, 6), ("tavus_us", 24, 8)):
+        frame.locator("#accounts button", has_text=connection).click()
+        frame.locator("#account dd", has_text=connection).wait_for()
+        frame.locator("#content:not([aria-busy])").wait_for()
+        frame.locator("#groups button", has_text=f"{total} all").wait_for()
+        assert frame.locator("#headline").inner_text().startswith(f"{deleted} of {deleted} deleted")
+
+
 def test_address_follows_the_choice_and_reload_opens_the_same(fake, open_page):
     fake.runs = company()
     page = open_page()
@@ -368,6 +386,40 @@ def test_row_opens_into_its_checks_and_its_history_by_keyboard(fake, open_page):
     # focus stays on the row, and the same key closes it
     page.keyboard.press("Enter")
     assert frame.locator(".toggle").get_attribute("aria-expanded") == "false"
+
+
+def test_page_is_used_by_keyboard_only(fake, open_page):
+    """Tab reaches the controls in the order of the page; each shows the focus, and a choice keeps it."""
+    add_accounts(fake)
+    page = open_page()
+    frame = frame_of(page)
+    frame.locator("#runs tbody tr .badge").nth(7).wait_for()
+    page.wait_for_load_state("networkidle")
+    frame.locator("#refresh").focus()
+    seen = []
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        place, outline = frame.evaluate(
+            """() => {
+              const node = document.activeElement;
+              const section = node.closest('[id]').id;
+              return [`${section}:${node.textContent.slice(0, 20)}`, getComputedStyle(node).outlineStyle];
+            }"""
+        )
+        assert outline != "none", place
+        seen.append(place.split(":")[0])
+    order = list(dict.fromkeys(seen))
+    assert order[:6] == ["accounts", "account", "state", "runs-choice", "timeline", "plan-facts"]
+    assert order[6:9] == ["search", "groups", "replicas"]
+    frame.locator("#accounts button").nth(1).focus()
+    page.keyboard.press("Enter")
+    frame.locator("#account dd", has_text="eu.example.com").wait_for()
+    frame.locator("#runs tbody tr .badge").first.wait_for()
+    assert frame.evaluate("document.activeElement.getAttribute('aria-pressed')") == "true"
+    frame.locator("#groups button", has_text="to delete").focus()
+    page.keyboard.press("Space")
+    assert frame.locator("#groups [aria-pressed=true]").inner_text().endswith("to delete")
+    assert frame.evaluate("document.activeElement.dataset.group") == "to delete"
 
 
 def test_rows_without_checks_show_their_reason(fake, open_page):

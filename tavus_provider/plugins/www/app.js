@@ -217,6 +217,7 @@ async function showAccountOf(entry) {
   ]);
   Object.assign(account, { dags: dags.filter(Boolean), latest: details, forecast });
   if (account !== page.account) return;
+  showAccountChoice(page.accounts, account, chooseAccount);
   showAccount({ account, latest: details, shown: page.details });
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
   await readRunsTable();
@@ -244,6 +245,7 @@ async function readOtherAccounts() {
   await inParallel(page.accounts.filter((account) => account !== page.account).slice(0, ACCOUNTS_READ), async (account) => {
     account.details ??= await detailsOf(newestPlan(account), account);
     account.forecast ??= await readXCom(newestPlan(account).task, "forecast");
+    account.dags ??= (await Promise.all(account.dagIds.slice(0, DAGS_READ).map(readDag))).filter(Boolean);
     showAccountChoice(page.accounts, page.account, chooseAccount);
   });
 }

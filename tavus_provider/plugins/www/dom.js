@@ -39,6 +39,14 @@ export function make(tag, attributes = {}, ...children) {
   return node;
 }
 
+// Replaces the children of an element. The focus stays in the same place: also while a run under way is read again.
+export function replace(container, ...children) {
+  const focusable = () => [...container.querySelectorAll("a, button")];
+  const at = focusable().indexOf(document.activeElement);
+  container.replaceChildren(...children);
+  if (at >= 0) focusable()[at]?.focus({ preventScroll: true });
+}
+
 export function icon(name) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 24 24");

@@ -12,7 +12,14 @@ const COLUMNS = [
   { title: "Reason", key: "reason" },
   { title: "Rule or check", key: "decider" },
 ];
-const compareText = new Intl.Collator("en", { numeric: true }).compare;
+
+// What a row is sorted by, computed once: text with its numbers padded, so that 9 is before 10.
+function sortKey(row, key) {
+  if (key === "age" || key === "order") return row[key] ?? -1;
+  row.sortKeys ??= {};
+  row.sortKeys[key] ??= (row[key] ?? "").toLowerCase().replace(/\d+/g, (digits) => digits.padStart(8, "0"));
+  return row.sortKeys[key];
+}
 
 const state = { rows: [], group: "", sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
 
@@ -42,10 +49,14 @@ function matching() {
   const searched = byId("search").value.trim().toLowerCase();
   const names = state.group ? statusGroups().find(({ group }) => group === state.group)?.names ?? [] : null;
   const key = state.sort;
-  const compare = key === "age" || key === "order" ? (a, b) => (a[key] ?? -1) - (b[key] ?? -1) : (a, b) => compareText(a[key] ?? "", b[key] ?? "");
+  const compare = (a, b) => {
+    const [first, second] = [sortKey(a, key), sortKey(b, key)];
+    if (first === second) return (b.age ?? -1) - (a.age ?? -1);
+    return first < second ? -state.direction : state.direction;
+  };
   return state.rows
     .filter((row) => (!names || names.includes(row.status)) && (!searched || row.searched.includes(searched)))
-    .sort((a, b) => state.direction * compare(a, b) || (b.age ?? -1) - (a.age ?? -1));
+    .sort(compare);
 }
 
 function mainRow(row) {

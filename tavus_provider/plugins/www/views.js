@@ -2,7 +2,7 @@
 
 import { runPath, taskPath } from "./airflow.js";
 import { bars, columns } from "./charts.js";
-import { byId, link, make, stateBadge, stateIcon, icon } from "./dom.js";
+import { byId, icon, link, make, replace, stateBadge, stateIcon } from "./dom.js";
 import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
 import { statusLabel } from "./labels.js";
 import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
@@ -25,19 +25,25 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 
 // -- the account
 
+// The next scheduled run of the Dags of an account, in words.
+function nextRun({ dags }) {
+  const next = dags?.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).map((dag) => dag.next_dagrun_run_after).sort()[0];
+  if (next) return `${time(next)}${new Date(next) < Date.now() ? " due" : ""}`;
+  return dags?.some(({ is_paused }) => is_paused) ? "paused" : dags?.length ? "when triggered" : "–";
+}
+
 // `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
 export function showAccount({ account, latest, shown }) {
   const { plan, run, task } = latest ?? {};
   const { badge, words } = latest ? describe(latest) : {};
-  const { dags = [], forecast, answer } = account;
-  const next = dags.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).map((dag) => dag.next_dagrun_run_after).sort()[0];
+  const { forecast, answer } = account;
   const origin = shown.plan?.origin ?? plan?.origin;
-  byId("account").replaceChildren(...[
+  replace(byId("account"), ...[
     fact("Connection", make("strong", {}, escapeText(account.connection))),
     fact("Host", origin ? hostName(origin) : quiet("–")),
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.entry === shown.entry ? null : quiet(` ${words}`)] : quiet(latest ? "–" : "reading …")),
     answer ? fact("Last approval", link(`${taskPath(answer.task_instance)}/required_actions`, `${answer.chosen_options?.includes("Approve") ? "approved" : "rejected"} by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)) : null,
-    fact("Next run", next ? [time(next), new Date(next) < Date.now() ? quiet(" due") : null] : quiet(dags.some(({ is_paused }) => is_paused) ? "paused" : dags.length ? "when triggered" : "–")),
+    fact("Next run", nextRun(account)),
     fact("Next 30 days", typeof forecast?.next_30_days === "number" ? plural(forecast.next_30_days, "delete") : quiet("no forecast")),
   ].filter(Boolean));
   byId("account").hidden = false;
@@ -46,7 +52,7 @@ export function showAccount({ account, latest, shown }) {
 // The choice between accounts: cards, of which one is pressed.
 export function showAccountChoice(accounts, chosen, choose) {
   byId("accounts").hidden = accounts.length < 2;
-  byId("accounts").replaceChildren(...(accounts.length < 2 ? [] : accounts.map((account) => {
+  replace(byId("accounts"), ...(accounts.length < 2 ? [] : accounts.map((account) => {
     const { forecast } = account;
     const details = account.latest ?? account.details;
     const state = details ? describe(details) : null;
@@ -54,7 +60,8 @@ export function showAccountChoice(accounts, chosen, choose) {
       make("strong", {}, escapeText(account.connection)),
       make("span", { class: "muted" }, details?.plan?.origin ? hostName(details.plan.origin) : " "),
       make("span", {}, state ? [stateBadge(state.badge), ` ${timeNear(details.run?.run_after, new Date())}`] : quiet(time(account.entries[0].task.run_after))),
-      make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `${plural(forecast.next_30_days, "delete")} in 30 days` : " ")));
+      make("span", { class: "muted" }, account.dags ? `Next run: ${nextRun(account)}` : " "),
+      make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `${plural(forecast.next_30_days, "delete")} in 30 days` : "no forecast")));
   })));
 }
 
@@ -76,15 +83,15 @@ export function showRun(details) {
   const { badge, words, problem, tone } = describe(details);
   byId("headline").textContent = plan ? headline(details) : words.charAt(0).toUpperCase() + words.slice(1);
   const waiting = tone === "waiting" ? approvalTask(details) : null;
-  byId("state").replaceChildren(...[
+  replace(byId("state"), ...[
     stateBadge(badge),
     !problem && (plan || !badge) ? make("span", {}, words) : null,
     waiting ? link(`${taskPath(waiting)}/required_actions`, "Open the approval") : null,
     run ? link(runPath(run), "Open the run") : null,
   ].filter(Boolean));
-  byId("alert").replaceChildren(...(problem ? [make("div", { class: "alert error", role: "alert" }, icon("warning"), make("div", {},
+  replace(byId("alert"), ...(problem ? [make("div", { class: "alert error", role: "alert" }, icon("warning"), make("div", {},
     plan ? make("p", {}, make("strong", {}, problem.title.charAt(0).toUpperCase() + problem.title.slice(1))) : null, make("p", {}, problem.sentence.charAt(0).toUpperCase() + problem.sentence.slice(1)), make("p", {}, link(problem.link.path, problem.link.text))))] : []));
-  byId("timeline").replaceChildren(...steps(details).map((step) => make("li", { "data-state": step.state },
+  replace(byId("timeline"), ...steps(details).map((step) => make("li", { "data-state": step.state },
     stateIcon(step.state),
     make("div", {}, step.path ? link(step.path, step.title, { class: "step-title" }) : make("span", { class: "step-title" }, step.title),
       make("span", { class: "step-text" }, step.text), step.when ? make("time", { datetime: step.when }, timeNear(step.when, run.run_after)) : null, make("span", { class: "hidden" }, ` (${step.state.replaceAll("_", " ")})`)))));
@@ -98,7 +105,7 @@ function showPlanFacts({ plan, report }, task) {
   const deletes = plannedCount(plan);
   const total = accountSize(plan);
   const stored = storedAt(plan);
-  byId("plan-facts").replaceChildren(...[
+  replace(byId("plan-facts"), ...[
     fact("Kind of delete", plan.hard ? make("strong", {}, "permanent, with the training footage") : "soft"),
     fact("Policy", escapeText(plan.policy?.name ?? (stored ? "in the stored plan" : "without a name"))),
     fact("Limits", `${number(deletes)} of at most ${number(limits.max_deletions)} replicas, ${total ? ((100 * deletes) / total).toFixed(1) : 0} % of at most ${number(limits.max_deletion_percent)} %`),
@@ -200,7 +207,7 @@ export function showRuns(rows, { chosen, choose }) {
       make("td", { "data-title": "Dag" }, details.run ? link(runPath(details.run), escapeText(task.dag_id)) : escapeText(task.dag_id)),
       make("td", { class: "number", "data-title": "Duration" }, seconds(details.run?.duration)));
   };
-  byId("runs").replaceChildren(make("table", {}, make("caption", { class: "hidden" }, "Runs of this account"),
+  replace(byId("runs"), make("table", {}, make("caption", { class: "hidden" }, "Runs of this account"),
     make("thead", {}, make("tr", {}, ["Run", "State", "What happened", "Approval", "Dag"].map((title) => make("th", { scope: "col" }, title)), make("th", { scope: "col", class: "number" }, "Duration"))),
     make("tbody", {}, rows.map(cell))));
 }
