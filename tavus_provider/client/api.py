@@ -165,7 +165,7 @@ class TavusClient:
         :raises TavusAuthError: if the API key is rejected
         """
         query = {"verbose": "true", "replica_type": "user"}
-        return self._reader.list(Replica, KINDS[Kind.REPLICA].path, query, parallel=not while_deleting)
+        return self._reader.list_rows(Replica, KINDS[Kind.REPLICA].path, query, parallel=not while_deleting)
 
     def list_personas(
         self, *, keep: Callable[[Persona | UnreadableRow], bool] | None = None
@@ -175,7 +175,7 @@ class TavusClient:
 
         :param keep: as for :meth:`list_conversations`
         """
-        return self._reader.list(Persona, "/v2/personas", keep=keep)
+        return self._reader.list_rows(Persona, "/v2/personas", keep=keep)
 
     def list_conversations(
         self,
@@ -198,7 +198,7 @@ class TavusClient:
         :param observe: called with the rows of each page, in their order; by several threads, and for some
             pages more than once
         """
-        return self._reader.list(
+        return self._reader.list_rows(
             Conversation,
             KINDS[Kind.CONVERSATION].path,
             {} if status is None else {"status": status},
@@ -234,7 +234,7 @@ class TavusClient:
         :param keep: as for :meth:`list_conversations`
         """
         kind = KINDS[Kind.VIDEO]
-        return self._reader.list(
+        return self._reader.list_rows(
             Video, kind.path, first_page=kind.first_page, latest_only=latest_only, keep=keep
         )
 

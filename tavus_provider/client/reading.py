@@ -75,7 +75,7 @@ class Reader:
         rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
         return Page(parse_rows(model, rows, start=(number - first_page) * limit), total_count)
 
-    def list(
+    def list_rows(
         self,
         model: type[T],
         path: str,
