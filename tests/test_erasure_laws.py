@@ -31,6 +31,8 @@ from tavus_provider.storage import object_storage
 CHANGES = int(os.environ.get("ERASURE_CHANGES", "100"))
 CASES = int(os.environ.get("ERASURE_CASES", "20"))
 NUMBERS = [int(os.environ["ERASURE_CASE"])] if "ERASURE_CASE" in os.environ else range(CASES)
+KILLED = 5
+"""The account whose erasure is killed at every step."""
 MAX_RUNS = 4
 """Runs of one request. The last one meets no fault and is not killed."""
 
@@ -267,21 +269,9 @@ class World:
         last, run_id = number == MAX_RUNS, f"manual__{number}"
         self.change_holds()
         self.set_faults(last=last)
-        begin = len(self.log())
-        plan = self.execute(
-            PlanErasureOperator(task_id="plan", **REQUEST | self.case.arguments),
-            Ti(run_id=run_id),
-            kill_after=self.steps(14, last=last),
-        )
-        assert self.changes_since(begin) == [], "the plan task changes nothing"
-        self.was_planned = isinstance(plan, dict)
-        if not self.was_planned:
-            self.last_error = plan
+        plan = self.plan(run_id, kill_after=self.steps(14, last=last))
+        if plan is None:
             return
-        assert {row["key"] for row in plan["delete"]} <= self.wanted()
-        approve_plan(plan, run_id=run_id)
-        self.approved |= {row["key"] for row in plan["delete"]}
-        self.to_end |= set(plan["end"])
         if not last:
             self.others_act()
             if self.case.chance(0.2):
@@ -289,23 +279,47 @@ class World:
         self.apply(plan, run_id, last=last)
         self.certify(plan, run_id, last=last)
 
+    def plan(self, run_id: str, *, kill_after: int | None = None) -> Any:
+        """Run the plan task, and approve its plan. Return the plan, if it was made."""
+        begin = len(self.log())
+        plan = self.execute(
+            PlanErasureOperator(task_id="plan", **REQUEST | self.case.arguments),
+            Ti(run_id=run_id),
+            kill_after=kill_after,
+        )
+        assert self.changes_since(begin) == [], "the plan task changes nothing"
+        self.was_planned = isinstance(plan, dict)
+        if not self.was_planned:
+            self.last_error = plan
+            return None
+        assert {row["key"] for row in plan["delete"]} <= self.wanted()
+        approve_plan(plan, run_id=run_id)
+        self.approved |= {row["key"] for row in plan["delete"]}
+        self.to_end |= set(plan["end"])
+        return plan
+
     was_planned = False
     last_error: Any = None
 
     def apply(self, plan: Any, run_id: str, *, last: bool) -> None:
         for try_number in (1, 2, 3):
             self.set_faults(last=last)
-            begin, held = len(self.log()), self.held()
-            concurrency = self.case.rng.choice([1, 4])
-            report = self.execute(
-                ApplyErasureOperator(task_id="apply", plan=plan, concurrency=concurrency),
-                Ti(run_id=run_id, try_number=try_number),
-                kill_after=self.steps(60, last=last),
-            )
-            self.check_sent(begin, held=held)
-            self.check_others()
+            kill_after = self.steps(60, last=last)
+            report = self.try_to_apply(plan, run_id, try_number=try_number, kill_after=kill_after)
             if isinstance(report, dict) or type(report).__name__ == "AirflowFailException":
                 break
+
+    def try_to_apply(self, plan: Any, run_id: str, *, try_number: int, kill_after: int | None = None) -> Any:
+        begin, held = len(self.log()), self.held()
+        concurrency = self.case.rng.choice([1, 4])
+        report = self.execute(
+            ApplyErasureOperator(task_id="apply", plan=plan, concurrency=concurrency),
+            Ti(run_id=run_id, try_number=try_number),
+            kill_after=kill_after,
+        )
+        self.check_sent(begin, held=held)
+        self.check_others()
+        return report
 
     def certify(self, plan: Any, run_id: str, *, last: bool) -> None:
         begin = len(self.log())
@@ -478,6 +492,25 @@ def test_laws_of_erasure(world, number):
     one.check_end()
     for certificate in one.certificates:
         assert compare_certificate(certificate) == []
+
+
+@pytest.mark.parametrize("steps", range(1, 31, 1 if CASES >= 1_000 else 6))
+def test_run_that_was_killed_is_completed_by_its_retry(world, steps):
+    """A step is a request or a written file."""
+    one = world(KILLED)
+    one.sandbox.switch(**BENIGN, replica_id="kept")
+    one.case.arguments["on_reference"] = "leave"
+    plan = one.plan("manual__1")
+    assert len(plan["delete"]) >= 6
+    begin = len(one.log())
+    killed = one.try_to_apply(plan, "manual__1", try_number=1, kill_after=steps)
+    assert isinstance(killed, Killed)
+    report = one.try_to_apply(plan, "manual__1", try_number=2)
+    assert report["state"] == "complete"
+    one.certify(plan, "manual__1", last=True)
+    assert one.certificates[0]["state"] == "complete"
+    effects = [request["path"] for request in one.log()[begin:] if request["effect"] == "hard"]
+    assert len(effects) == len(set(effects))
 
 
 # -- changes of certificates and of the ledger
