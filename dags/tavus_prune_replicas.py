@@ -36,7 +36,7 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "retention"],
-    params=retention_params(policy_file=POLICY_FILE, older_than=OLDER_THAN, dry_run=True),
+    params=retention_params(policy_file=POLICY_FILE, older_than=OLDER_THAN, dry_run=True, scheduled=True),
 ) as dag:
     plan = PlanRetentionOperator(
         task_id="plan",

@@ -7,7 +7,12 @@ from typing import Any, Final
 
 from airflow.sdk import Param
 
-_AGE: Final[dict[str, Any]] = {"pattern": "^[1-9][0-9]{0,4}(y|w|d|h|min)$", "minLength": 2, "maxLength": 8}
+# Airflow shows the pattern to a person whose input does not match. So it begins with what to write; with the
+# ^ behind it, this alternative never matches.
+_AGE: Final[dict[str, Any]] = {
+    "pattern": "a whole number and a unit (y, w, d, h, min), such as 90d^|^[1-9][0-9]{0,4}(y|w|d|h|min)$",
+    "maxLength": 8,
+}
 _NAMES: Final[dict[str, Any]] = {
     "type": ["null", "array"],
     "items": {"type": "string", "minLength": 1, "maxLength": 256},
@@ -22,6 +27,7 @@ def retention_params(
     older_than: str,
     dry_run: bool,
     approval: bool = False,
+    scheduled: bool = False,
     batch_size: int | None = None,
 ) -> dict[str, Param]:
     """
@@ -35,6 +41,7 @@ def retention_params(
         with it, and can raise it but not lower it.
     :param dry_run: whether the form has the switch ``dry_run``
     :param approval: whether the DAG deletes permanently, after a person has approved the plan
+    :param scheduled: whether the DAG has a schedule, which a trigger may start
     :param batch_size: default of the field ``batch_size``, in replicas; ``None`` for a DAG without batches
     """
     params = {
@@ -42,7 +49,8 @@ def retention_params(
             None if policy_file else older_than,
             type=["null", "string"] if policy_file else "string",
             title="Older than",
-            description_md=f"{_what_trigger_does(dry_run=dry_run, approval=approval)}\n\n"
+            description_md=_what_trigger_does(dry_run=dry_run, approval=approval, scheduled=scheduled)
+            + "\n\n"
             "Age from which a replica has expired. **A form can only raise it**: an age below "
             f"{'that of the policy file' if policy_file else older_than} is rejected. A whole number "
             f"greater than 0 and a unit, which is years "
@@ -119,13 +127,19 @@ def narrow_from_params() -> dict[str, str]:
     }
 
 
-def _what_trigger_does(*, dry_run: bool, approval: bool) -> str:
+def _what_trigger_does(*, dry_run: bool, approval: bool, scheduled: bool) -> str:
     if approval:
         return (
             "**Trigger makes a plan now and deletes it permanently** once a person has approved it under "
             "*Required Actions*."
         )
-    return "**Trigger deletes now**" + (", unless *Dry run* is on." if dry_run else ".")
+    what = "**Trigger deletes now**" + (", unless *Dry run* is on." if dry_run else ".")
+    if scheduled:
+        what += (
+            " If the DAG is paused and *Unpause ... on trigger* is on, as it is at first, it also deletes on "
+            "its schedule from then on."
+        )
+    return what
 
 
 _ID_LIST: Final[dict[str, Any]] = {

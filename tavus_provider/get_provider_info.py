@@ -41,9 +41,8 @@ def get_provider_info() -> dict[str, object]:
                 "conn-fields": {
                     "timeout": {
                         "label": "Timeout (seconds)",
-                        "description": "Total time per request in seconds (greater than 0, at most 600). "
-                        "Default: 30.",
-                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 600},
+                        "description": "Total time per request in seconds (1 to 600). Default: 30.",
+                        "schema": {"type": ["number", "null"], "minimum": 1, "maximum": 600},
                     },
                     "concurrency": {
                         "label": "Concurrency",
@@ -53,9 +52,8 @@ def get_provider_info() -> dict[str, object]:
                     },
                     "requests_per_second": {
                         "label": "Requests per second",
-                        "description": "Maximum request rate of one task (greater than 0, at most 1000). "
-                        "Default: no limit.",
-                        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 1000},
+                        "description": "Maximum request rate of one task (0.1 to 1000). Default: no limit.",
+                        "schema": {"type": ["number", "null"], "minimum": 0.1, "maximum": 1000},
                     },
                 },
             }

@@ -207,7 +207,7 @@ def test_masked_password_from_the_form_does_not_replace_the_key(airflow):
     before = len(airflow.state()["requests"])
     airflow.api("/connections", "POST", json={**made, "connection_id": "mask_only", "password": "***"})
     answer = airflow.api("/connections/test", "POST", json={**known, "connection_id": "mask_only"})
-    assert answer["message"] == "The API key is missing or invalid: enter it in the password field."
+    assert answer["message"] == "The API key is missing or invalid: enter it in the field API key."
     assert len(airflow.state()["requests"]) == before
 
 

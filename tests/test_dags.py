@@ -276,13 +276,30 @@ def test_retention_dags_share_their_fields(bag):
         {name: param for (dag_id, name), param in params_of(bag).items() if dag_id == wanted}
         for wanted in ("tavus_prune_replicas", "tavus_prune_replicas_batched", "tavus_purge_replicas")
     )
-    assert {name: batched[name] for name in prune} == prune
-    for name in ("include", "exclude"):
-        assert purge[name] == prune[name]
-    texts = ("description", "description_md")
-    assert {key: value for key, value in purge["older_than"].items() if key not in texts} == {
-        key: value for key, value in prune["older_than"].items() if key not in texts
+    assert batched["dry_run"] == prune["dry_run"]
+    for other in (batched, purge):
+        for name in ("include", "exclude"):
+            assert other[name] == prune[name]
+        texts = ("description", "description_md")
+        assert {key: value for key, value in other["older_than"].items() if key not in texts} == {
+            key: value for key, value in prune["older_than"].items() if key not in texts
+        }
+
+
+def test_form_of_a_scheduled_dag_says_that_a_trigger_can_unpause_it(bag):
+    said = {
+        dag_id
+        for (dag_id, name), schema in params_of(bag).items()
+        if "Unpause" in schema.get("description_md", "")
     }
+    assert said == {"tavus_prune_replicas"}
+
+
+@pytest.mark.parametrize("age", ["30", "90 days", "6m", "one year"])
+def test_refused_age_is_explained_in_words(bag, age):
+    words = re.escape(f"'{age}' does not match 'a whole number and a unit (y, w, d, h, min), such as 90d")
+    with pytest.raises(Exception, match=f"^{words}"):
+        bag.dags["tavus_prune_replicas"].params.get_param("older_than").resolve(age)
 
 
 def test_policy_file_makes_older_than_optional_and_a_narrowing_field():

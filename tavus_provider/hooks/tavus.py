@@ -218,7 +218,7 @@ class TavusHook(BaseHook):
             ),
             (
                 lambda: parse_key(connection.password),
-                "The API key is missing or invalid: enter it in the password field.",
+                "The API key is missing or invalid: enter it in the field API key.",
             ),
             (
                 lambda: parse_extras(connection.extra),
@@ -253,12 +253,15 @@ class TavusHook(BaseHook):
         )
         from wtforms import IntegerField  # type: ignore[import-untyped]  # has no type information
 
-        return {
-            name: IntegerField(
+        fields = {}
+        for name, row in _form()["conn-fields"].items():
+            fields[name] = field = IntegerField(
                 label=row["label"], description=row["description"], widget=BS3TextFieldWidget()
             )
-            for name, row in _form()["conn-fields"].items()
-        }
+            # Airflow puts a class of its own in place of IntegerField, which has no argument for bounds.
+            if (param := getattr(field, "param", None)) is not None:
+                param.schema.update({key: row["schema"][key] for key in ("minimum", "maximum")})
+        return fields
 
     def _read_connection(self) -> Any:
         try:

@@ -267,7 +267,7 @@ MESSAGES = {
         "The base URL is not allowed: an administrator of the deployment can add it to allowed_origins in "
         "section tavus of the configuration.",
     ),
-    "key": (False, "The API key is missing or invalid: enter it in the password field."),
+    "key": (False, "The API key is missing or invalid: enter it in the field API key."),
     "extras": (
         False,
         "The extras are invalid: expected only timeout, concurrency and requests_per_second.",
