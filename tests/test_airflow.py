@@ -88,7 +88,7 @@ def test_rejected_purge_deletes_nothing_and_approved_purge_deletes_what_was_show
 
 def test_each_account_of_a_purge_has_its_own_approval(airflow):
     second = {"connection_id": "second", "conn_type": "tavus", "host": airflow.sandbox, "password": "sandbox"}
-    airflow.api("/connections", "POST", **second)
+    airflow.api("/connections", "POST", json=second)
     row = {"replica_id": "rtwo00000001", "replica_name": "two-accounts_1", "age": "200d"}
     airflow.control_sandbox("replicas", [row])
     run = airflow.trigger("purge_two", include=["two-accounts_*"])
