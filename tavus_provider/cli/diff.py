@@ -22,6 +22,7 @@ def diff(arguments: argparse.Namespace) -> int:
     from tavus_provider.rendering.comparison import comparison_sentence, comparison_table
     from tavus_provider.retention.comparison import compare
     from tavus_provider.retention.engine import evaluate
+    from tavus_provider.retention.unmatched import find_unmatched
 
     files = (arguments.old, arguments.new)
     policies = read_policies(*files)
@@ -33,6 +34,8 @@ def diff(arguments: argparse.Namespace) -> int:
     except (PlanRejectedError, TavusInvalidResponseError) as error:
         write_error(f"a run would stop: {error}")
         return FAILED
+    for warning in (*find_unmatched(policies[-1], inventories[-1]), *decisions[-1].warnings):
+        write_error(f"warning: {arguments.new}: {warning}")
     changes = compare(*decisions)
     if arguments.output != "table":
         print_data([change.to_json() for change in changes], output=arguments.output)

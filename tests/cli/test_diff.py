@@ -117,3 +117,11 @@ def test_each_policy_has_its_own_holds(diff, sandbox, tmp_path):
     assert code == 0
     (change,) = json.loads(out)
     assert (change["replica_id"], change["new"]["status"]) == ("r5e27d9a6c40", "held")
+
+
+def test_pattern_of_the_new_policy_that_matches_nothing_is_told(diff, sandbox, tmp_path):
+    code, _, err = diff(scope={"exclude": ["vip_*", "VIP-*"]})
+    assert code == 0
+    assert one_error(err).startswith(
+        f"warning: {tmp_path}/new.yaml: scope.exclude: pattern 'VIP-*' matches no name"
+    )
