@@ -535,6 +535,23 @@ def test_run_under_way_is_read_again_until_it_ends(fake, open_page):
 # -- nothing to show
 
 
+def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
+    fake.add(run().planned(policy=WIDE).asked("Approve").applied())
+    page = open_page()
+    page.route("**/hitlDetails*", partial(refuse, 403))
+    page.reload()
+    frame = frame_of(page)
+    assert "your role may not read the answer" in frame.locator("#timeline").inner_text()
+    assert frame.locator("#headline").inner_text().startswith("8 of 8 deleted")
+    page.unroute_all()
+
+
+def test_approval_that_was_marked_by_hand_is_shown(fake, open_page):
+    fake.add(run().planned(policy=WIDE).add("approve").applied())
+    frame = frame_of(open_page())
+    assert "marked as success without an answer" in frame.locator("#timeline").inner_text()
+
+
 def refuse(status, route):
     route.fulfill(status=status, json={"detail": "no"})
 

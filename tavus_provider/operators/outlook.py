@@ -9,6 +9,8 @@ from tavus_provider.operators.base import push_xcom
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
+    from tavus_provider.planning.difference import Difference
+    from tavus_provider.planning.forecast import Forecast
     from tavus_provider.planning.plan import Plan
     from tavus_provider.retention.context import Inventory
     from tavus_provider.retention.engine import Decision
@@ -32,17 +34,20 @@ def publish_outlook(
     from tavus_provider.planning.difference import make_difference
     from tavus_provider.planning.forecast import make_forecast
 
-    try:
+    def difference() -> Difference:
         plan_before, verdicts_before = _pull_before(context, operator.task_id)
-        difference = make_difference(decision, plan, plan_before=plan_before, verdicts_before=verdicts_before)
-        push_xcom(context, "difference", difference)
-        forecast = make_forecast(policy, inventory, now=inventory.read_at, hard=plan["hard"])
-        push_xcom(context, "forecast", forecast)
-    except Exception as error:  # noqa: BLE001  # a view must not fail the plan
-        operator.log.warning(
-            "The difference to the plan before and the forecast are missing on the Tavus page: %s",
-            type(error).__name__,
-        )
+        return make_difference(decision, plan, plan_before=plan_before, verdicts_before=verdicts_before)
+
+    def forecast() -> Forecast:
+        return make_forecast(policy, inventory, now=inventory.read_at, hard=plan["hard"])
+
+    for make in (difference, forecast):
+        try:
+            push_xcom(context, make.__name__, make())
+        except Exception as error:  # noqa: BLE001  # a view must not fail the plan
+            operator.log.warning(
+                "The %s is missing on the Tavus page: %s", make.__name__, type(error).__name__
+            )
 
 
 def _pull_before(context: Context, task_id: str) -> tuple[Any, Any]:

@@ -59,7 +59,8 @@ def test_plan_does_not_fail_if_its_difference_does(sandbox, monkeypatch, log):
     ti = Ti()
     assert len(run(plan_task(), ti)["delete"]) == len(EXPIRED)
     assert "difference" not in ti.pushed
-    lines = [line for line in log() if "are missing on the Tavus page: ConnectionError" in line]
+    assert "weeks" in ti.pushed["forecast"]
+    lines = [line for line in log() if "The difference is missing on the Tavus page: ConnectionError" in line]
     assert lines
     assert KEY not in lines[0]
 

@@ -19,7 +19,8 @@ const FAILED_PER_READ = 20;
 // An error whose message is written for the person who looks at the page.
 export class PageError extends Error {}
 
-async function get(path, { missing } = {}) {
+// missing, forbidden: what to return if Airflow does not have it, or does not show it to this person.
+async function get(path, { missing, forbidden } = {}) {
   let response;
   try {
     response = await fetch(new URL(path, API), { headers: { Accept: "application/json" }, credentials: "same-origin" });
@@ -27,6 +28,7 @@ async function get(path, { missing } = {}) {
     throw new PageError("Airflow did not respond. Check your network connection.");
   }
   if (response.status === 404 && missing !== undefined) return missing;
+  if (response.status === 403 && forbidden !== undefined) return forbidden;
   if (response.status === 401) throw new PageError("You are not signed in to Airflow, so there is nothing to show. Sign in, then reload this page.");
   if (response.status === 403) throw new PageError("Your Airflow role may not read this: it needs permission to read Dag runs, task instances and XComs of the Dags that use Tavus.");
   if (!response.ok) throw new PageError(`Airflow responded with status ${response.status} to GET ${path.split("?")[0]}.`);
@@ -82,10 +84,10 @@ export async function readRuns(dagId) {
 }
 
 export const readRun = (run) => get(runOf(run), { missing: null });
-export const readDag = (dagId) => get(`dags/${segment(dagId)}`, { missing: null });
+export const readDag = (dagId) => get(`dags/${segment(dagId)}`, { missing: null, forbidden: null });
 
-// Returns what people were asked in a run, and what they answered.
-export const readApprovals = async (run) => (await get(`${runOf(run)}/hitlDetails`, { missing: { hitl_details: [] } })).hitl_details;
+// Returns what people were asked in a run, and what they answered; null if this person may not see that.
+export const readApprovals = async (run) => (await get(`${runOf(run)}/hitlDetails`, { missing: { hitl_details: [] }, forbidden: { hitl_details: null } })).hitl_details;
 
 export const runPath = (run) => `dags/${segment(run.dag_id)}/runs/${segment(run.dag_run_id)}`;
 export const taskPath = (task) => `${runPath(task)}/tasks/${segment(task.task_id)}${task.map_index >= 0 ? `/mapped/${task.map_index}` : ""}`;

@@ -230,7 +230,7 @@ async function readLastAnswer(account) {
   const ours = new Set(account.entries.map(({ task }) => runKey(task)));
   const asked = (await readApprovalTasks()).tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
   for (const task of asked.slice(0, ANSWERS_READ)) {
-    const answer = (await readApprovals(task)).find(({ response_received, task_instance }) => response_received && task_instance.task_id === task.task_id);
+    const answer = (await readApprovals(task))?.find(({ response_received, task_instance }) => response_received && task_instance.task_id === task.task_id);
     if (answer) return answer;
   }
   return null;

@@ -48,7 +48,8 @@ export async function readDetails(entry, connection, { run = null } = {}) {
     dagRun?.state === "failed" && read.total > read.tasks.length ? readFailedTasks(entry.task) : null,
   ]);
   details.plan = isPlan(plan) ? plan : null;
-  details.approval = approvals.find(({ task_instance: { id, task_id, map_index } }) => id === approve?.id || (task_id === approve?.task_id && map_index === approve?.map_index)) ?? null;
+  details.approval = approvals?.find(({ task_instance: { id, task_id, map_index } }) => id === approve?.id || (task_id === approve?.task_id && map_index === approve?.map_index)) ?? null;
+  details.answerHidden = approvals === null;
   details.failed = failed;
   const culprit = dagRun?.state === "failed" ? failedTask(details) : null;
   const [report, error] = await Promise.all([readReport(tasks, details.plan), culprit && kindOf(culprit) ? readXCom(culprit, "error") : null]);

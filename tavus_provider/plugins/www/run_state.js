@@ -158,7 +158,7 @@ function approveStep(details) {
   if (WAITING.includes(task.state)) return { ...step, title: "Waits for approval", when: null, text: details.plan?.valid_until ? `until ${time(details.plan.valid_until)}` : "" };
   if (task.state === "failed") return { ...step, title: "Not approved", text: details.approval && !details.approval.response_received ? "nobody answered" : "failed" };
   if (task.state === "skipped") return { ...step, when: null, text: details.plan && !plannedCount(details.plan) ? "not needed, nothing to delete" : "skipped" };
-  return { ...step, when: null, text: task.state === "success" ? "marked as success without an answer" : "" };
+  return { ...step, when: null, text: task.state !== "success" ? "" : details.answerHidden ? "your role may not read the answer" : "marked as success without an answer" };
 }
 
 function deleteSteps(details) {
