@@ -28,9 +28,8 @@ def write_daily_runs(origin: str, count: int) -> None:
             ledger.begin_attempt(
                 job_name("schedule", "all"), **task, scheduled={}, due={}, cancelled=[]
             ).close()
-            ledger.begin_attempt(
-                job_name("run", "bench", day), kind="planned", **task, plan_digest=f"{day}", hard=False
-            ).close()
+            plan: dict[str, Any] = {"plan_digest": f"{day}", "policy": "all", "holds": [], "hard": False}
+            ledger.begin_attempt(job_name("run", "bench", day), kind="planned", **task, **plan).close()
             writer = ledger.begin_attempt(
                 job_name("plan", f"{day}"), **task, hard=False, intent=[replica_id], outcomes={}
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
     report = None if arguments.report is None else _read_report(arguments.report)
     root = ledger_root()
-    attempts, findings = verify_ledger(root)
+    attempts, findings = verify_ledger(root, now=datetime.now(UTC))
     if not attempts:
         raise _no_ledger(redact(root))
     if report is not None:

@@ -110,11 +110,13 @@ class Recent:
     :param checkpoint: the newest valid checkpoint
     :param attempts: the attempts that it does not cover, in the order in which they started
     :param until: the time before they were listed, as it begins the names of attempts
+    :param future: the name of a checkpoint that is in the future by this clock, and was ignored
     """
 
     checkpoint: Checkpoint | None
     attempts: tuple[Attempt, ...]
     until: str
+    future: str | None = None
 
     @property
     def deletions(self) -> Deletions:
@@ -159,6 +161,7 @@ class RecentReader:
     now: Callable[[], datetime]
     _final: dict[str, Attempt] = field(default_factory=dict)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    _future: str | None = None
 
     def read(self) -> Recent:
         """
@@ -167,6 +170,7 @@ class RecentReader:
         :raises LedgerUnavailableError: if the ledger cannot be read
         """
         now = self.now()
+        self._future = None
         checkpoint: Checkpoint | None = None
         pointed: list[str] = []
         for month in sorted(list_folder(self.root, f"{self.folder}/{INDEX_FOLDER}"), reverse=True):
@@ -182,7 +186,7 @@ class RecentReader:
             names = {name for name in pointed if not checkpoint.covers(name)}
             names |= set(checkpoint.open)
         attempts = tuple(self.read_attempts(names))
-        return Recent(checkpoint=checkpoint, attempts=attempts, until=format_start(now))
+        return Recent(checkpoint=checkpoint, attempts=attempts, until=format_start(now), future=self._future)
 
     def read_newest(self, *, most: int) -> Recent:
         """
@@ -224,7 +228,7 @@ class RecentReader:
         """
         settled, still_open = split_settled(recent, now=self.now())
         before = "" if recent.checkpoint is None else recent.checkpoint.until
-        if len(settled) < CHECKPOINT_AFTER or recent.until <= before:
+        if len(settled) < CHECKPOINT_AFTER or recent.until <= before or recent.future is not None:
             return recent
         name, record = _make_checkpoint(
             self.folder, recent, settled, still_open, origin=origin, tavus_conn_id=tavus_conn_id
@@ -250,6 +254,7 @@ class RecentReader:
             checkpoint, fault = load_checkpoint(self.root, name)
             if checkpoint is not None and checkpoint.until > format_start(now + WINDOW):
                 fault = "is in the future, so the clock of a worker is wrong"
+                self._future = name
             elif checkpoint is not None:
                 self._checkpoints[name] = checkpoint
                 return checkpoint

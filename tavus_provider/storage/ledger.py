@@ -53,6 +53,9 @@ _FOREIGN_FOLDERS: Final = frozenset({PLANS_FOLDER, CERTIFICATES_FOLDER, ERASURES
 
 _DEFAULT_ROOT: Final = "tavus-ledger"
 _LOCAL_EXECUTORS: Final = frozenset({"LocalExecutor", "SequentialExecutor"})
+_CLOCK_CHECKED_KINDS: Final = frozenset({"begin", "planned"})
+_CLOCK_CHECKED_JOBS: Final = ("plan-", "schedule-", "run-")
+"""Attempts of tasks that have compared their clock with that of Tavus. Only they write checkpoints."""
 MAX_DELAY: Final = timedelta(minutes=10)
 """Time within which the first record of an attempt has to be written."""
 
@@ -103,16 +106,19 @@ class Ledger:
         :param fields: fields of :class:`~tavus_provider.storage.records.Record`
         :raises LedgerUnavailableError: if it cannot be written, or if readers could overlook it
         """
-        recent = self._reader.add_checkpoint(
-            self.recent(), origin=self.origin, tavus_conn_id=self.tavus_conn_id
-        )
+        recent = self.recent()
+        if kind in _CLOCK_CHECKED_KINDS and job.startswith(_CLOCK_CHECKED_JOBS):
+            recent = self._reader.add_checkpoint(recent, origin=self.origin, tavus_conn_id=self.tavus_conn_id)
         started = self.now()
         stem = f"{format_start(started)}-{secrets.token_hex(4)}"
+        newer = recent.future
         if recent.checkpoint is not None and recent.checkpoint.covers(stem):
+            newer = recent.checkpoint.name
+        if newer is not None:
             raise LedgerUnavailableError(
-                f"the clock of this worker says {stem[:15]}Z, but the ledger has a checkpoint of "
-                f"{recent.checkpoint.until[:15]}Z, so that a record would be overlooked, and nothing is "
-                "deleted without a record: set the clocks of all workers"
+                f"the clock of this worker says {stem[:15]}Z, but the ledger has the newer checkpoint "
+                f"{newer}, so that a record would be overlooked. Nothing is deleted without a record: set "
+                "the clocks of all workers; if that checkpoint is wrong, remove it"
             )
         name = f"{self.account_folder}/{job}/{stem}"
         self._write_pointer(name, stem=stem, job=job)

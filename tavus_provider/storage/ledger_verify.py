@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow.sdk import ObjectStoragePath
 from tavus_provider.digest import canonical_digest, canonical_json, digest_of
 from tavus_provider.storage.attempts import (
     Attempt,
+    format_start,
     head_of,
     list_folder,
     list_folders,
@@ -22,6 +24,7 @@ from tavus_provider.storage.attempts import (
 )
 from tavus_provider.storage.checkpoints import (
     INDEX_FOLDER,
+    WINDOW,
     Checkpoint,
     is_checkpoint,
     load_checkpoint,
@@ -35,11 +38,12 @@ Reference = tuple[str, str | None]
 """Name of an attempt or checkpoint, and the digest of its last record as another record names it."""
 
 
-def verify(root: ObjectStoragePath) -> tuple[list[Attempt], list[str]]:
+def verify(root: ObjectStoragePath, *, now: datetime | None = None) -> tuple[list[Attempt], list[str]]:
     """
     Read all attempts of all accounts and look for signs of tampering.
 
     :param root: the root of the ledger
+    :param now: the current time, to find checkpoints that are in the future; default: these are not found
     :returns: the attempts in the order in which they started, and one sentence for each finding
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
@@ -78,6 +82,12 @@ def verify(root: ObjectStoragePath) -> tuple[list[Attempt], list[str]]:
                 findings.append(f"{name} is missing, but a later attempt refers to it")
         elif digest not in digests[name]:
             findings.append(f"{name} ends differently than when a later attempt read it")
+    if now is not None:
+        latest = format_start(now + WINDOW)
+        future = [checkpoint.name for checkpoint in checkpoints if checkpoint.until > latest]
+        findings += [
+            f"{name} is in the future: it was changed, or the clock of a worker was wrong" for name in future
+        ]
     for index in indexes:
         findings += index.findings
         findings += _find_wrong_checkpoints(index, [one for one in attempts if index.has(one.name)])
