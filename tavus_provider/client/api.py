@@ -267,7 +267,9 @@ class TavusClient:
         """
         return cast("Replica", self.get_item(check_replica_id(replica_id)))
 
-    def delete_item(self, key: str, *, hard: bool = False) -> Deletion:
+    def delete_item(
+        self, key: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
+    ) -> Deletion:
         """
         Delete one object. This cannot be undone, neither after a soft nor after a hard delete.
 
@@ -280,21 +282,28 @@ class TavusClient:
 
         :param key: see :func:`.parse_key`
         :param hard: also delete what belongs to the object, such as training footage (``?hard=true``)
+        :param before_send: called each time before the DELETE is sent, when the rate limit allows it. If it
+            returns ``False``, the rate limit is asked again. It may raise
+            :class:`~tavus_provider.client.transport.RequestCancelledError`, and then nothing more is sent
         :raises TavusValidationError: if ``key`` or ``hard`` is invalid; nothing was sent
         :raises ItemNotFoundError: if Tavus did not know it before anything was applied
         :raises TavusRequestRejectedError: if Tavus rejected the request; certainly not applied
         :raises TavusRetryableError: if it certainly was not applied, and a later attempt may succeed
         :raises TavusOutcomeUnknownError: if it may have been applied
         """
-        return self._retry.run(DeleteRequest(self._transport, key, hard=hard, look_up=self.get_item))
+        return self._retry.run(
+            DeleteRequest(self._transport, key, hard=hard, look_up=self.get_item, before_send=before_send)
+        )
 
-    def delete_replica(self, replica_id: str, *, hard: bool = False) -> Deletion:
+    def delete_replica(
+        self, replica_id: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
+    ) -> Deletion:
         """
         Delete one replica: :meth:`delete_item` for an id that can only be that of a replica.
 
         :raises ReplicaNotFoundError: if Tavus did not know it before anything was applied
         """
-        return self.delete_item(check_replica_id(replica_id), hard=hard)
+        return self.delete_item(check_replica_id(replica_id), hard=hard, before_send=before_send)
 
     def end_conversation(self, conversation_id: str) -> Ending:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, NoReturn
 
@@ -41,6 +41,7 @@ class ChangeRequest:
     A request that changes an object. It remembers whether an earlier attempt may have been applied.
 
     :param kind: the kind of the object
+    :param before_send: see :meth:`.Transport.send`
     """
 
     def __init__(
@@ -51,7 +52,9 @@ class ChangeRequest:
         query: Mapping[str, str] | None = None,
         *,
         kind: Kind,
+        before_send: Callable[[], bool] | None = None,
     ) -> None:
+        self._before_send = before_send
         self._transport = transport
         self._method: Literal["DELETE", "POST"] = method
         self._path = path
@@ -76,7 +79,9 @@ class ChangeRequest:
         response: Response | None = None
         error: TavusError
         try:
-            response = self._transport.send(self._method, self._path, self._query)
+            response = self._transport.send(
+                self._method, self._path, self._query, before_send=self._before_send
+            )
         except (RequestNotSentError, TavusOutcomeUnknownError, TavusRequestRejectedError) as caught:
             error = caught
         else:

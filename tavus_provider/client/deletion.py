@@ -48,15 +48,24 @@ class DeleteRequest(ChangeRequest):
 
     :param hard: also delete what belongs to the object, such as training footage
     :param look_up: reads the object, to settle an attempt whose outcome is unknown
+    :param before_send: see :meth:`.Transport.send`
     :raises TavusValidationError: if ``key`` or ``hard`` is invalid; nothing was sent
     """
 
     def __init__(
-        self, transport: Transport, key: str, *, hard: bool, look_up: Callable[[str], object]
+        self,
+        transport: Transport,
+        key: str,
+        *,
+        hard: bool,
+        look_up: Callable[[str], object],
+        before_send: Callable[[], bool] | None = None,
     ) -> None:
         kind, item_id = parse_key(key)
         query = {"hard": "true"} if check_bool("hard", hard) else None
-        super().__init__(transport, "DELETE", f"{KINDS[kind].path}/{item_id}", query, kind=kind)
+        super().__init__(
+            transport, "DELETE", f"{KINDS[kind].path}/{item_id}", query, kind=kind, before_send=before_send
+        )
         self._key = key
         self._look_up = look_up
 

@@ -103,8 +103,8 @@ class RetryPolicy:
         while error is None and number < MAX_ATTEMPTS:
             try:
                 result = request.attempt(number + 1)
-            except RequestCancelledError:
-                error = RequestCancelledError(_STOPPED)
+            except RequestCancelledError as cancelled:
+                error = RequestCancelledError(cancelled.reason)
                 break
             number += 1
             if not isinstance(result, Retry):

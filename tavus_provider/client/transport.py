@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 from urllib.parse import quote, urlencode
 
 import requests
@@ -59,9 +59,17 @@ class RequestNotSentError(TavusRetryableError):
 
 
 class RequestCancelledError(TavusRetryableError):
-    """The client was stopped before the request was sent."""
+    """The request was not sent, because the client was stopped, or for the reason of its caller."""
 
     outcome = Outcome.NOT_ATTEMPTED
+    reason = "the client was stopped"
+
+    @classmethod
+    def because(cls, reason: str) -> Self:
+        """Return the error with another reason."""
+        error = cls(reason)
+        error.reason = reason
+        return error
 
 
 class NoResponseError(TavusOutcomeUnknownError):
@@ -199,6 +207,7 @@ class Transport:
         query: Mapping[str, str | int] | None = None,
         *,
         timeout: float | None = None,
+        before_send: Callable[[], bool] | None = None,
     ) -> Response:
         """
         Send one request once.
@@ -206,6 +215,8 @@ class Transport:
         :param path: such as ``/v2/replicas/rf4e9d9790f0``
         :param timeout: total time in seconds, from connecting to the last byte of the body; by default
             that of the options
+        :param before_send: called when the rate limit allows the request. If it returns ``False``, the rate
+            limit is asked again. May raise :class:`RequestCancelledError`
         :returns: the final response, whatever its status
         :raises RequestNotSentError: if certainly nothing was sent
         :raises RequestCancelledError: if the client was stopped before the request was sent
@@ -230,8 +241,11 @@ class Transport:
             raise TavusValidationError(_UNEXPECTED.format(method))
 
         what = f"{method} {target}"
-        if not self.rate_limiter.acquire(self.options.requests_per_second, stop=self.stop):
-            raise RequestCancelledError(f"{what} was not sent: the client was stopped")
+        allowed = False
+        while not allowed:
+            if not self.rate_limiter.acquire(self.options.requests_per_second, stop=self.stop):
+                raise RequestCancelledError(f"{what} was not sent: the client was stopped")
+            allowed = before_send is None or before_send()
         seconds = timeout or self.options.timeout
         # The request line that a proxy gets contains the full URL.
         state = current_request.begin(

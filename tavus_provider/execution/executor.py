@@ -20,8 +20,9 @@ from tavus_provider.exceptions import (
     TavusRequestRejectedError,
 )
 from tavus_provider.execution.dispatch import run_deletes
+from tavus_provider.execution.freshness import Freshness
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
-from tavus_provider.execution.inventory import InventoryClient, read_inventory
+from tavus_provider.execution.inventory import Inventory, InventoryClient, read_inventory, reread_use
 from tavus_provider.execution.progress import Progress
 from tavus_provider.execution.revalidation import (
     BY_EARLIER_ATTEMPT,
@@ -58,7 +59,9 @@ class DeletionResult(Protocol):
 class DeletingClient(InventoryClient, Protocol):
     """The client methods that read the account, delete from it, wait, and end all waits."""
 
-    def delete_replica(self, replica_id: str, *, hard: bool = False) -> DeletionResult: ...
+    def delete_replica(
+        self, replica_id: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
+    ) -> DeletionResult: ...
     def stop(self) -> None: ...
     def wait(self, seconds: float) -> bool: ...
 
@@ -95,6 +98,7 @@ class PlanExecutor:
         missing, which other tasks with the same plan may have deleted meanwhile
     :param deleted_before: returns the ids that any run deleted; called if replicas are missing
     :param rows: the rows of a batch; the whole plan if omitted. Limits are always those of the whole plan
+    :param clock: monotonic time in seconds, for the age of what is known of holds and use
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class PlanExecutor:
         reread_prior: Callable[[], PriorAttempts] | None = None,
         deleted_before: Callable[[], frozenset[str]] = frozenset,
         rows: Sequence[PlanRow] | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
         self._client = client
@@ -133,6 +138,8 @@ class PlanExecutor:
         self._soft_deleted: frozenset[str] = frozenset()
         self._deleted_ids: set[str] = set()
         self._unconfirmable: set[str] = set()
+        self._clock = clock
+        self._freshness: Freshness | None = None
         self._halt = Halt()
         self._in_progress = InProgress()
         self.writer: AttemptWriter | None = None
@@ -205,6 +212,7 @@ class PlanExecutor:
 
     def _revalidate(self) -> Sequence[PlanRow]:
         policy = Policy.parse(self._plan["policy"]).as_planned
+        started = self._clock()
         inventory = read_inventory(
             self._client,
             policy,
@@ -219,11 +227,14 @@ class PlanExecutor:
         own = {row["replica_id"] for row in self._rows}
         others = {row["replica_id"] for row in self._plan["delete"]} - own
         remaining = [replica for replica in inventory.replicas if replica.replica_id not in others]
-        decision = evaluate(
-            policy,
-            dataclasses.replace(inventory, replicas=remaining),
-            now=inventory.read_at,
-            hard=self._plan["hard"],
+        considered = dataclasses.replace(inventory, replicas=remaining)
+        decision = evaluate(policy, considered, now=inventory.read_at, hard=self._plan["hard"])
+        self._freshness = Freshness(
+            lambda: self._find_objections(policy, considered),
+            valid_until=datetime.fromisoformat(self._plan["valid_until"]),
+            now=self._now,
+            read_at=started,
+            clock=self._clock,
         )
         self.unheld = frozenset(replica.replica_id for replica in inventory.replicas) - inventory.held
         shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
@@ -246,6 +257,30 @@ class PlanExecutor:
             raise PlanRejectedError(exceeded)
         self._look_up_absent(revalidation)
         return revalidation.to_delete
+
+    def _find_objections(self, policy: Policy, inventory: Inventory) -> dict[str, str]:
+        """Read holds and use again, and return why each row that became invalid must not be deleted."""
+        inventory = reread_use(self._client, policy, inventory, now=self._now, held=self._held)
+        decision = evaluate(policy, inventory, now=inventory.read_at, hard=self._plan["hard"])
+        revalidation = revalidate(
+            self._plan,
+            self._rows,
+            decision,
+            prior=self._prior,
+            soft_deleted=self._soft_deleted,
+            held=inventory.held,
+        )
+        return {replica_id: result.detail for replica_id, result in revalidation.settled.items()}
+
+    def _may_send(self, replica_id: str) -> bool:
+        """Return whether a delete may be sent now; see :meth:`.Freshness.confirm`."""
+        if self._freshness is None:
+            return True
+        try:
+            return self._freshness.confirm(replica_id)
+        finally:
+            if self._freshness.failure is not None:
+                self._halt.set(self._freshness.failure)
 
     def _look_up_absent(self, revalidation: Revalidation) -> None:
         """Read the replicas that are not listed: a list may miss some that exist."""
@@ -311,6 +346,7 @@ class PlanExecutor:
             ):
                 results[replica_id] = Result(Outcome.SKIPPED, changed)
                 return
+            self._may_send(replica_id)
             if self._halt.is_set:
                 return
             sent = True
@@ -318,7 +354,9 @@ class PlanExecutor:
             results[replica_id] = Result(
                 Outcome.UNKNOWN, "the task was stopped while the delete was in progress"
             )
-            deletion = self._client.delete_replica(replica_id, hard=hard)
+            deletion = self._client.delete_replica(
+                replica_id, hard=hard, before_send=lambda: self._may_send(replica_id)
+            )
         except ReplicaNotFoundError as error:
             soft_deleted = row["source"] == "soft_deleted" or (hard and replica_id in self._soft_deleted)
             results[replica_id] = result = _not_found(
@@ -329,6 +367,10 @@ class PlanExecutor:
             trouble = None  # even if the outcome is unknown: the service itself works
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
+            objection = None if self._freshness is None else self._freshness.objections.get(replica_id)
+            if outcome is Outcome.NOT_ATTEMPTED and objection is not None:
+                results[replica_id] = Result(Outcome.SKIPPED, objection)
+                return
             results[replica_id] = Result(outcome, self._describe(error))
             trouble = self._trouble(error, outcome)
         else:

@@ -82,6 +82,42 @@ def read_inventory(
     return dataclasses.replace(inventory, history=history(read_at), held=held(read_at), read_at=read_at)
 
 
+def reread_use(
+    client: InventoryClient,
+    policy: Policy,
+    inventory: Inventory,
+    *,
+    now: Callable[[], datetime],
+    held: Callable[[datetime], frozenset[str]],
+) -> Inventory:
+    """
+    Return an inventory in which personas, active conversations, videos and holds are read again.
+
+    Only the lists that the policy needs are read, and of conversations only the active ones. The replicas,
+    their past use and the history stay as they are.
+
+    :raises TavusError: if something cannot be read completely
+    """
+    needs, unreadable = policy.needs, list(inventory.unreadable)
+    personas, conversations, videos = inventory.personas, inventory.conversations, inventory.videos
+    if "personas" in needs:
+        personas = _split(client.list_personas(), unreadable)
+    if "conversations" in needs:
+        conversations = [*conversations, *_split(read_active_conversations(client), unreadable)]
+    if "videos" in needs:
+        videos = _split(client.list_videos(latest_only=True), unreadable)
+    read_at = now()
+    return dataclasses.replace(
+        inventory,
+        personas=personas,
+        conversations=conversations,
+        videos=videos,
+        unreadable=unreadable,
+        held=held(read_at),
+        read_at=read_at,
+    )
+
+
 def evaluate_one(
     client: InventoryClient,
     replica_id: str,

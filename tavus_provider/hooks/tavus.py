@@ -184,13 +184,15 @@ class TavusHook(BaseHook):
         """See :meth:`TavusClient.get_replica`."""
         return self.client.get_replica(replica_id)
 
-    def delete_replica(self, replica_id: str, *, hard: bool = False) -> Deletion:
+    def delete_replica(
+        self, replica_id: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
+    ) -> Deletion:
         """
         See :meth:`TavusClient.delete_replica`.
 
         It does not ask for legal holds and writes no ledger; the operators do.
         """
-        return self.client.delete_replica(replica_id, hard=hard)
+        return self.client.delete_replica(replica_id, hard=hard, before_send=before_send)
 
     def delete_item(self, key: str, *, hard: bool = False) -> Deletion:
         """See :meth:`TavusClient.delete_item`, and :meth:`delete_replica`."""

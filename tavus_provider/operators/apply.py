@@ -244,6 +244,7 @@ class ApplyRetentionOperator(TavusOperator):
             self.hook,
             concurrency=self.hook.client.options.concurrency,
             now=base.now,
+            clock=base.monotonic,
             log=lambda line: self.log.info("%s", line),
             begin=lambda **fields: ledger.begin_attempt(
                 job,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
@@ -210,6 +211,11 @@ def check_bool_or_template(name: str, value: bool | str) -> bool | str:
 def now() -> datetime:
     """Return the wall clock in UTC. Ages are never computed from the logical date of a run."""
     return datetime.now(UTC)
+
+
+def monotonic() -> float:
+    """Return monotonic time in seconds, for the age of what is known of holds and use."""
+    return time.monotonic()
 
 
 def try_number(context: Context) -> int:

@@ -635,7 +635,7 @@ def test_interruption_starts_no_further_delete_and_leaves_a_correct_report(accou
     executor = tavus.executor(plan, log=log)
     real = tavus.hook.delete_replica
 
-    def delete_replica(replica_id, *, hard):
+    def delete_replica(replica_id, *, hard, before_send=None):
         # The interruption comes while the first result is logged and the second delete is in progress.
         if replica_id != "old00":
             in_progress.set()
@@ -695,7 +695,7 @@ def test_delete_in_progress_is_unknown_in_the_report(account, monkeypatch):
     executor = tavus.executor(plan)
     real, seen = tavus.hook.delete_replica, []
 
-    def delete_replica(replica_id, *, hard):
+    def delete_replica(replica_id, *, hard, before_send=None):
         seen.append([item["outcome"] for item in executor.report()["items"]])
         return real(replica_id, hard=hard)
 
@@ -925,7 +925,7 @@ def missed_after_the_deletes(tavus):
     """Let lists miss a replica as soon as its delete was tried."""
     real = tavus.hook.delete_replica
 
-    def delete_replica(replica_id, *, hard=False):
+    def delete_replica(replica_id, *, hard=False, before_send=None):
         try:
             return real(replica_id, hard=hard)
         finally:

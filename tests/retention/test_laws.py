@@ -617,7 +617,7 @@ class Memory:
             raise ReplicaNotFoundError("GET: not found")
         return self.there[replica_id]
 
-    def delete_replica(self, replica_id: str, *, hard: bool = False) -> Any:
+    def delete_replica(self, replica_id: str, *, hard: bool = False, before_send: Any = None) -> Any:
         self.asked.append(replica_id)
         if self.there.pop(replica_id, None) is None:
             raise ReplicaNotFoundError("DELETE: not found")
