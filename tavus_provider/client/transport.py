@@ -282,8 +282,9 @@ class Transport:
             problem = f"the certificate of {self.origin} could not be verified ({failure})"
             raise TavusRequestRejectedError(f"{what} was not sent: {problem}", attempts=1)
         if not_sent:
-            problem = f"no connection to {self.origin} ({failure})"
-            raise RequestNotSentError(f"{what} was not sent: {problem}", attempts=1)
+            raise RequestNotSentError(
+                f"{what} was not sent: no connection to {self.origin} ({failure})", attempts=1
+            )
         raise _no_response(what, "the client was stopped" if state.cut_off else failure, state)
 
     def _read_clock(self, headers: Mapping[str, str]) -> None:
