@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from enum import StrEnum
-from typing import Any, Final, Self, cast
+from typing import Any, Self, cast
 
+from tavus_provider.client.access import AccessCheck, check_access
 from tavus_provider.client.config import ClientConfig, ClientOptions
 from tavus_provider.client.deletion import DeleteRequest, Deletion
 from tavus_provider.client.ending import Ending, EndRequest
@@ -14,17 +14,11 @@ from tavus_provider.client.kinds import KINDS, Item
 from tavus_provider.client.pagination import Page
 from tavus_provider.client.rate_limiter import RateLimiter
 from tavus_provider.client.reading import Reader
-from tavus_provider.client.responses import (
-    error_of,
-    is_key_rejected,
-    is_not_found,
-    parse_json,
-    parse_page,
-)
+from tavus_provider.client.responses import error_of, is_not_found, parse_json
 from tavus_provider.client.retry import RetryPolicy
 from tavus_provider.client.transport import Transport
 from tavus_provider.client.workers import WorkerThreads
-from tavus_provider.exceptions import TavusError, TavusInvalidResponseError
+from tavus_provider.exceptions import TavusInvalidResponseError
 from tavus_provider.keys import Kind, item_key, parse_key
 from tavus_provider.models import (
     Conversation,
@@ -36,20 +30,6 @@ from tavus_provider.models import (
 )
 
 __all__ = ["AccessCheck", "Deletion", "Ending", "TavusClient"]
-
-ACCESS_CHECK_SECONDS: Final = 5.0
-
-
-class AccessCheck(StrEnum):
-    """The result of :meth:`TavusClient.check_access`."""
-
-    ACCEPTED = "accepted"
-    REJECTED = "rejected"
-    """Tavus rejected the API key."""
-    RATE_LIMITED = "rate_limited"
-    UNREACHABLE = "unreachable"
-    INVALID_RESPONSE = "invalid_response"
-    """The response is not one of the Tavus API."""
 
 
 class TavusClient:
@@ -138,21 +118,7 @@ class TavusClient:
 
     def check_access(self) -> AccessCheck:
         """Send one small request, without retries, to find out whether the API key is accepted."""
-        try:
-            response = self._transport.send(
-                "GET", KINDS[Kind.REPLICA].path, {"limit": 1}, timeout=ACCESS_CHECK_SECONDS
-            )
-        except TavusError:
-            return AccessCheck.UNREACHABLE
-        if is_key_rejected(response):
-            return AccessCheck.REJECTED
-        if response.status == 429:
-            return AccessCheck.RATE_LIMITED
-        try:
-            parse_page("", parse_json("", response, redact=self._transport.redact))
-        except TavusError:
-            return AccessCheck.INVALID_RESPONSE
-        return AccessCheck.ACCEPTED
+        return check_access(self._transport)
 
     def list_replicas(self, *, while_deleting: bool = False) -> list[Replica | UnreadableRow]:
         """
