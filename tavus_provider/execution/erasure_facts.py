@@ -34,6 +34,7 @@ def read_erasure_facts(
     sweep = Sweep.of(client, keys=keys, replica_ids=find_replica_ids(request, earlier))
     for error in sweep.errors.values():
         raise error
+    sweep.attribute(client, concurrency=concurrency)
     answers = ask_for(client, sorted(keys - sweep.items.keys()), concurrency=concurrency)
     items, undetermined = dict(sweep.items), dict(sweep.undetermined)
     for key, answer in answers.items():

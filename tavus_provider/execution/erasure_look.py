@@ -46,6 +46,7 @@ def look_again(
     for name, error in sweep.errors.items():
         log(f"The list of {name}s could not be read completely: {error}")
     undetermined = {row["row"] for row in plan["undetermined"]}
+    sweep.attribute(client, known=undetermined, concurrency=concurrency)
     new = sweep.items.keys() - known
     return Look(
         asked={key: _asked(answer).value for key, answer in answers.items()},

@@ -23,7 +23,8 @@ from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow,
 from tavus_provider.planning.erasure import MAX_UNDETERMINED, Item, Reference
 from tavus_provider.planning.erasure_report import PERSONA
 
-_ACTIVITIES: Final = (Kind.VIDEO, Kind.CONVERSATION)
+MAX_ASKED: Final = 200
+"""Rows without a replica that are asked for one by one."""
 
 
 class SweepClient(Protocol):
@@ -61,6 +62,7 @@ class Sweep:
     :param references: personas that name one of these replicas
     :param errors: why a list could not be read completely, by the singular of its name
     :param read: the lists that were read completely
+    :param unattributed: the undetermined rows that can be read and name no replica
     """
 
     keys: Set[str]
@@ -71,6 +73,7 @@ class Sweep:
     references: list[Reference] = field(default_factory=list)
     errors: dict[str, TavusError] = field(default_factory=dict)
     read: set[str] = field(default_factory=set)
+    unattributed: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self._ids: dict[Kind, set[str]] = {kind: set() for kind in Kind}
@@ -111,16 +114,34 @@ class Sweep:
         else:
             self.read.add(name)
 
+    def attribute(self, client: SweepClient, *, known: Collection[str] = (), concurrency: int) -> None:
+        """
+        Ask for rows that name no replica: the object may name one although its row in the list does not.
+
+        Nothing is asked if there are more than ``MAX_ASKED``: then the account does not show it.
+
+        :param known: rows that need not be asked for
+        :param concurrency: the maximum number of simultaneous requests
+        """
+        keys = sorted(self.unattributed.difference(known))
+        if self.overflow or len(keys) > MAX_ASKED:
+            return
+        for key, answer in ask_for(client, keys, concurrency=concurrency).items():
+            if (replica_id := getattr(answer.item, "replica_id", None)) is None:
+                continue
+            self.unattributed.discard(key)
+            self.undetermined.pop(key, None)
+            if answer.item is not None and replica_id in self.replica_ids:
+                self.items[key] = answer.item
+
     def _read_personas(self, client: SweepClient) -> None:
         def keep(row: Persona | UnreadableRow) -> bool:
             if isinstance(row, UnreadableRow):
-                return not self.replica_ids.isdisjoint(row.replica_ids) or not row.replica_ids
+                names_ours = not self.replica_ids.isdisjoint(row.replica_ids)
+                return names_ours or (bool(self.replica_ids) and not row.replica_ids)
             return row.replica_id in self.replica_ids
 
         self.references = []
-        if not self.replica_ids:
-            self.read.add(PERSONA)
-            return
         for row in client.list_personas(keep=keep):
             if not isinstance(row, UnreadableRow):
                 self.references.append({"persona_id": row.persona_id, "replica_id": str(row.replica_id)})
@@ -132,7 +153,8 @@ class Sweep:
     def _read_replicas(self, client: SweepClient) -> None:
         for row in client.list_replicas():
             if isinstance(row, UnreadableRow):
-                if row.hides_its_id or not set(row.own_ids).isdisjoint(self.keys):
+                hidden = row.hides_its_id and bool(self.replica_ids)
+                if hidden or not set(row.own_ids).isdisjoint(self.keys):
                     self._add_undetermined(f"replica {row.shown_id}", f"cannot be read: {row.reason}")
             elif row.replica_id in self.keys:
                 self.items[row.replica_id] = row
@@ -155,6 +177,7 @@ class Sweep:
         if key in self.keys or row.replica_id in self.replica_ids:
             return True
         if row.replica_id is None and self.replica_ids:
+            self.unattributed.add(key)
             self._add_undetermined(key, self._describe_unattributed(row))
         return False
 

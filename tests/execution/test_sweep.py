@@ -1,0 +1,152 @@
+"""What belongs to a request, and what may belong to it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+
+from tavus_provider.exceptions import ItemNotFoundError, TavusRetryableError
+from tavus_provider.execution.sweep import MAX_ASKED, Sweep, ask_for
+from tavus_provider.keys import parse_key
+from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
+from tavus_provider.planning.erasure import MAX_UNDETERMINED
+
+NOW = datetime(2026, 11, 28, tzinfo=UTC)
+
+
+def video(item_id, replica_id=None, persona_id=None):
+    return Video(item_id, replica_id, persona_id, "ready", NOW)
+
+
+def conversation(item_id, replica_id=None, persona_id=None):
+    return Conversation(item_id, replica_id, persona_id, "ended", NOW)
+
+
+class Account:
+    """A client with the rows of an account; ``details`` are what single objects show."""
+
+    def __init__(self, *rows, details=()):
+        self.rows = rows
+        self.details = {row.key: row for row in (*rows, *details)}
+        self.asked = []
+
+    def _list(self, kind, keep=None):
+        return [row for row in self.rows if row.kind == kind and (keep is None or keep(row))]
+
+    def list_replicas(self, *, while_deleting=False):
+        return self._list("replica")
+
+    def list_personas(self, *, keep=None):
+        return self._list("persona", keep)
+
+    def list_videos(self, *, latest_only=False, keep=None):
+        return self._list("video", keep)
+
+    def list_conversations(self, *, latest_only=False, status=None, keep=None):
+        return self._list("conversation", keep)
+
+    def get_item(self, key):
+        self.asked.append(key)
+        try:
+            return self.details[parse_key(key)[1]]
+        except KeyError:
+            raise ItemNotFoundError("unknown") from None
+
+    def stop(self):
+        pass
+
+
+def sweep(account, keys=("r1",), replica_ids=("r1",)):
+    return Sweep.of(account, keys=frozenset(keys), replica_ids=frozenset(replica_ids))
+
+
+def unreadable(kind, own=(), replicas=()):
+    return UnreadableRow(kind, "odd", "f" * 64, own, replicas)
+
+
+def test_rows_of_the_request_are_kept_and_others_are_not():
+    account = Account(
+        Replica("r1"), Replica("r2"), video("v1", "r1"), video("v2", "r2"),
+        conversation("c1", "r1"), conversation("c2", "r2"), conversation("c3", "r2"),
+        Persona("p1", "r1"), Persona("p2", "r2"),
+    )  # fmt: skip
+    found = sweep(account, keys=("r1", "conversation/c3"))
+    assert set(found.items) == {"r1", "video/v1", "conversation/c1", "conversation/c3"}
+    assert found.references == [{"persona_id": "p1", "replica_id": "r1"}]
+    assert found.undetermined == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "is_undetermined"),
+    [
+        (video("v1"), True),
+        (conversation("c1", None, "p1"), True),
+        (unreadable("video", ("v1",), ("r1",)), True),
+        (unreadable("video", ("v1",)), True),
+        (unreadable("video", ("v1",), ("r2",)), False),
+        (unreadable("video", ("v9",), ("r2",)), True),  # shows a key of the request
+        (unreadable("replica", ("r1", "r3")), True),
+        (unreadable("replica", ("r3", "r4")), False),
+        (unreadable("replica"), True),
+        (unreadable("persona", ("p1",)), True),
+        (unreadable("persona", ("p1",), ("r2",)), False),
+    ],
+)
+def test_rows_of_which_it_cannot_be_seen_whose_they_are(row, is_undetermined):
+    found = sweep(Account(row), keys=("r1", "video/v9"))
+    assert bool(found.undetermined) == is_undetermined
+    assert found.items == {}
+
+
+def test_without_a_replica_in_the_request_such_rows_do_not_matter():
+    account = Account(
+        video("v1"), unreadable("replica"), unreadable("persona", ("p1",)), conversation("c1", "r2")
+    )
+    found = sweep(account, keys=("conversation/c1",), replica_ids=())
+    assert (set(found.items), found.undetermined) == ({"conversation/c1"}, {})
+
+
+def test_object_that_names_its_replica_although_its_row_does_not_is_attributed():
+    """The reference of the API leaves replica_id out of the rows of videos."""
+    account = Account(
+        video("v1"), video("v2"), video("v3"),
+        details=[video("v1", "r1"), video("v2", "r2")],
+    )  # fmt: skip
+    found = sweep(account)
+    assert set(found.undetermined) == {"video/v1", "video/v2", "video/v3"}
+    found.attribute(account, known=(), concurrency=2)
+    assert set(found.items) == {"video/v1"}
+    assert set(found.undetermined) == {"video/v3"}
+
+
+def test_nothing_is_asked_if_too_many_rows_name_no_replica():
+    account = Account(*(video(f"v{n}") for n in range(MAX_ASKED + 1)))
+    sweep(account).attribute(account, concurrency=2)
+    assert account.asked == []
+
+
+def test_number_of_undetermined_rows_is_bounded():
+    found = sweep(Account(*(video(f"v{n}") for n in range(MAX_UNDETERMINED + 7))))
+    assert (len(found.undetermined), found.overflow) == (MAX_UNDETERMINED, 7)
+
+
+def test_list_that_fails_does_not_stop_the_others(monkeypatch):
+    account = Account(video("v1", "r1"), Replica("r1"))
+
+    def fail(**_):
+        raise TavusRetryableError("down")
+
+    monkeypatch.setattr(account, "list_conversations", fail)
+    found = sweep(account)
+    assert set(found.errors) == {"conversation"}
+    assert found.read == {"persona", "replica", "video"}
+    assert set(found.items) == {"r1", "video/v1"}
+
+
+def test_answers_tell_missing_objects_from_errors():
+    account = Account(Replica("r1"))
+    answers = ask_for(account, ["r1", "r2"], concurrency=2)
+    assert answers["r1"].item is not None
+    assert answers["r2"].is_missing
+    assert ask_for(account, [], concurrency=2) == {}
