@@ -53,7 +53,11 @@ NEEDS = {
 """The fixtures that give a test a marker. Folders and modules are in ``FILES``."""
 FILES = {
     "server": ("tests/sandbox/", "tests/faults/"),
-    "slow": ("tests/client/test_pagination_model.py", "tests/test_erasure_laws.py"),
+    "slow": (
+        "tests/client/test_pagination_model.py",
+        "tests/test_erasure_laws.py",
+        "tests/storage/test_year.py",
+    ),
     "process": (
         "tests/test_crash.py",
         "tests/test_kill.py",

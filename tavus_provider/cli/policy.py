@@ -52,9 +52,11 @@ def schema(arguments: argparse.Namespace) -> int:
 
 
 def plan(arguments: argparse.Namespace) -> int:
-    """Show the verdict on every replica, and whether a run would stop at a limit."""
+    """Show the verdict on every replica, and whether a run would stop or fail."""
     from rich.text import Text
 
+    from tavus_provider.planning.overdue import describe_overdue
+    from tavus_provider.planning.plan import overdue_rows
     from tavus_provider.rendering.tables import decision_sentence, decision_table
     from tavus_provider.retention.engine import evaluate
     from tavus_provider.retention.unmatched import find_unmatched
@@ -78,6 +80,10 @@ def plan(arguments: argparse.Namespace) -> int:
         print_data([_to_json(verdict) for verdict in decision.verdicts], output=arguments.output)
     if decision.limit_exceeded:
         write_error(f"a run would stop: {decision.limit_exceeded}")
+        return PROBLEMS
+    if policy.overdue_after is not None and decision.overdue:
+        message = describe_overdue(overdue_rows(decision.overdue), after=policy.overdue_after)
+        write_error(f"a run would fail after its deletes: {message}")
         return PROBLEMS
     return SUCCESS
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -38,16 +38,28 @@ def find_overdue(
     return rows
 
 
-def overdue_message(plan: Plan, rows: list[OverdueRow]) -> str | None:
+def overdue_message(plan: Plan, rows: Sequence[OverdueRow]) -> str | None:
     """Return the sentences about overdue replicas, with what a person can do, or ``None`` without any."""
-    left_out = plan.get("left_out", {}).get("overdue", 0)
+    limit = _limit(plan)
+    if limit is None:
+        return None
+    return describe_overdue(rows, after=limit, left_out=plan.get("left_out", {}).get("overdue", 0))
+
+
+def describe_overdue(rows: Sequence[OverdueRow], *, after: Duration, left_out: int = 0) -> str | None:
+    """
+    Return what :func:`overdue_message` does.
+
+    :param after: ``overdue_after`` of the policy
+    :param left_out: how many more there are
+    """
     count = len(rows) + left_out
     if not count:
         return None
     named = ", ".join(f"{row['replica_id']} ({_describe(row)})" for row in rows[:_MAX_NAMED])
     more = f" and {count - _MAX_NAMED:,} more" if count > _MAX_NAMED else ""
     return (
-        f"{count:,} replica{'s' * (count != 1)} older than overdue_after ({_limit(plan)}) "
+        f"{count:,} replica{'s' * (count != 1)} older than overdue_after ({after}) "
         f"{'is' if count == 1 else 'are'} still there: {named}{more}. Remove what keeps each of them, "
         "delete it with the DAG tavus_delete_replica, put it under a legal hold, or raise overdue_after"
     )

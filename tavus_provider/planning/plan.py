@@ -9,7 +9,7 @@ connection and for 24 hours.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
@@ -19,7 +19,7 @@ from tavus_provider.models import check_replica_id
 from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.policy import Policy
-from tavus_provider.retention.verdict import format_time
+from tavus_provider.retention.verdict import Verdict, format_time
 
 __all__ = [
     "MAX_XCOM_BYTES",
@@ -33,6 +33,7 @@ __all__ = [
     "fits_xcom",
     "format_time",
     "make_plan",
+    "overdue_rows",
     "plan_reference",
     "verify_digest",
 ]
@@ -170,11 +171,7 @@ def make_plan(
     }
     overdue = decision.overdue
     if policy.overdue_after is not None:
-        rows = overdue[:MAX_OVERDUE]
-        plan["overdue"] = [
-            {"replica_id": row.replica.replica_id, "reason": row.reason, "age_days": row.age_days}
-            for row in rows
-        ]
+        plan["overdue"] = overdue_rows(overdue[:MAX_OVERDUE])
     left_out = {
         name: missing
         for name, missing in (
@@ -196,6 +193,14 @@ def ids_by_rule(rows: Iterable[PlanRow]) -> dict[str, list[str]]:
         if row["rule"] is not None:
             ids.setdefault(row["rule"], []).append(row["replica_id"])
     return ids
+
+
+def overdue_rows(verdicts: Sequence[Verdict]) -> list[OverdueRow]:
+    """Return the rows of a plan for :attr:`.Decision.overdue`."""
+    return [
+        {"replica_id": verdict.replica.replica_id, "reason": verdict.reason, "age_days": verdict.age_days}
+        for verdict in verdicts
+    ]
 
 
 def fits_xcom(document: Mapping[str, Any]) -> bool:

@@ -151,6 +151,16 @@ def test_plan_beyond_a_limit_is_shown_and_is_a_problem(run, policy, sandbox):
     assert len(err.splitlines()) == 1
 
 
+def test_overdue_replicas_are_a_problem(run, policy, sandbox):
+    code, out, err = run("plan", policy(overdue_after="1y"))
+    assert code == 1
+    assert "; 3 overdue" in out
+    assert "\na run would fail after its deletes: 3 replicas older than overdue_after (1y) are " in err
+    code, out, err = run("simulate", policy(overdue_after="1y"), "--days", "30")
+    assert re.search(r"^from \S+ to \S+ replica \S+ is overdue: ", err, re.M)
+    assert "of them overdue" in out
+
+
 @pytest.mark.parametrize(("output", "load"), [("json", json.loads), ("yaml", yaml.safe_load)])
 def test_structured_output_has_the_same_content(run, policy, sandbox, output, load):
     code, out, err = run("plan", policy(), "--output", output)

@@ -36,10 +36,11 @@ def deleted(found) -> list[tuple[int, str]]:
 
 def every_day(policy, inventory, *, days, hard):
     """Evaluate on every day, delete what is due, and write the schedule again."""
-    found, stopped = [], []
+    found, stopped, overdue = [], [], []
     for day in range(days + 1):
         at = NOW + day * DAY
         decision = evaluate(policy, inventory, now=at, hard=hard)
+        overdue += [(day, v.replica.replica_id) for v in decision.overdue]
         listing, history = inventory.replicas, inventory.history
         scheduled = {
             v.replica.replica_id: history.scheduled.get(v.replica.replica_id, at)
@@ -57,7 +58,7 @@ def every_day(policy, inventory, *, days, hard):
             listing = [one for one in listing if one.replica_id not in ids]
             soft_deleted = {i: when for i, when in soft_deleted.items() if i not in ids}
         inventory = replace(inventory, replicas=listing, history=History(scheduled, soft_deleted, days_due))
-    return found, stopped
+    return found, stopped, overdue
 
 
 def test_date_near_the_end_of_the_calendar_is_undetermined_and_stops_no_simulation():
@@ -105,6 +106,8 @@ rules = st.sampled_from(
         {"unused_for": "5d", "status": ["completed"]},
         {"older_than": "4d", "unused_for": "6d", "grace": "30h"},
         {"older_than": "1d", "status": ["error", "started"], "grace": "2d"},
+        {"older_than": "2d", "names": {"include": ["a_*"], "exclude": ["*_3"]}},
+        {"unused_for": "3d", "names": {"exclude": ["b_1"]}, "grace": "1d"},
     ]
 )
 policies = st.fixed_dictionaries(
@@ -124,7 +127,17 @@ policies = st.fixed_dictionaries(
             ]
         ),
         "hard_delete_after": st.sampled_from(["4d", "10d"]),
-    }
+    },
+    optional={
+        "overdue_after": st.sampled_from(["5d", "12d"]),
+        "quota": st.sampled_from(
+            [
+                {"above": 3, "down_to": 2, "older_than": "4d"},
+                {"above": 2, "down_to": 1, "older_than": "9d", "grace": "2d"},
+                {"above": 5, "down_to": 1, "older_than": "1d"},
+            ]
+        ),
+    },
 )
 histories = st.builds(
     History,
@@ -150,9 +163,13 @@ def test_same_deletes_and_stops_as_evaluating_every_day(policy, inventory, hard)
         history = replace(inventory.history, scheduled={}, due={})
         inventory = replace(inventory, history=history)
     found = simulate(read, inventory, now=NOW, days=14, hard=hard)
-    expected, stopped = every_day(read, inventory, days=14, hard=hard)
+    expected, stopped, overdue = every_day(read, inventory, days=14, hard=hard)
     assert [(d.day, d.verdict.replica.replica_id, d.verdict.reason) for d in found.deletes] == expected
     assert [day for stop in found.stops for day in range(stop.first, stop.last + 1)] == stopped
+    spans = ((one, one.verdict.replica.replica_id) for one in found.overdue)
+    assert sorted(
+        (day, replica_id) for one, replica_id in spans for day in range(one.first, one.last + 1)
+    ) == sorted(overdue)
 
 
 def test_each_replica_is_deleted_on_the_day_it_expires():
