@@ -78,7 +78,7 @@ def run(state: str = "success", *, dag: str = "tavus_purge_replicas", hard: bool
 
 
 def scheduled(state: str = "success", **fields) -> Run:
-    return run(state, dag="tavus_prune_replicas", hard=False, user=None, **fields)
+    return run(state, **{"dag": "tavus_prune_replicas", "hard": False, "user": None, **fields})
 
 
 # -- the state of a run, in words
@@ -291,18 +291,15 @@ def test_first_picture_takes_at_most_10_requests_with_500_runs_of_118_tasks(fake
 # -- one account at a time
 
 
-def add_accounts(fake) -> None:
-    fake.runs = company()
-    eu = scheduled(run_id="scheduled__eu", connection="tavus_eu", origin="https://eu.example.com")
-    fake.add(eu.planned(replicas()[:14], policy=WIDE).applied())
-    for made in fake.runs[-1:]:
-        made.dag_id = "tavus_prune_eu"
-        for task in made.tasks:
-            task["dag_id"] = "tavus_prune_eu"
+def two_accounts() -> list[Run]:
+    eu = scheduled(
+        dag="tavus_prune_eu", run_id="scheduled__eu", connection="tavus_eu", origin="https://eu.example.com"
+    )
+    return [*company(), eu.planned(replicas()[:14], policy=WIDE).applied()]
 
 
 def test_everything_is_of_the_chosen_account(fake, open_page):
-    add_accounts(fake)
+    fake.runs = two_accounts()
     page = open_page()
     frame = frame_of(page)
     cards = frame.locator("#accounts button")
@@ -390,7 +387,7 @@ def test_row_opens_into_its_checks_and_its_history_by_keyboard(fake, open_page):
 
 def test_page_is_used_by_keyboard_only(fake, open_page):
     """Tab reaches the controls in the order of the page; each shows the focus, and a choice keeps it."""
-    add_accounts(fake)
+    fake.runs = two_accounts()
     page = open_page()
     frame = frame_of(page)
     frame.locator("#runs tbody tr .badge").nth(7).wait_for()
@@ -576,6 +573,8 @@ def test_user_without_permission_is_told(fake, open_page):
 
 STATES = {
     "waiting": company,
+    "accounts": two_accounts,
+    "approved": lambda: [run().planned(policy=WIDE).asked("Approve").applied()],
     "failed": lambda: [failed_apply()],
     "limit": lambda: [over_the_limit()],
     "key": lambda: [refused_key()],
