@@ -25,6 +25,12 @@ def airflow(start_airflow, tmp_path_factory):
     purge = (ROOT / "dags" / "tavus_purge_replicas.py").read_text()
     for name, old, new in (
         ("impatient", 'task_id="approve",', 'task_id="approve", response_timeout=timedelta(seconds=1),'),
+        ("three", '"include": ["*"]', '"include": ["product-launch_*"]'),
+        (
+            "many",
+            '{"max_deletions": 10, "max_deletion_percent": 25}',
+            '{"max_deletions": 400, "max_deletion_percent": 100}',
+        ),
         ("held", '"limits":', f'"legal_holds": {{"file": "{dags}/holds.json", "max_age": "7d"}}, "limits":'),
     ):
         assert purge.count(old) == 1
@@ -289,10 +295,74 @@ def test_browser_answers_an_approval_that_shows_names_as_plain_text(airflow, sig
         page.get_by_text("onerror").first.wait_for()
         assert page.locator("img[src=x], a[href^=javascript], a[href*=evil]").count() == 0
         assert page.get_by_text("This cannot be undone").is_visible()
-        save_screenshot(page, f"approval-{scheme}")
+        save_screenshot(page, f"approval-hostile-{scheme}")
     page.get_by_role("button", name=answer).first.click()
     assert airflow.finished(run)[0] == "success"
     assert ({"replica_id": replica_id, "hard": True} in airflow.state()["deletes"]) == deleted
+
+
+def open_approval(page, airflow, run: str):
+    """Open the approval of a run and return its buttons."""
+    page.goto(f"{airflow.url}{run.replace('/dagRuns/', '/runs/')}/tasks/approve/required_actions")
+    page.get_by_text("This cannot be undone").wait_for()
+    return [page.get_by_role("button", name=name, exact=True) for name in ("Approve", "Reject")]
+
+
+@in_browser
+def test_browser_shows_an_approval_of_three_replicas_on_one_screen(airflow, sign_in):
+    """Case F10: everything that a person needs to answer is in view at 1280x720."""
+    names = ["product-launch_elena", "product-launch_jonas", "product-launch_2024"]
+    rows = [
+        {"replica_id": f"r7c{number}e19a4d0b", "replica_name": name, "age": f"{420 - 90 * number}d"}
+        for number, name in enumerate(names)
+    ]
+    airflow.control_sandbox("replicas", rows)
+    run = airflow.trigger("purge_three")
+    digest = airflow.page(run)["body"].split("`")[1]
+    shown = [
+        "Delete 3 Tavus replicas permanently?",
+        "This cannot be undone",
+        "older than 90 days",
+        "Triggered by",
+        "May answer:",
+        "Answer until",
+        *names,
+        digest,
+    ]
+    for scheme in ("dark", "light"):
+        page = sign_in(scheme=scheme, width=1280, height=720)
+        buttons = open_approval(page, airflow, run)
+        for element in [*(page.get_by_text(text).first for text in shown), *buttons]:
+            box = element.bounding_box()
+            assert 0 <= box["y"] <= box["y"] + box["height"] <= 720
+        save_screenshot(page, f"approval-{scheme}")
+    with page.context.expect_page() as opened:
+        page.get_by_role("link", name="All replicas, with reasons").click()
+    assert opened.value.url.startswith(f"{airflow.url}/plugin/tavus?dag_id=purge_three&")
+    airflow.answer(run, "Reject")
+
+
+@in_browser
+def test_browser_shows_the_buttons_of_a_large_approval_on_the_second_screen(airflow, sign_in):
+    """Case F10."""
+    rows = [
+        {
+            "replica_id": f"r{number:03}5d2f90c1e",
+            "replica_name": f"{('archive_sales', 'archive_support', 'archive_webinar')[number % 3]}-{number}",
+            "age": f"{100 + number}d",
+        }
+        for number in range(300)
+    ]
+    airflow.control_sandbox("replicas", rows)
+    run = airflow.trigger("purge_many", include=["archive_*"])
+    assert airflow.page(run)["subject"] == "Delete 300 Tavus replicas permanently?"
+    page = sign_in(width=1280, height=1440)
+    for button in open_approval(page, airflow, run):
+        box = button.bounding_box()
+        assert box["y"] + box["height"] <= 1440
+    assert page.get_by_text("the 20 oldest of 300").is_visible()
+    save_screenshot(page, "approval-300")
+    airflow.answer(run, "Reject")
 
 
 def hanging_delete(replica_id: str, when: str) -> dict[str, Any]:
