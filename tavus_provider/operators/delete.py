@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -136,7 +136,8 @@ class DeleteReplicaOperator(TavusOperator):
         from tavus_provider.execution.inventory import evaluate_one
         from tavus_provider.execution.revalidation import difference
 
-        plan = self.check_plan(self.plan, hard=self.hard, authority=self.authority(context))
+        authority = self.authority(context)
+        plan = self.check_plan(self.plan, hard=self.hard, authority=authority)
         row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
         if row is None:
             raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
@@ -145,6 +146,10 @@ class DeleteReplicaOperator(TavusOperator):
             raise PlanRejectedError(
                 f"replica {replica_id}: {changed}; nothing was deleted, trigger a new run"
             )
+        _refuse_beyond_limits(plan, replica_id, deleted=authority.begun_deletes())
+        authority.record_deleting(plan, replica_id)
+        # Again, because a task that runs at the same time may have recorded its delete meanwhile.
+        _refuse_beyond_limits(plan, replica_id, deleted=authority.begun_deletes())
 
     @contextlib.contextmanager
     def _recorded(self, context: Context, replica_id: str) -> Iterator[_Record]:
@@ -244,6 +249,21 @@ class LookUpReplicaOperator(TavusOperator):
             store(plan)
             self.authority(context).record_plan(plan)
             return plan
+
+
+def _refuse_beyond_limits(plan: Plan, replica_id: str, *, deleted: Set[str]) -> None:
+    """Raise PlanRejectedError if one more delete would exceed a limit of the plan, for the whole DAG run."""
+    from tavus_provider.retention.policy import Policy
+
+    planned = {row["replica_id"] for row in plan["delete"]}
+    exceeded = Policy.parse(plan["policy"]).limits.exceeded(
+        delete=len(deleted | {replica_id}),
+        listed=plan["listed"],
+        unlisted=len(deleted - planned),
+        earlier=len(deleted - {replica_id}),
+    )
+    if exceeded is not None:
+        raise PlanRejectedError(exceeded)
 
 
 def _refuse_if_held(replica_id: str) -> None:

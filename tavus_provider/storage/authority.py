@@ -16,6 +16,7 @@ from typing import Any, Final, cast
 from airflow.configuration import conf
 
 from tavus_provider.exceptions import PlanRejectedError
+from tavus_provider.planning.attempts import find_deleted
 from tavus_provider.storage.attempts import Attempt
 from tavus_provider.storage.ledger import Ledger, job_name
 from tavus_provider.storage.plan_store import AnyPlan, store_text
@@ -185,6 +186,23 @@ class RunAuthority:
         ]
         rejected = [answer for answer in answers if answer["answer"] != APPROVE]
         return next(iter(rejected or answers), None)
+
+    def record_deleting(self, plan: AnyPlan, replica_id: str) -> None:
+        """
+        Record that a task of this run is about to delete one replica of a plan.
+
+        :raises LedgerUnavailableError: if it cannot be recorded
+        """
+        self._record("deleting", plan_digest=plan["digest"], intent=[replica_id])
+
+    def begun_deletes(self) -> frozenset[str]:
+        """
+        Return the ids that this run has deleted, or may have, with any plan.
+
+        :raises LedgerUnavailableError: if the ledger cannot be read
+        """
+        single = {i for attempt in self._of_kind("deleting") for i in attempt.begin_record["intent"]}
+        return find_deleted(self.attempts(), self._task) | single
 
     def attempts_of_other_plans(self, plan: AnyPlan) -> list[Attempt]:
         """

@@ -22,6 +22,7 @@ RecordKind = Literal[
     "planned",
     "shown",
     "answered",
+    "deleting",
     "outcome",
     "verification",
     "end",

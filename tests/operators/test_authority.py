@@ -169,6 +169,36 @@ def test_cleared_run_does_not_delete_more_than_its_limits(sandbox):
     assert len(requests(sandbox, "DELETE")) == 6
 
 
+def test_single_deletes_with_a_plan_count_against_the_limits_of_the_run(sandbox):
+    limits = {"limits": {"max_deletions": 4, "max_deletion_percent": 100}}
+    narrow = {"narrow": {"include": ["spring-*", "summer-*", "black-*", "onboarding*"]}}
+    first = planned(policy=POLICY | limits, **narrow)
+    run(apply_task(first))
+    deleted = len(requests(sandbox, "DELETE"))
+    assert deleted == 4
+    ti = Ti(try_number=2)
+    with pytest.raises(AirflowFailException, match="4 of them were deleted by this run"):
+        run(plan_task(POLICY | limits), ti)
+    other = ti.pushed["return_value"]
+    left = other["delete"][0]["replica_id"]
+    with pytest.raises(AirflowFailException, match=r"^5 of .* 4 of them were deleted by this run"):
+        run(delete(left, plan=other))
+    assert len(requests(sandbox, "DELETE")) == deleted
+
+
+def test_single_deletes_count_each_other(sandbox):
+    plan = planned(
+        policy=POLICY | {"limits": {"max_deletions": 2, "max_deletion_percent": 100}}, dry_run=True
+    )
+    ids = [row["replica_id"] for row in plan["delete"]]
+    for index, replica_id in enumerate(ids[:2]):
+        assert run(delete(replica_id, plan=plan), Ti(map_index=index))["outcome"] == "deleted"
+    with pytest.raises(AirflowFailException, match="2 of them were deleted by this run"):
+        run(delete(ids[2], plan=plan), Ti(map_index=2))
+    run(delete(ids[1], plan=plan), Ti(map_index=1, try_number=2))  # a retry counts once
+    assert len({row["replica_id"] for row in sandbox.state()["deletes"]}) == 2
+
+
 def test_another_run_has_limits_of_its_own(sandbox):
     run(apply_task(planned(policy=LIMITED)))
     add(sandbox, 1)

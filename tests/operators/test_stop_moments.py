@@ -1,7 +1,7 @@
 """
 Stop a run at random moments, as Airflow does: no delete begins after the stop, and the report is pushed.
 
-``TAVUS_STOP_MOMENTS=50 pytest tests/operators/test_stop_moments.py`` tries more moments.
+``STOP_MOMENTS=50 pytest tests/operators/test_stop_moments.py`` tries more moments.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
-MOMENTS = int(os.environ.get("TAVUS_STOP_MOMENTS", "6"))
+MOMENTS = int(os.environ.get("STOP_MOMENTS", "6"))
 COUNT = 60
 LATE = 2.0
 """Seconds after a stop within which the sandbox may log a delete that began before it."""
