@@ -349,6 +349,50 @@ def change(file, **fields):
     file.write_bytes(canonical_json(seal({**record, **fields})))
 
 
+@pytest.mark.parametrize(
+    ("fields", "finding"),
+    [
+        pytest.param(
+            {"deletions": {"soft": {}, "permanent": ["r1x"], "unresolved": {}}},
+            "does not agree with the records of the attempts that it covers",
+            id="deletions",
+        ),
+        pytest.param(
+            {"heads": {}},
+            "does not name the attempts that it covers: it was changed, or one was added or removed",
+            id="heads",
+        ),
+        pytest.param(
+            {"schedules": {"schedule-0": "x"}},
+            "names other attempts than the last ones of the schedules",
+            id="schedules",
+        ),
+        pytest.param(
+            {"until": "20260901T120001.000000Z"},
+            "does not name the attempts that it covers: it was changed, or one was added or removed",
+            id="until",
+        ),
+    ],
+)
+def test_checkpoint_is_compared_with_all_records(ledger, fields, finding):
+    """With its digest made anew, too: nothing that a checkpoint says is believed."""
+    runs(ledger, CHECKPOINT_AFTER + 2)
+    (file,) = checkpoint_files(ledger)
+    change(file, **fields)
+    assert any(text.endswith(f"{file.name} {finding}") for text in verify(ledger.root)[1])
+
+
+def test_checkpoint_whose_base_was_made_anew_is_ignored(ledger, caplog):
+    runs(ledger, 2 * CHECKPOINT_AFTER + 2)
+    base, newest = checkpoint_files(ledger)
+    change(base, deletions={"soft": {}, "permanent": ["r1x"], "unresolved": {}})
+    caplog.clear()
+    assert reopen(ledger).recent().checkpoint.name.endswith(base.name)
+    assert f"{newest.name} of the ledger is ignored" in caplog.text
+    assert "which is missing or was changed" in caplog.text
+    assert any("ends differently" in finding for finding in verify(ledger.root)[1])
+
+
 def test_earlier_checkpoint_is_used_instead_of_a_damaged_one(ledger):
     runs(ledger, 3 * CHECKPOINT_AFTER)
     older, newest = checkpoint_files(ledger)[-2:]

@@ -113,6 +113,8 @@ def test_expired_replica_is_scheduled_and_announced_before_it_is_deleted(world, 
     assert ti.events == [
         {
             "asset": "tavus_replicas_scheduled",
+            "tavus_conn_id": "tavus_default",
+            "origin": plan["origin"],
             "replica_ids": ["old1", "old2"],
             "count": 2,
             "policy": "stale",
