@@ -37,7 +37,7 @@ _WORD_JOINER: Final = "\u2060"
 _PREFIX: Final = re.compile(r"[^\W\d_]+[-_ .:/]*")
 """The first word of a name, with what separates it from the next one."""
 
-_SAMPLE_NAME: Final = 24
+_SAMPLE_NAME: Final = 22
 """Characters of a name in the sample, whose two halves must fit beside each other."""
 
 

@@ -251,10 +251,10 @@ def test_more_rows_are_counted_and_the_oldest_and_newest_are_shown():
     assert block[0].split("  ")[0] == "the 20 oldest of 300"
     assert block[0].endswith("   the 20 newest")
     assert len(block) == 21
-    assert block[1] == f"r0296  {'summer-296':24}  396d   r1002  {'山' * 11}…    97d"
-    assert block[2] == f"r0295  {'summer-295':24}  395d   r1001  {'Zoë':24}   98d"
-    assert block[3].endswith(f"   r1000  {'(no name)':24}   99d")
-    assert block[20].startswith(f"r0277  {'summer-277':24}  377d   r0016  ")
+    assert block[1] == f"r0296  {'summer-296':22}  396d   r1002  {'山' * 10}…    97d"
+    assert block[2] == f"r0295  {'summer-295':22}  395d   r1001  {'Zoë':22}   98d"
+    assert block[3].endswith(f"   r1000  {'(no name)':22}   99d")
+    assert block[20].startswith(f"r0277  {'summer-277':22}  377d   r0016  ")
     assert len(page.splitlines()) < 33
     assert max(map(len, block)) <= 90
 
