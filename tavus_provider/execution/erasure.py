@@ -12,8 +12,7 @@ One kind that fails does not stop the others. Legal holds are read again before 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -23,9 +22,11 @@ from tavus_provider.exceptions import (
     TavusError,
     TavusRequestRejectedError,
 )
+from tavus_provider.execution.dispatch import run_deletes
 from tavus_provider.execution.erasure_look import judge, look_again
 from tavus_provider.execution.executor import RECORD_EVERY, AttemptWriter, DeletionResult
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
+from tavus_provider.execution.hold_guard import HoldGuard
 from tavus_provider.execution.progress import Progress
 from tavus_provider.execution.sweep import SweepClient
 from tavus_provider.keys import Kind, parse_key
@@ -33,7 +34,7 @@ from tavus_provider.models import Replica
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.erasure import ErasurePlan, ErasureRow
-from tavus_provider.planning.erasure_holds import Hold, HoldScope, find_holds
+from tavus_provider.planning.erasure_holds import Hold
 from tavus_provider.planning.erasure_report import (
     Asked,
     ErasureReport,
@@ -66,7 +67,9 @@ class EndingResult(Protocol):
 class ErasureClient(SweepClient, Protocol):
     """The client methods that end conversations, delete objects and read the account."""
 
-    def delete_item(self, key: str, *, hard: bool = False) -> DeletionResult: ...
+    def delete_item(
+        self, key: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
+    ) -> DeletionResult: ...
     def end_conversation(self, conversation_id: str) -> EndingResult: ...
 
 
@@ -83,6 +86,7 @@ class ErasureExecutor:
         be deleted, and with ``held`` and ``outcomes``
     :param held: returns the ids and keys under legal hold, given the current time
     :param prior: what earlier attempts recorded
+    :param clock: monotonic time in seconds, for the age of what was read of legal holds
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class ErasureExecutor:
         begin: Callable[..., AttemptWriter],
         held: Callable[[datetime], frozenset[str]],
         prior: PriorAttempts | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._plan = plan
         self._client = client
@@ -103,7 +108,7 @@ class ErasureExecutor:
         self._now = now
         self._log = log
         self._begin = begin
-        self._read_held = held
+        self._guard = HoldGuard(plan, read_held=held, now=now, clock=clock)
         self._prior = PriorAttempts() if prior is None else prior
         self._rows = {row["key"]: row for row in plan["delete"]}
         self._results: dict[str, Result] = {}
@@ -113,7 +118,7 @@ class ErasureExecutor:
         self._kind_halt = Halt()
         self._in_progress = InProgress()
         self._look: Look | None = None
-        self._is_stopped = self._is_key_rejected = False
+        self._is_key_rejected = False
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
         """Whether another attempt may do what this one could not."""
@@ -142,7 +147,7 @@ class ErasureExecutor:
         for kind in ORDER:
             if self._to_delete(kind) and not self._halt.is_set and self._may_go_on():
                 self._delete(self._to_delete(kind))
-        if not self._is_stopped and not self._is_key_rejected:
+        if not self._halt.is_stopped and not self._is_key_rejected:
             self._look_again()
 
     def stop(self, why: str) -> None:
@@ -152,8 +157,8 @@ class ErasureExecutor:
         Can be called in a signal handler.
         """
         self.may_succeed_later = True
-        self._is_stopped = True
-        self._halt.set(why)
+        self._halt.stop(why)
+        self._kind_halt.stop(why)
         self._client.stop()
 
     def report(self) -> ErasureReport:
@@ -198,12 +203,13 @@ class ErasureExecutor:
 
     def _read_holds(self) -> None:
         """Hold what is under legal hold by now. An object that was already sent stays what it is."""
-        rows: list[ErasureRow] = [*self._plan["delete"], *self._plan["held"], *self._plan["left"]]
-        holds = find_holds(rows, self._read_held(self._now()), covers=HoldScope(self._plan["hold_covers"]))
-        for key, hold in holds.items():
+        for key, hold in self._guard.read().items():
             if key in self._rows and key not in self._results and key not in self._holds:
-                self._holds[key] = hold
-                self._log(f"held: {key} ({hold.reason})")
+                self._hold(key, hold)
+
+    def _hold(self, key: str, hold: Hold) -> None:
+        self._holds[key] = hold
+        self._log(f"held: {key} ({hold.reason})")
 
     def _may_go_on(self) -> bool:
         """Read the legal holds again. If that fails, nothing more is deleted."""
@@ -211,13 +217,28 @@ class ErasureExecutor:
         try:
             self._read_holds()
         except TavusError as error:
-            self.may_succeed_later = True
-            self._halt.set(f"the legal holds could not be read again: {error}")
-            self._log(f"No more is deleted: {self._halt.reason}")
+            self._stop_for(f"the legal holds could not be read again: {error}")
             return False
+        self._record_holds(before)
+        return True
+
+    def _record_holds(self, before: Set[str]) -> None:
         if new := {key: hold.held_by for key, hold in self._holds.items() if key not in before}:
             self._write("outcome", held=new)
-        return True
+
+    def _stop_for(self, reason: str) -> None:
+        """Delete nothing more; another attempt may."""
+        self.may_succeed_later = True
+        self._halt.set(reason)
+        self._kind_halt.set(reason)
+
+    def _may_send(self, key: str) -> bool:
+        """Return whether a delete may be sent now; the holds are read again if they are too old."""
+        try:
+            return self._guard.may_send(key)
+        finally:
+            if self._guard.failure is not None:
+                self._stop_for(self._guard.failure)
 
     # -- end and delete
 
@@ -251,69 +272,77 @@ class ErasureExecutor:
 
     def _delete(self, rows: Sequence[ErasureRow]) -> None:
         self._kind_halt = Halt()
+        if self._halt.is_stopped:
+            self._kind_halt.stop(self._halt.reason)
         progress = Progress(len(rows), self._log)
-        pool = ThreadPoolExecutor(min(self._concurrency, len(rows)), thread_name_prefix="tavus")
+        unrecorded: dict[str, str] = {}
+        recorded_at, before = time.monotonic(), set(self._holds)
+
+        def done(row: ErasureRow) -> None:
+            nonlocal recorded_at
+            if row["key"] in self._holds:
+                return
+            if row["key"] not in self._results:
+                self._results[row["key"]] = Result(Outcome.NOT_ATTEMPTED, self._describe_halt())
+            result = self._results[row["key"]]
+            progress.advance(row["key"], result)
+            unrecorded[row["key"]] = result.outcome.value
+            if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
+                self._write("outcome", outcomes=unrecorded)
+                unrecorded.clear()
+                recorded_at = time.monotonic()
+
         try:
-            futures: dict[Future[None], str] = {pool.submit(self._run_one, row): row["key"] for row in rows}
-            unrecorded: dict[str, str] = {}
-            recorded_at = time.monotonic()
-            for future in as_completed(futures):
-                future.result()
-                key = futures[future]
-                if key not in self._results:
-                    self._results[key] = Result(Outcome.NOT_ATTEMPTED, self._describe_halt())
-                progress.advance(key, self._results[key])
-                unrecorded[key] = self._results[key].outcome.value
-                if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
-                    self._write("outcome", outcomes=unrecorded)
-                    unrecorded, recorded_at = {}, time.monotonic()
+            run_deletes(
+                rows,
+                self._delete_one,
+                concurrency=self._concurrency,
+                halt=self._kind_halt,
+                in_progress=self._in_progress,
+                stop_client=self._client.stop,
+                done=done,
+            )
+        finally:
+            # Copies, so that a delete which was left alone changes no report.
+            self._results, self._holds = dict(self._results), dict(self._holds)
+        if not self._kind_halt.is_stopped:  # else the report comes first, then closing records them
             if unrecorded:
                 self._write("outcome", outcomes=unrecorded)
-        except BaseException:
-            # execution_timeout, Ctrl+C, or the ledger is unavailable. Deletes that wait to be sent, or to be
-            # sent again, would be sent below.
-            self._is_stopped = True
-            self._halt.set()
-            self._client.stop()
-            raise
-        finally:
-            self._kind_halt.set()
-            pool.shutdown(wait=True, cancel_futures=True)
-            self._in_progress.wait()
+            self._record_holds(before)
 
     def _describe_halt(self) -> str:
         halt = self._halt if self._halt.is_set else self._kind_halt
         return f"not attempted: {halt.reason}"
 
-    def _run_one(self, row: ErasureRow) -> None:
-        with self._in_progress:
-            self._delete_one(row)
-
     def _delete_one(self, row: ErasureRow) -> None:
-        key, sent = row["key"], False
+        key, results, sent = row["key"], self._results, False
         if self._halt.is_set or self._kind_halt.is_set:
             return
         try:
             if row["kind"] == Kind.REPLICA and (changed := self._find_change(row)):
-                self._results[key] = Result(Outcome.SKIPPED, changed)
+                results[key] = Result(Outcome.SKIPPED, changed)
                 return
-            if self._halt.is_set:
+            self._may_send(key)
+            if self._halt.is_set or self._kind_halt.is_set:
                 return
             sent = True
             # This stays if the process is stopped before the delete returns.
-            self._results[key] = Result(
-                Outcome.UNKNOWN, "the task was stopped while the delete was in progress"
-            )
-            deletion = self._client.delete_item(key, hard=True)
+            results[key] = Result(Outcome.UNKNOWN, "the task was stopped while the delete was in progress")
+            deletion = self._client.delete_item(key, hard=True, before_send=lambda: self._may_send(key))
         except ItemNotFoundError as error:
-            self._results[key] = _not_found(row, error, prior=self._prior)
+            results[key] = _not_found(row, error, prior=self._prior)
             trouble = None
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
-            self._results[key] = Result(outcome, str(error))
+            hold = self._guard.holds.get(key)
+            if outcome is Outcome.NOT_ATTEMPTED and hold is not None:
+                results.pop(key, None)
+                self._hold(key, hold)
+                return
+            results[key] = Result(outcome, str(error))
             trouble = self._find_trouble(error, outcome)
         else:
-            self._results[key] = Result(deletion.outcome, deletion.detail)
+            results[key] = Result(deletion.outcome, deletion.detail)
             trouble = UNKNOWN_OUTCOME if deletion.outcome is Outcome.UNKNOWN else None
         self._kind_halt.count(trouble)
 

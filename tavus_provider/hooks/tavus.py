@@ -194,9 +194,11 @@ class TavusHook(BaseHook):
         """
         return self.client.delete_replica(replica_id, hard=hard, before_send=before_send)
 
-    def delete_item(self, key: str, *, hard: bool = False) -> Deletion:
+    def delete_item(
+        self, key: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
+    ) -> Deletion:
         """See :meth:`TavusClient.delete_item`, and :meth:`delete_replica`."""
-        return self.client.delete_item(key, hard=hard)
+        return self.client.delete_item(key, hard=hard, before_send=before_send)
 
     def end_conversation(self, conversation_id: str) -> Ending:
         """See :meth:`TavusClient.end_conversation`."""
