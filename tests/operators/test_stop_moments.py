@@ -20,6 +20,7 @@ from operators.tasks import Ti, apply_task, planned, run
 from plans import approve_plan
 
 from tavus_provider.exceptions import TavusRetryableError
+from tavus_provider.hooks.tavus import TavusHook
 from tavus_provider.storage.ledger import ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
@@ -98,15 +99,18 @@ def stop_at_random(operator, sandbox, *, chance, stopped_at):
 
 
 @pytest.mark.parametrize("seed", range(MOMENTS))
-def test_no_delete_begins_after_a_stop_and_the_report_is_pushed(serve, signals, seed):
+def test_no_delete_begins_after_a_stop_and_the_report_is_pushed(serve, waiting, signals, seed):
     chance = random.Random(seed)
     sandbox, hard = serve(WORLD), chance.random() < 0.3
     plan = planned(policy=POLICY, hard=hard)
     if hard:
         approve_plan(plan)
     name = chance.choice(list(FAULTS))
+    begin = time.monotonic()
+    with TavusHook() as hook:
+        hook.get_conversations_page()
+    started_at = begin - sandbox.state()["requests"][-1]["at"]  # rather too early: no delete looks late
     sandbox.switch(faults=FAULTS[name])
-    started_at = time.monotonic() - sandbox.state()["requests"][-1]["at"]  # a little late, at worst
     operator, ti, stopped_at = apply_task(plan, hard=hard, concurrency=4), TimedTi(), []
     number, thread, ended = stop_at_random(operator, sandbox, chance=chance, stopped_at=stopped_at)
     try:
