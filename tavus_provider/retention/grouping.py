@@ -12,12 +12,9 @@ import re
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
-from tavus_provider.sanitize import escape_line, quote
+import re2
 
-try:
-    import re2
-except ImportError:  # an installation without its dependencies
-    re2 = None
+from tavus_provider.sanitize import escape_line, quote
 
 
 class _Pattern(Protocol):
@@ -60,8 +57,6 @@ def _compile(text: str) -> _Pattern:
 
     :raises ValueError: if RE2 does not accept it
     """
-    if re2 is None:
-        return re.compile(text)
     options = re2.Options()
     options.log_errors = False
     try:

@@ -8,20 +8,16 @@ import pytest
 from retention.samples import decide, policy, replica
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.retention import grouping
 from tavus_provider.retention.policy import Policy
 from tavus_provider.sanitize import quote
 
 BACKTRACKS = "^(?P<group>([a-z]+_?)+)-v[0-9]$"
-
-needs_re2 = pytest.mark.skipif(grouping.re2 is None, reason="google-re2 is not installed")
 
 
 def keep(group_by: str) -> dict[str, object]:
     return {"keep_last": 1, "group_by": group_by}
 
 
-@needs_re2
 @pytest.mark.parametrize(
     ("group_by", "name"),
     [
@@ -51,7 +47,6 @@ def test_group_of_such_an_expression_is_found() -> None:
     assert str(found.context.places["r1"]) == "number 2 of 2 in group 'acme_sales', newest first"
 
 
-@needs_re2
 @pytest.mark.parametrize(
     "group_by",
     [
