@@ -69,5 +69,6 @@ class HoldGuard:
     def _find_objections(self) -> dict[str, str]:
         rows: list[ErasureRow] = [*self._plan["delete"], *self._plan["held"], *self._plan["left"]]
         scope = HoldScope(self._plan["hold_covers"])
-        self.holds = find_holds(rows, self._read_held(self._now()), covers=scope)
+        held, undetermined = self._read_held(self._now()), self._plan["undetermined"]
+        self.holds = find_holds(rows, held, covers=scope, undetermined=undetermined)
         return {key: hold.reason for key, hold in self.holds.items()}

@@ -231,7 +231,11 @@ def make_erasure_plan(
         elif parse_key(key)[0] in request.kinds:
             reason = "an earlier run of this request was about it; Tavus does not know it any more"
             gone.append({"key": key, "reason": reason})
-    holds = find_holds(rows, held, covers=options.hold_covers)
+    undetermined: list[UndeterminedRow] = [
+        {"row": row, "reason": reason, "is_left": options.leave_undetermined and row not in facts.suspects}
+        for row, reason in sorted(facts.undetermined.items())
+    ]
+    holds = find_holds(rows, held, covers=options.hold_covers, undetermined=undetermined)
     chosen = [row for row in rows if row["kind"] in request.kinds]
     delete = [row for row in chosen if row["key"] not in holds]
     left = [row for row in rows if row["kind"] not in request.kinds]
@@ -261,14 +265,7 @@ def make_erasure_plan(
         ],
         "left": [{**row, "reason": "the request does not name this kind"} for row in left],
         "gone": gone,
-        "undetermined": [
-            {
-                "row": row,
-                "reason": reason,
-                "is_left": options.leave_undetermined and row not in facts.suspects,
-            }
-            for row, reason in sorted(facts.undetermined.items())
-        ],
+        "undetermined": undetermined,
         "undetermined_count": max(facts.undetermined_count, len(facts.undetermined)),
         "references": [dict(one) for one in facts.references],
         "beyond_reach": find_beyond_reach(request.kinds),

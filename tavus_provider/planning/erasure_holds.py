@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tavus_provider.keys import Kind, parse_key
 
 if TYPE_CHECKING:
-    from tavus_provider.planning.erasure import ErasureRow
+    from tavus_provider.planning.erasure import ErasureRow, UndeterminedRow
 
 
 class HoldScope(StrEnum):
@@ -18,7 +19,8 @@ class HoldScope(StrEnum):
     RELATED = "related"
     """
     Also what was made with a held replica; and the replica of a held video or conversation, because it is not
-    documented whether Tavus deletes these together with the replica.
+    documented whether Tavus deletes these together with the replica. A held row that names no replica may
+    have been made with any of them.
     """
     ITEM = "item"
     """Only the object itself."""
@@ -35,13 +37,20 @@ class Hold(NamedTuple):
     reason: str
 
 
-def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: HoldScope) -> dict[str, Hold]:
+def find_holds(
+    rows: Iterable[ErasureRow],
+    held: frozenset[str],
+    *,
+    covers: HoldScope,
+    undetermined: Iterable[UndeterminedRow],
+) -> dict[str, Hold]:
     """
     Return which objects are under legal hold, and why.
 
     :param rows: all objects of the request, whether they are to be deleted or not
     :param held: ids and keys under legal hold. A bare id holds every object with this id
     :param covers: what a hold covers beside the object that it names
+    :param undetermined: rows of which it cannot be seen whether they were made with a replica of the request
     """
     rows = list(rows)
     holds = {row["key"]: Hold(row["key"], "is under legal hold") for row in rows if is_held(row["key"], held)}
@@ -49,6 +58,7 @@ def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: Hold
         return holds
     related: dict[str, Hold] = {}
     made_with = {row["replica_id"]: row["key"] for row in rows if row["key"] in holds and row["replica_id"]}
+    unattributed = next((row["row"] for row in undetermined if _is_unattributed(row, held)), None)
     for row in rows:
         key, replica_id = row["key"], row["replica_id"]
         if key in holds:
@@ -59,7 +69,16 @@ def find_holds(rows: Iterable[ErasureRow], held: frozenset[str], *, covers: Hold
         elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:
             reason = f"{item}, which was made with it, is under legal hold, and may be deleted with it"
             related[key] = Hold(item, reason)
+        elif row["kind"] == Kind.REPLICA and unattributed is not None:
+            reason = f"{unattributed}, which may have been made with it, is under legal hold"
+            related[key] = Hold(unattributed, reason)
     return holds | related
+
+
+def _is_unattributed(row: UndeterminedRow, held: frozenset[str]) -> bool:
+    """Return whether a row is held, unless the author of the DAG decided that such rows are of others."""
+    # A key, or the kind and the ids that an unreadable row shows: "video v1 or v2".
+    return not row["is_left"] and not held.isdisjoint([row["row"], *re.split("[ /]", row["row"])])
 
 
 def is_held(key: str, held: frozenset[str]) -> bool:

@@ -280,7 +280,7 @@ class Api:
         row = self._find_own(request, hard=effect == "hard")
         if row is None:
             return self._invalid_id(request)
-        if request.kind == "conversations" and row.get("status") == "active":
+        if request.kind == "conversations" and row.get("status") == "active" and row["deleted"] is None:
             if self.switches["delete_active"] == "rejected":
                 return ApiResponse(400, {"error": "Conversation is active"})
             if self.switches["delete_active"] == "ends":

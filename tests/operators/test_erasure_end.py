@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from erasures import ACTIVE, FACE, apply_erasure, certify, plan_erasure
 from operators.tasks import Ti, requests
@@ -59,3 +61,29 @@ def test_what_the_request_does_not_name_is_not_in_the_certificate_when_it_is_gon
     apply_erasure(again, Ti(run_id="two"))
     certificate = certify(again, Ti(run_id="two"))
     assert {item["key"] for item in certificate["items"]} == {FACE, ACTIVE}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "is_held"),
+    [
+        pytest.param({}, True, id="related"),
+        pytest.param({"hold_covers": "item"}, False, id="item"),
+        pytest.param({"on_undetermined": "leave"}, False, id="decided"),
+    ],
+)
+def test_hold_on_a_row_without_a_replica_holds_the_replicas(sandbox, tmp_path, arguments, is_held):
+    sandbox.put("videos", {"video_id": "a123456789", "status": "ready"})
+    (tmp_path / "holds.yaml").write_text("[a123456789]")
+    holds = {"file": str(tmp_path / "holds.yaml"), "max_age": "7d"}
+    plan = plan_erasure(legal_holds=holds, **arguments)
+    held = [(row["key"], row["held_by"]) for row in plan["held"]]
+    assert held == ([(FACE, "video/a123456789")] if is_held else [])
+    (tmp_path / "holds.yaml").write_text("[]")
+    plan = plan_erasure(Ti(run_id="two"), legal_holds=holds, **arguments)
+    assert FACE in {row["key"] for row in plan["delete"]}
+    (tmp_path / "holds.yaml").write_text("[a123456789]")  # after the plan
+    ti = Ti(run_id="two")
+    with contextlib.suppress(Exception):  # the row without a replica leaves the request incomplete
+        apply_erasure(plan, ti)
+    items = {item["key"]: item["outcome"] for item in ti.pushed["return_value"]["items"]}
+    assert items[FACE] == ("held" if is_held else "deleted")
