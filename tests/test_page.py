@@ -318,6 +318,19 @@ def test_everything_is_of_the_chosen_account(fake, open_page):
     assert "connection=tavus_eu" in page.url
 
 
+def test_accounts_are_known_without_rendered_fields(fake, open_page):
+    """Airflow 3.1 does not send them."""
+    fake.runs = two_accounts()
+    for made in fake.runs:
+        for task in made.tasks:
+            task["rendered_fields"] = {}
+    frame = frame_of(open_page())
+    names = [text.split("\n")[0] for text in frame.locator("#accounts button").all_inner_texts()]
+    assert names == ["tavus_default", "tavus_eu"]
+    assert frame.locator("#account dd").first.inner_text() == "tavus_default"
+    assert len(requests_before_the_first_picture(frame)) <= 10
+
+
 def test_mapped_plans_of_one_run_are_of_their_accounts(fake, open_page):
     both = scheduled(run_id="scheduled__all")
     for number, (connection, rows) in enumerate((("tavus_eu", 9), ("tavus_us", 24))):

@@ -1,12 +1,29 @@
-// Accounts: the plans of one Airflow connection. A plan task has the connection among its rendered fields;
-// Airflow keeps these for the newest runs, so an older task counts for the connection of newer ones like it.
+// Accounts: the plans of one Airflow connection. A plan task has the connection among its rendered fields.
+// Airflow keeps these for the newest runs, so an older task counts for the connection of newer ones like it,
+// and Airflow 3.1 does not send them, so there it is learned from a plan.
 
 import { kindOf } from "./airflow.js";
 
 export const UNKNOWN = "unknown connection";
 
 const taskKey = (task) => `${task.dag_id} ${task.task_id} ${task.map_index}`;
+const learned = new Map();
 const rendered = (task) => (typeof task.rendered_fields?.tavus_conn_id === "string" ? task.rendered_fields.tavus_conn_id : null);
+
+// Notes the connection of a plan for tasks like the one that made it.
+export function learn(task, plan) {
+  if (typeof plan?.tavus_conn_id === "string") learned.set(taskKey(task), plan.tavus_conn_id);
+}
+
+// Returns the newest task of each kind whose connection is unknown.
+export function unknownTasks(accounts) {
+  const entries = accounts.find(({ connection }) => connection === UNKNOWN)?.entries ?? [];
+  const tasks = new Map();
+  for (const { task, kind } of entries) {
+    if (kind !== "delete" && task.state === "success" && !tasks.has(taskKey(task))) tasks.set(taskKey(task), task);
+  }
+  return [...tasks.values()];
+}
 
 // Returns accounts of tasks, that of the newest task first: [{ connection, entries: [{ task, kind }], dagIds }].
 export function groupByAccount(tasks) {
@@ -18,7 +35,7 @@ export function groupByAccount(tasks) {
   for (const task of newest) {
     if (seen.has(task.id)) continue;
     seen.add(task.id);
-    const connection = rendered(task) ?? known.get(taskKey(task)) ?? UNKNOWN;
+    const connection = rendered(task) ?? known.get(taskKey(task)) ?? learned.get(taskKey(task)) ?? UNKNOWN;
     if (!accounts.has(connection)) accounts.set(connection, { connection, entries: [], dagIds: [] });
     const account = accounts.get(connection);
     const kind = kindOf(task);

@@ -1,6 +1,6 @@
 // The Tavus page: one account at a time, one of its runs, and the replicas of that run. It reads Airflow only, never Tavus.
 
-import { UNKNOWN, groupByAccount } from "./accounts.js";
+import { UNKNOWN, groupByAccount, learn, unknownTasks } from "./accounts.js";
 import { remember, requested } from "./address.js";
 import { PageError, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
 import { readDetails, readStatus, signature } from "./details.js";
@@ -18,6 +18,7 @@ const DAGS_READ = 4;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
 const ANSWERS_READ = 3;
+const UNKNOWN_READ = 6;
 const PARALLEL_READS = 3;
 const REFRESH_MS = 5_000;
 
@@ -265,6 +266,9 @@ async function readMore() {
   page.offset += tasks.length;
   page.more = more;
   page.tasks.push(...tasks);
+  regroup();
+  // Only Airflow 3.1 needs it: one read for each plan task of a Dag, whatever the number of runs.
+  await inParallel(unknownTasks(page.accounts).slice(0, UNKNOWN_READ), async (task) => learn(task, await readXCom(task)));
   regroup();
 }
 
