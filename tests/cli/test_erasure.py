@@ -95,6 +95,14 @@ def test_every_single_change_is_found(run, certificate):
     assert run("erasure", "verify", str(certificate))[0] == 0
 
 
+def test_certificate_that_another_program_has_written_is_found(run, certificate):
+    """The content is the same, but the file is not the one that was stored."""
+    certificate.chmod(0o600)
+    certificate.write_text(json.dumps(json.loads(certificate.read_text()), indent=2))
+    code, out, _ = run("erasure", "verify", str(certificate))
+    assert (code, "is not the file that was stored" in out) == (1, True)
+
+
 def test_changed_page_is_found(run, certificate):
     page = certificate.with_suffix(".html")
     page.write_bytes(page.read_bytes().replace(b"complete", b"Complete", 1))
