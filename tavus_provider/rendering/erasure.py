@@ -48,7 +48,8 @@ def describe_count(kind: str, count: int) -> str:
 
 def describe_counts(counts: Mapping[str, int]) -> str:
     """Return the number of objects of each kind in words; kinds without objects are left out."""
-    return ", ".join(describe_count(kind, count) for kind, count in counts.items() if count) or "nothing"
+    named = [describe_count(kind, count) for kind in Kind if (count := counts.get(kind, 0))]
+    return ", ".join(named) or "nothing"
 
 
 def erasure_subject(plan: ErasurePlan) -> str:
@@ -83,6 +84,10 @@ def erasure_page(plan: ErasurePlan, inquiry: Inquiry) -> str:
             "",
             *_what_stays(plan),
             *(line for kind in Kind if rows[kind] for line in _list(kind, rows[kind])),
+            *_section(
+                "Out of reach: ask there, if it applies",
+                [f"{plain_text(row['what'])}: {plain_text(row['ask'])}" for row in plan["beyond_reach"]],
+            ),
         ]
     )
 
@@ -173,19 +178,19 @@ def _what_stays(plan: ErasurePlan) -> Iterable[str]:
             "Personas that will name a replica that no longer exists",
             [f"{plain_text(row['persona_id'])}: replica {row['replica_id']}" for row in plan["references"]],
         ),
-        (
-            "Out of reach: ask there, if it applies",
-            [f"{plain_text(row['what'])}: {plain_text(row['ask'])}" for row in plan["beyond_reach"]],
-        ),
     ]
     for title, lines in sections:
-        if lines:
-            yield f"**{title}:**"
-            yield ""
-            yield from (f"- {line}" for line in lines[:50])
-            if len(lines) > 50:
-                yield f"- and {len(lines) - 50:,} more"
-            yield ""
+        yield from _section(title, lines)
+
+
+def _section(title: str, lines: Sequence[str]) -> Iterable[str]:
+    if lines:
+        yield f"**{title}:**"
+        yield ""
+        yield from (f"- {line}" for line in lines[:50])
+        if len(lines) > 50:
+            yield f"- and {len(lines) - 50:,} more"
+        yield ""
 
 
 def _list(kind: Kind, rows: Sequence[ErasureRow]) -> Iterable[str]:

@@ -116,6 +116,8 @@ def test_approval_page_is_by_kind_and_says_whose_words_are_lost(sandbox, page):
     for title in ("Replicas to delete (1)", "Videos to delete (1)", "Conversations to delete (1)"):
         assert title in text
     assert "This cannot be undone" in text
+    assert "1 replica, 1 video, 1 conversation" in text
+    assert text.index("Conversations to delete") < text.index("Out of reach")
     assert "due on **2026-12-01**" in text
 
 
