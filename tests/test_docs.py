@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import pkgutil
 import re
 import tomllib
 from collections.abc import Iterator
@@ -189,6 +190,16 @@ def test_table_of_settings_has_every_option_of_the_section():
     for name, option in options.items():
         if option["default"]:
             assert rows[name][0] == f"`{option['default']}`", name
+
+
+# --- api.md
+
+
+def test_python_api_has_every_operator():
+    named = re.findall(r"^::: (\S+)\.(\w+)$", read("docs/api.md"), re.MULTILINE)
+    assert {name for module, name in named if ".operators." in module} == set(operators.__all__)
+    for module, name in named:
+        assert pkgutil.resolve_name(f"{module}:{name}") is not None
 
 
 # --- operators.md, architecture.md, similar-tools.md ----------------------------------------------------
