@@ -226,6 +226,7 @@ class ApplyRetentionOperator(TavusOperator):
         batch_fields: dict[str, Any] = {} if batch is None else {"batch": batch.to_json()}
 
         other_plans = authority.attempts_of_other_plans(plan)
+        single_deletes = authority.single_deletes()
 
         def read_prior() -> PriorAttempts:
             return PriorAttempts.from_ledger(
@@ -235,6 +236,7 @@ class ApplyRetentionOperator(TavusOperator):
                 batch=batch_fields.get("batch"),
                 retried=try_number(context) > 1,
                 other_plans=other_plans,
+                single_deletes=single_deletes,
             )
 
         prior = read_prior()

@@ -96,7 +96,6 @@ class PlanRetentionOperator(TavusOperator):
     def execute(self, context: Context) -> Plan | PlanReference:
         """Return the plan."""
         from tavus_provider.execution.inventory import read_inventory
-        from tavus_provider.planning.attempts import find_deleted
         from tavus_provider.planning.overdue import find_overdue, overdue_message
         from tavus_provider.planning.plan import make_plan
         from tavus_provider.retention.engine import evaluate
@@ -114,9 +113,7 @@ class PlanRetentionOperator(TavusOperator):
             self._log_header(policy, dry_run=dry_run)
             self._require_shared(ledger, policy, dry_run=dry_run)
             authority = self.authority(context)
-            deleted = (
-                frozenset[str]() if dry_run else find_deleted(authority.attempts(), task_identity(context))
-            )
+            deleted = frozenset[str]() if dry_run else authority.begun_deletes()
             with timed("read", tavus_conn_id=self.tavus_conn_id):
                 inventory = read_inventory(
                     self.hook,

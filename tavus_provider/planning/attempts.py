@@ -57,6 +57,7 @@ class PriorAttempts:
         batch: Mapping[str, object] | None,
         retried: bool,
         other_plans: Sequence[RecordedAttempt] = (),
+        single_deletes: Set[str] = frozenset(),
     ) -> PriorAttempts:
         """
         Read what all attempts of a plan recorded.
@@ -65,6 +66,7 @@ class PriorAttempts:
         :param replica_ids: the ids of the rows that the task carries out
         :param batch: the JSON of the batch that the task carries out; ``None`` for the whole plan
         :param other_plans: the attempts at other plans of the same DAG run
+        :param single_deletes: the ids that tasks of the same DAG run deleted one by one, or may have
         """
         # Tasks of other batches run at the same time as this one, so they are not earlier attempts of it.
         before = [
@@ -82,7 +84,7 @@ class PriorAttempts:
             begun=any(not replica_ids.isdisjoint(attempt.intended) for attempt in attempts),
             recorded=frozenset(last_outcomes(attempts)),
             last_digests={attempt.name: attempt.last_digest for attempt in before},
-            deleted_in_run=find_deleted([*attempts, *other_plans], task),
+            deleted_in_run=find_deleted([*attempts, *other_plans], task) | single_deletes,
         )
 
     def may_have_deleted(self, replica_id: str) -> bool:

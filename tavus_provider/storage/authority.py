@@ -201,8 +201,30 @@ class RunAuthority:
 
         :raises LedgerUnavailableError: if the ledger cannot be read
         """
-        single = {i for attempt in self._of_kind("deleting") for i in attempt.begin_record["intent"]}
-        return find_deleted(self.attempts(), self._task) | single
+        return find_deleted(self.attempts(), self._task) | self.single_deletes()
+
+    def single_deletes(self) -> frozenset[str]:
+        """
+        Return the ids that tasks of this run have deleted one by one with a plan, or may have.
+
+        An id does not count if every attempt of the task to delete it has recorded that it did not.
+
+        :raises LedgerUnavailableError: if the ledger cannot be read
+        """
+        by_job: dict[str, set[str]] = {}
+        for attempt in self._of_kind("deleting"):
+            record = attempt.begin_record
+            names = (record[name] for name in ("dag_id", "run_id", "task_id", "map_index"))
+            by_job.setdefault(job_name("delete", *names), set()).update(record["intent"])
+        deleted: set[str] = set()
+        for job, ids in by_job.items():
+            attempts = self._ledger.attempts(job)
+            settled: set[str] = set()
+            if all(attempt.records for attempt in attempts):
+                intended = {i for attempt in attempts for i in attempt.intended}
+                settled = intended - find_deleted(attempts, self._task)
+            deleted |= ids - settled
+        return frozenset(deleted)
 
     def attempts_of_other_plans(self, plan: AnyPlan) -> list[Attempt]:
         """

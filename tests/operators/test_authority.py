@@ -24,7 +24,7 @@ from operators.tasks import (
 )
 from plans import approve_plan, authority
 
-from tavus_provider.exceptions import LedgerUnavailableError, TavusError
+from tavus_provider.exceptions import LedgerUnavailableError, TavusError, TavusOutcomeUnknownError
 from tavus_provider.operators.tavus import ApplyRetentionOperator, DeleteReplicaOperator
 from tavus_provider.storage.plan_store import store
 
@@ -197,6 +197,60 @@ def test_single_deletes_count_each_other(sandbox):
         run(delete(ids[2], plan=plan), Ti(map_index=2))
     run(delete(ids[1], plan=plan), Ti(map_index=1, try_number=2))  # a retry counts once
     assert len({row["replica_id"] for row in sandbox.state()["deletes"]}) == 2
+
+
+def test_apply_and_plan_count_single_deletes_of_the_run(sandbox):
+    policy = POLICY | {"limits": {"max_deletions": 6, "max_deletion_percent": 100}}
+    run(delete(plan=planned(policy=policy)))
+    add(sandbox, 1)
+    ti = Ti(try_number=2)
+    with pytest.raises(AirflowFailException, match=r"^7 of .*, 1 of them were deleted by this run"):
+        run(plan_task(policy, narrow={"include": ["x 1*"]}), ti)
+    with pytest.raises(AirflowFailException, match=r"^7 of .*, 1 of them were deleted by this run"):
+        run(apply_task(ti.pushed["return_value"]), Ti(try_number=2))
+    assert len(requests(sandbox, "DELETE")) == 1
+
+
+SENT_WITHOUT_A_RESPONSE = [
+    {"method": "DELETE", "status": 500, "when": "after", "times": None},
+    {"method": "GET", "path": f"/v2/replicas/{OLD}", "delay": 0.001},  # before the delete
+    {"method": "GET", "path": f"/v2/replicas/{OLD}", "status": 500, "times": None},
+]
+
+
+@pytest.mark.parametrize(
+    ("faults", "error", "counts"),
+    [
+        pytest.param([{"method": "DELETE", "status": 400}], AirflowFailException, False, id="rejected"),
+        pytest.param(SENT_WITHOUT_A_RESPONSE, TavusOutcomeUnknownError, True, id="unknown"),
+    ],
+)
+def test_failed_single_delete_counts_unless_it_was_certainly_not_applied(sandbox, faults, error, counts):
+    plan = planned(
+        policy=POLICY | {"limits": {"max_deletions": 1, "max_deletion_percent": 100}}, dry_run=True
+    )
+    other = plan["delete"][0]["replica_id"]
+    sandbox.switch(faults=[*faults])
+    with pytest.raises(error):
+        run(delete(plan=plan))
+    sandbox.switch(faults=[])
+    if counts:
+        with pytest.raises(AirflowFailException, match="1 of them were deleted by this run"):
+            run(delete(other, plan=plan), Ti(map_index=1))
+    else:
+        assert run(delete(other, plan=plan), Ti(map_index=1))["outcome"] == "deleted"
+
+
+def test_refused_single_delete_that_is_retried_counts_again(sandbox):
+    plan = planned(
+        policy=POLICY | {"limits": {"max_deletions": 1, "max_deletion_percent": 100}}, dry_run=True
+    )
+    sandbox.switch(faults=[{"method": "DELETE", "status": 400}])
+    with pytest.raises(AirflowFailException):
+        run(delete(plan=plan))
+    assert run(delete(plan=plan), Ti(try_number=2))["outcome"] == "deleted"
+    with pytest.raises(AirflowFailException, match="1 of them were deleted by this run"):
+        run(delete(plan["delete"][0]["replica_id"], plan=plan), Ti(map_index=1))
 
 
 def test_another_run_has_limits_of_its_own(sandbox):
