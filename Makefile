@@ -84,7 +84,7 @@ faults-table: $(VENV)/bench  ## Run the fault tests with other HTTP clients too,
 	PYTHONPATH=tests $(VENV)/bin/python scripts/faults_table.py
 
 docs: $(VENV)/docs  ## Build the documentation into site/; fails on a broken link or a misspelled word
-	$(VENV)/bin/codespell README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs tavus_provider dags scripts benchmarks tests
+	$(VENV)/bin/codespell README.md CONTRIBUTING.md SECURITY.md CHANGELOG.md docs tavus_provider dags scripts benchmarks
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 dist: $(VENV)/release  ## Build the source distribution and the wheel into dist/, and check them
