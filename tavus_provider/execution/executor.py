@@ -18,6 +18,7 @@ from tavus_provider.exceptions import (
     ReplicaNotFoundError,
     TavusError,
     TavusRequestRejectedError,
+    TavusRetryableError,
 )
 from tavus_provider.execution.dispatch import run_deletes
 from tavus_provider.execution.freshness import Freshness
@@ -368,7 +369,8 @@ class PlanExecutor:
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
             objection = None if self._freshness is None else self._freshness.objections.get(replica_id)
-            if outcome is Outcome.NOT_ATTEMPTED and objection is not None:
+            is_certain = outcome is Outcome.NOT_ATTEMPTED or isinstance(error, TavusRetryableError)
+            if is_certain and objection is not None:
                 results[replica_id] = Result(Outcome.SKIPPED, objection)
                 return
             results[replica_id] = Result(outcome, self._describe(error))

@@ -8,6 +8,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import Ti, apply_task, planned, requests, run
 
+from tavus_provider.client import rate_limiter
 from tavus_provider.exceptions import TavusRetryableError
 from tavus_provider.hooks.tavus import TavusHook
 from tavus_provider.operators import base
@@ -97,6 +98,30 @@ def test_use_that_begins_during_the_deletes_counts(serve, later, kind, row):
     assert (outcome, detail.startswith("no longer expired: ")) == ("skipped", True)
     assert {outcome for outcome, _ in found.values()} == {"deleted"}
     assert last(plan) not in {row["replica_id"] for row in sandbox.state()["deletes"]}
+
+
+def test_hold_that_begins_during_a_wait_for_the_rate_limit_counts(serve, tmp_path, clock, monkeypatch):
+    """A delete that was rejected with 429 is sent again after 70 seconds, when the replica is held."""
+    sandbox = serve(WORLD)
+    hold(tmp_path)
+    holds = {"legal_holds": {"file": str(tmp_path / "holds.json"), "max_age": "7d"}}
+    plan = planned(policy=POLICY | holds)
+    held = plan["delete"][2]["replica_id"]
+    (limiter,) = rate_limiter._shared.values()
+
+    def sleep(seconds, stop):
+        if seconds > 60:
+            hold(tmp_path, held)
+        return clock.sleep(seconds, stop)
+
+    monkeypatch.setattr(limiter, "sleep", sleep)
+    monkeypatch.setattr(base, "monotonic", clock)
+    path = f"/v2/replicas/{held}"
+    sandbox.switch(faults=[{"method": "DELETE", "path": path, "status": 429, "retry_after": "70"}])
+    found = apply(plan)
+    assert found.pop(held) == ("skipped", "no longer expired: is under legal hold")
+    assert {outcome for outcome, _ in found.values()} == {"deleted"}
+    assert requests(sandbox, "DELETE").count(f"DELETE {path}") == 1
 
 
 def test_recent_facts_are_not_read_again(serve, later):
