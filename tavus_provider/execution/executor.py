@@ -148,6 +148,8 @@ class PlanExecutor:
         """Whether another attempt may do what this one could not."""
         self.unheld: frozenset[str] | None = None
         """The listed ids that are under no legal hold, as read before the deletes; ``None`` before."""
+        self.held: frozenset[str] = frozenset()
+        """The ids under legal hold, as read last."""
 
     def run(self) -> None:
         """
@@ -237,6 +239,7 @@ class PlanExecutor:
             read_at=started,
             clock=self._clock,
         )
+        self.held = inventory.held
         self.unheld = frozenset(replica.replica_id for replica in inventory.replicas) - inventory.held
         shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
         self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
@@ -262,6 +265,7 @@ class PlanExecutor:
     def _find_objections(self, policy: Policy, inventory: Inventory) -> dict[str, str]:
         """Read holds and use again, and return why each row that became invalid must not be deleted."""
         inventory = reread_use(self._client, policy, inventory, now=self._now, held=self._held)
+        self.held = inventory.held
         decision = evaluate(policy, inventory, now=inventory.read_at, hard=self._plan["hard"])
         revalidation = revalidate(
             self._plan,

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import BaseOperator
 
+from tavus_provider.exceptions import TavusError
+from tavus_provider.operators import base
 from tavus_provider.operators.assets import PRUNED, with_outlet
 from tavus_provider.operators.base import fail_without_retry, load_plan
 from tavus_provider.operators.reports import emit_pruned, publish_report
@@ -16,6 +18,7 @@ from tavus_provider.operators.templates import is_template
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from tavus_provider.planning.plan import Plan
     from tavus_provider.planning.report import Report
 
 
@@ -116,7 +119,8 @@ class SummarizeRetentionOperator(BaseOperator):
                 ledger=f"{ledger.account_folder}/{job}",
                 ledger_head=head_of(attempts),
             )
-            overdue = overdue_message(plan, find_overdue(plan, None if report["dry_run"] else report))
+            done = None if report["dry_run"] else report
+            overdue = overdue_message(plan, find_overdue(plan, done, held=self._read_held(plan)))
             report = publish_report(self, context, report, plan=plan)
             if overdue is not None and report["dry_run"]:
                 self.log.warning("%s", overdue)
@@ -126,3 +130,17 @@ class SummarizeRetentionOperator(BaseOperator):
             if not report["dry_run"]:
                 emit_pruned(context, report)
             return report
+
+    def _read_held(self, plan: Plan) -> frozenset[str]:
+        """Return the ids under legal hold now, if an overdue replica fails the run; none if unreadable."""
+        from tavus_provider.retention.policy import Policy
+        from tavus_provider.storage.binding_holds import read_binding_holds
+
+        policy = Policy.parse(plan["policy"])
+        if policy.overdue_after is None:
+            return frozenset()
+        try:
+            return read_binding_holds(policy.legal_holds, now=base.now())
+        except TavusError as error:
+            self.log.warning("It is not known which replicas are under legal hold by now: %s", error)
+        return frozenset()

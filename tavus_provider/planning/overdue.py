@@ -16,7 +16,11 @@ _NOT_THERE: Final = GONE | {Outcome.ALREADY_GONE}
 
 
 def find_overdue(
-    plan: Plan, report: Report | None = None, *, unheld: Set[str] | None = None
+    plan: Plan,
+    report: Report | None = None,
+    *,
+    unheld: Set[str] | None = None,
+    held: Set[str] = frozenset(),
 ) -> list[OverdueRow]:
     """
     Return the replicas that are overdue, the oldest first.
@@ -24,6 +28,7 @@ def find_overdue(
     :param report: what became of the plan, with all items. Planned replicas that may still exist are then
         overdue too, if they are old enough. ``None`` before the plan is carried out
     :param unheld: listed ids under no legal hold, read after the plan was made; ``None`` if not read again
+    :param held: ids under legal hold, as read last; they are never overdue
     """
     rows = [row for row in plan.get("overdue", ()) if unheld is None or row["replica_id"] in unheld]
     limit = _limit(plan)
@@ -35,7 +40,7 @@ def find_overdue(
             if item["outcome"] not in _NOT_THERE and _is_older(planned[item["replica_id"]], plan, limit)
         ]
         rows.sort(key=lambda row: (-(row["age_days"] or 0), row["replica_id"]))
-    return rows
+    return [row for row in rows if row["replica_id"] not in held]
 
 
 def overdue_message(plan: Plan, rows: Sequence[OverdueRow]) -> str | None:

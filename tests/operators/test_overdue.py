@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
@@ -125,6 +126,33 @@ def test_batches_leave_it_to_the_summary(sandbox):
     with pytest.raises(AirflowFailException, match=r"^8 replicas older than overdue_after \(100d\)"):
         summarize(plan, reports, ti)
     assert ti.pushed["return_value"]["counts"]["deleted"] == 6
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_planned_replica_that_is_held_meanwhile_is_not_overdue(sandbox, tmp_path, batched):
+    holds, old = tmp_path / "holds.json", "r3f6a2e9d815"  # 700 days old
+    holds.write_text("[]")
+    policy = {**OVERDUE, "overdue_after": "650d", "legal_holds": {"file": str(holds), "max_age": "1d"}}
+    plan = planned(policy=policy)
+    holds.write_text(json.dumps([old, *ids(plan)]))
+    if batched:
+        report = summarize(plan, [apply_batch(plan, batch) for batch in split(plan, 3)])
+    else:
+        report = run(apply_task(plan))
+    assert report["counts"]["skipped"] == 1
+    assert deletes(sandbox) == EXPIRED - {old}
+
+
+def test_summary_that_cannot_read_the_holds_counts_a_held_replica_as_overdue(sandbox, tmp_path):
+    holds, old = tmp_path / "holds.json", "r3f6a2e9d815"
+    policy = {**OVERDUE, "overdue_after": "650d", "legal_holds": {"file": str(holds), "max_age": "1d"}}
+    holds.write_text("[]")
+    plan = planned(policy=policy)
+    holds.write_text(json.dumps([old, *ids(plan)]))
+    reports = [apply_batch(plan, batch) for batch in split(plan, 3)]
+    holds.unlink()
+    with pytest.raises(AirflowFailException, match=rf"{old} \(700 days old: skipped"):
+        summarize(plan, reports)
 
 
 def test_approval_of_an_empty_plan_fails_instead_of_being_skipped(sandbox):
