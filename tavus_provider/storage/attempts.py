@@ -18,7 +18,7 @@ from airflow.sdk import ObjectStoragePath
 from tavus_provider.digest import canonical_digest, canonical_json
 from tavus_provider.exceptions import LedgerUnavailableError
 from tavus_provider.storage.object_storage import StorageError, list_names, read_bytes, write_once
-from tavus_provider.storage.records import Record, make_record, parse_record
+from tavus_provider.storage.records import Record, is_of_later_release, make_record, parse_record
 
 _READERS: Final = 32
 """Threads that read: in an object storage, the time is spent waiting for responses."""
@@ -37,11 +37,13 @@ class Attempt:
     :param name: its folder, relative to the root of the ledger
     :param records: in the order in which they were written, up to the first flaw
     :param flaws: what shows that records were changed, removed, reordered or not written completely
+    :param is_of_later_release: whether the first flaw is a record that only a later release can read
     """
 
     name: str
     records: tuple[Record, ...]
     flaws: tuple[str, ...] = ()
+    is_of_later_release: bool = False
 
     @property
     def job(self) -> str:
@@ -240,13 +242,15 @@ def _parse_attempt(name: str, names: Sequence[str], contents: Mapping[str, bytes
     files = [file for file in names if _is_record_name(file)]
     strays = [f"contains {ascii(file)[:40]}, which is not a record" for file in names if file not in files]
     records: list[Record] = []
-    flaw = None
+    flaw, is_later = None, False
     for number, file in enumerate(files, start=1):
         if file != _record_name(number):
             flaw = f"record {number} is missing: it was removed or renamed"
             break
         record = parse_record(contents[f"{name}/{file}"])
-        if record is None:
+        if record is None and (is_later := is_of_later_release(contents[f"{name}/{file}"])):
+            flaw = f"record {number} was written by a later release, or was changed"
+        elif record is None:
             incomplete = ", or was not written completely" if number == len(files) else ""
             flaw = f"record {number} was changed{incomplete}"
         elif (record["number"], record["previous"]) != (number, records[-1]["digest"] if records else None):
@@ -256,7 +260,7 @@ def _parse_attempt(name: str, names: Sequence[str], contents: Mapping[str, bytes
         if record is None or flaw:
             break
         records.append(record)
-    return Attempt(name, tuple(records), (*([flaw] if flaw else []), *strays))
+    return Attempt(name, tuple(records), (*([flaw] if flaw else []), *strays), is_later)
 
 
 def _record_name(number: int) -> str:

@@ -26,6 +26,7 @@ from typing import Final
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.digest import canonical_json
+from tavus_provider.exceptions import LedgerUnavailableError
 from tavus_provider.storage.attempts import (
     Attempt,
     format_start,
@@ -161,13 +162,14 @@ class RecentReader:
     now: Callable[[], datetime]
     _final: dict[str, Attempt] = field(default_factory=dict)
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
+    _warned: set[str] = field(default_factory=set)
     _future: str | None = None
 
     def read(self) -> Recent:
         """
         Return the newest valid checkpoint, and every attempt after it.
 
-        :raises LedgerUnavailableError: if the ledger cannot be read
+        :raises LedgerUnavailableError: if the ledger cannot be read, or only by a later release
         """
         now = self.now()
         self._future = None
@@ -186,6 +188,8 @@ class RecentReader:
             names = {name for name in pointed if not checkpoint.covers(name)}
             names |= set(checkpoint.open)
         attempts = tuple(self.read_attempts(names))
+        for attempt in attempts:
+            self._check(attempt)
         return Recent(checkpoint=checkpoint, attempts=attempts, until=format_start(now), future=self._future)
 
     def read_newest(self, *, most: int) -> Recent:
@@ -245,6 +249,26 @@ class RecentReader:
         self._checkpoints[name] = checkpoint
         left = tuple(attempt for attempt in recent.attempts if not checkpoint.covers(attempt.name))
         return Recent(checkpoint=checkpoint, attempts=left, until=recent.until)
+
+    def _check(self, attempt: Attempt) -> None:
+        """
+        Warn once about a damaged attempt, because what it did is unknown.
+
+        :raises LedgerUnavailableError: if only a later release can read it
+        """
+        if attempt.is_of_later_release:
+            raise LedgerUnavailableError(
+                f"this release cannot read the record {attempt.name} of the ledger ({attempt.flaws[0]}), so "
+                "it is unknown what was deleted and announced. Nothing is deleted: install the release that "
+                "wrote it on all workers; if it was changed, restore the file"
+            )
+        if attempt.flaws and attempt.name not in self._warned:
+            self._warned.add(attempt.name)
+            log.warning(
+                "The record %s of the ledger is damaged, and what it did is not known completely: %s",
+                attempt.name,
+                attempt.flaws[0],
+            )
 
     def _newest(self, month: str, files: list[str], now: datetime) -> Checkpoint | None:
         for file in sorted(filter(is_checkpoint, files), reverse=True):

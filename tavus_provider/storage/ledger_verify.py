@@ -90,6 +90,7 @@ def verify(root: ObjectStoragePath, *, now: datetime | None = None) -> tuple[lis
         ]
     for index in indexes:
         findings += index.findings
+        findings += index.find_overlooked(attempt.name for attempt in attempts)
         findings += _find_wrong_checkpoints(index, [one for one in attempts if index.has(one.name)])
     return attempts, [*findings, *_find_changed_plans(root)]
 
@@ -135,6 +136,20 @@ class _Index:
                 index.findings.append(f"{path} was changed or moved, or was not written completely")
         index.checkpoints.sort(key=lambda checkpoint: (checkpoint.until, checkpoint.name))
         return index
+
+    def find_overlooked(self, names: Iterable[str]) -> Iterator[str]:
+        """Yield one sentence for each attempt without a pointer that no checkpoint covers."""
+        if not self.checkpoints:
+            return  # then all folders are read
+        seen = self.pointed.union(*(one.record["heads"] for one in self.checkpoints))
+        seen = seen.union(*(one.record["open"] for one in self.checkpoints))
+        for name in names:
+            if self.has(name) and name not in seen:
+                yield (
+                    f"{name} is overlooked by runs: it has no pointer in the index. If a worker with an "
+                    "earlier release wrote it, remove the checkpoints of the account, so that everything is "
+                    "read again"
+                )
 
     def has(self, name: str) -> bool:
         """Return whether an attempt is of this account."""

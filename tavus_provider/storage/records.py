@@ -209,6 +209,21 @@ def parse_record(data: bytes) -> Record | None:
     return None
 
 
+def is_of_later_release(data: bytes) -> bool:
+    """Return whether a file that is no record here is complete and unchanged, as its digest shows."""
+    try:
+        value = json.loads(data)
+        return (
+            isinstance(value, dict)
+            and not is_record(value)
+            and {"version", "kind", "number"} <= value.keys()
+            and canonical_json(value) == data
+            and value.get("digest") == digest_of(value)
+        )
+    except (ValueError, RecursionError):
+        return False
+
+
 def is_record(value: object) -> TypeGuard[Record]:
     """Return whether a JSON value has the fields of a record, each with a valid value."""
     return (
@@ -276,7 +291,9 @@ def _is_deletions(value: object) -> bool:
 
 
 def _is_start(value: object) -> bool:
-    return isinstance(value, str) and re.fullmatch(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z", value) is not None
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z", value):
+        return False
+    return _is_time(value)
 
 
 _REFERENCES: Final = _is_mapping(_is_str, _is_str_or_none)

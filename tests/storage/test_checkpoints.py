@@ -252,6 +252,39 @@ def test_ledger_of_an_earlier_release_has_no_index(ledger):
     assert shown(ledger) == read_everything(ledger)
 
 
+def test_attempt_of_an_earlier_release_beside_checkpoints_is_found(ledger):
+    runs(ledger, CHECKPOINT_AFTER + 2)
+    late = run(ledger, "late1")
+    assert verify(ledger.root)[1] == []
+    for file in index_files(ledger):
+        if late.name.rpartition("/")[2] in file.name:
+            ledger.root.fs.rm(file.path)
+    assert "late1" not in soft_deleted(reopen(ledger))
+    assert any(f"{late.name} is overlooked by runs: " in finding for finding in verify(ledger.root)[1])
+
+
+def test_record_of_a_later_release_stops_deletes(ledger):
+    writer = run(ledger, "r1")
+    (first,) = (path for path in writer.folder.iterdir() if path.name == "000001.json")
+    change(first, new_field=1)
+    with pytest.raises(LedgerUnavailableError, match=r"cannot read the record .*written by a later release"):
+        soft_deleted(reopen(ledger))
+    with pytest.raises(
+        LedgerUnavailableError, match=r"Nothing is deleted: install the release that wrote it"
+    ):
+        run(reopen(ledger), "r2")
+
+
+def test_damaged_attempt_is_a_warning(ledger, caplog):
+    writer = run(ledger, "r1")
+    (last,) = (path for path in writer.folder.iterdir() if path.name == "000002.json")
+    last.write_bytes(last.read_bytes()[:-1])
+    other = reopen(ledger)
+    assert (soft_deleted(other), soft_deleted(other)) == ({}, {})
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith(f"The record {writer.name} of the ledger is damaged, and what it did is not")
+
+
 PARALLEL = """
 import sys
 from airflow.sdk import ObjectStoragePath
@@ -294,6 +327,9 @@ def test_parallel_processes_lose_nothing(local_ledger):
         pytest.param(lambda file: change(file, attempt="x"), "was changed", id="other-name"),
         pytest.param(lambda file: change(file, base={"x": "0"}), "continues x, which", id="no-base"),
         pytest.param(lambda file: change(file, until="soon"), "was changed", id="no-time"),
+        pytest.param(
+            lambda file: change(file, until="20260231T000000.000000Z"), "was changed", id="no-such-day"
+        ),
         pytest.param(lambda file: change(file, deletions={"soft": {}}), "was changed", id="no-deletions"),
         pytest.param(lambda file: change(file, window=None), "was changed", id="no-window"),
     ],
