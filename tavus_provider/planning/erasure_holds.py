@@ -63,7 +63,7 @@ def find_holds(
         key, replica_id = row["key"], row["replica_id"]
         if key in holds:
             continue
-        if replica_id is not None and is_held(replica_id, held):
+        if replica_id is not None and replica_id in held:  # from a row: it can be any text
             reason = f"was made with replica {replica_id}, which is under legal hold"
             related[key] = Hold(replica_id, reason)
         elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:

@@ -89,6 +89,13 @@ def test_held_object_of_another_kind_also_holds_its_replica():
     assert plan["held"][0]["held_by"] == "video/v1"
 
 
+@pytest.mark.parametrize("replica_id", ["none", "a b", "video/v1", "x" * 99])
+def test_object_with_any_text_in_place_of_its_replica_is_planned(replica_id):
+    named = {"replica_ids": [], "video_ids": ["v1"]}
+    plan = make(["r1"], request=named, items={"video/v1": Video("v1", replica_id, None, "ready", NOW)})
+    assert keys(plan["delete"]) == ["video/v1"]
+
+
 @pytest.mark.parametrize("accepted", [{}, {"recorded": frozenset({"r2"})}, {"earlier": frozenset({"r2"})}])
 def test_unknown_id_is_refused_unless_the_request_had_it(accepted):
     request = {"replica_ids": ["r1", "r2"]}
