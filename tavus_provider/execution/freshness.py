@@ -20,6 +20,11 @@ Seconds after which it is read again before a delete is sent. The other half of 
 itself, or for the connection over which the delete is sent.
 """
 
+MAX_UNUSED: Final = 5
+"""How often in a row it is read again in vain, because it is too old when the rate limit allows a delete."""
+
+_WAY_OUT: Final = "allow more requests per second, or run fewer tasks at the same time"
+
 
 class Freshness:
     """
@@ -49,6 +54,7 @@ class Freshness:
         self._read_at = read_at
         self._clock = clock
         self._lock = threading.Lock()
+        self._unused = 0
         self.failure: str | None = None
         """Why no delete may be sent any more."""
         self.objections: Mapping[str, str] = {}
@@ -64,7 +70,9 @@ class Freshness:
             if self.failure is None and self._valid_until is not None and self._now() >= self._valid_until:
                 self.failure = f"the plan expired at {self._valid_until:%Y-%m-%d %H:%M} UTC"
             is_recent = self._clock() - self._read_at <= REREAD_AFTER
-            if self.failure is None and not is_recent:
+            if is_recent:
+                self._unused = 0
+            elif self.failure is None:
                 self._read_again()
             objection = self.failure or self.objections.get(replica_id)
         if objection is not None:
@@ -72,6 +80,13 @@ class Freshness:
         return is_recent
 
     def _read_again(self) -> None:
+        self._unused += 1
+        if self._unused > MAX_UNUSED:
+            self.failure = (
+                f"what is held and in use was read again {MAX_UNUSED} times, and was older than "
+                f"{REREAD_AFTER:.0f} s each time before the rate limit allowed a delete: {_WAY_OUT}"
+            )
+            return
         started = self._clock()
         try:
             self.objections = self._reread()
@@ -82,6 +97,6 @@ class Freshness:
         if seconds > REREAD_AFTER:
             self.failure = (
                 f"reading again what is held and in use took {seconds:.0f} s, more than {REREAD_AFTER:.0f}, "
-                f"so it would be older than {MAX_AGE:.0f} s when deletes are sent"
+                f"so it would be older than {MAX_AGE:.0f} s when deletes are sent: {_WAY_OUT}"
             )
         self._read_at = started

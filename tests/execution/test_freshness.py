@@ -67,3 +67,24 @@ def test_failure_forbids_all_further_deletes(failure):
             world.freshness.confirm("r1")
         world.error, world.seconds = None, 1.0
     assert world.reads == (failure != "expired")
+
+
+def test_rate_limit_that_is_too_low_ends_instead_of_reading_for_a_day():
+    world = World()
+    world.seconds = 28.0
+    world.time += 31
+    for _ in range(5):
+        assert not world.freshness.confirm("r1")
+        world.time += 3.15  # the wait for the rate limit
+    with pytest.raises(RequestCancelledError, match=r"read again 5 times.*allow more requests per second"):
+        world.freshness.confirm("r1")
+    assert world.reads == 5
+
+
+def test_only_readings_in_vain_are_counted():
+    world = World()
+    for _ in range(20):
+        world.time += 31
+        assert not world.freshness.confirm("r1")
+        assert world.freshness.confirm("r1")
+    assert world.reads == 20
