@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import shutil
+from datetime import UTC, datetime
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -22,10 +24,18 @@ from operators.tasks import (
     summarize,
     with_digest,
 )
-from plans import approve_plan, authority
+from plans import TASK, approve_plan, authority
 
-from tavus_provider.exceptions import LedgerUnavailableError, TavusError, TavusOutcomeUnknownError
+from tavus_provider.exceptions import (
+    LedgerUnavailableError,
+    PlanRejectedError,
+    TavusError,
+    TavusOutcomeUnknownError,
+)
 from tavus_provider.operators.tavus import ApplyRetentionOperator, DeleteReplicaOperator
+from tavus_provider.storage.authority import RunAuthority, Trigger
+from tavus_provider.storage.ledger import Ledger, job_name, ledger_root
+from tavus_provider.storage.ledger_verify import verify
 from tavus_provider.storage.plan_store import store
 
 REJECTED = (AirflowFailException, LedgerUnavailableError)
@@ -74,6 +84,44 @@ def test_plan_exchanged_while_the_approver_looks_is_not_approved(sandbox, hard_p
     with pytest.raises(AirflowFailException, match="no record of an approval"):
         run(apply_task(hard_plan, hard=True))
     assert requests(sandbox, "DELETE") == []
+
+
+def test_answer_is_for_what_the_same_task_has_shown(sandbox, hard_plan):
+    small = planned(policy=POLICY | {"scope": {"include": ["spring-*"]}}, hard=True)
+    authority(small, task_id="first").record_shown(small, subject="Delete?", body="1")
+    authority(hard_plan, task_id="second").record_shown(hard_plan, subject="Delete?", body="6")
+    alice = {"id": "alice", "name": "alice"}
+    at = datetime.now(UTC).isoformat()
+    answered, objection = authority(small, task_id="first").record_answer(
+        "approve", person=alice, answered_at=at, trigger=Trigger(user="bob")
+    )
+    assert (answered, objection) == (small["digest"], None)
+    with pytest.raises(PlanRejectedError, match="no record of an approval"):
+        authority(hard_plan).require_approval(hard_plan)
+
+
+def test_answer_to_a_text_that_was_not_shown_does_not_count(sandbox, hard_plan):
+    answer = {"plan_digest": hard_plan["digest"], "shown_digest": "0" * 64, "answer": "approve"}
+    answer |= {"answered_by": "alice", "answered_at": "2026-01-01T00:00:00Z", "triggered_by_other": True}
+    ledger = Ledger(hard_plan["origin"], hard_plan["tavus_conn_id"])
+    ledger.begin_attempt(job_name("run", "dag", "manual__1"), kind="answered", **TASK, **answer).close()
+    assert authority(hard_plan).find_answer(hard_plan["digest"]) is not None
+    with pytest.raises(PlanRejectedError, match="no record of an approval"):
+        authority(hard_plan).require_approval(hard_plan)
+
+
+def test_records_that_were_copied_from_another_run_do_not_count(sandbox, hard_plan, tmp_path):
+    approve_plan(hard_plan, run_id="manual__2")
+    (folder,) = (tmp_path / "ledger").rglob(job_name("run", "dag", "manual__2"))
+    for attempt in [path for path in folder.iterdir() if path.is_dir()]:
+        shutil.copytree(attempt, folder.parent / job_name("run", "dag", "manual__1") / attempt.name)
+    with pytest.raises(PlanRejectedError, match="no record of an approval"):
+        authority(hard_plan).require_approval(hard_plan)
+
+
+def test_plan_that_was_made_for_real_once_is_not_one_of_a_dry_run(sandbox, plan):
+    authority(plan).record_plan(plan, dry_run=True)
+    assert not authority(plan).is_dry_run(plan)
 
 
 def forged(plan):
@@ -140,6 +188,32 @@ def test_replica_in_use_is_not_deleted_by_a_cleared_soft_delete(sandbox):
     assert requests(sandbox, "DELETE") == []
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(apply_task, id="apply"),
+        pytest.param(lambda plan: delete(plan=plan), id="delete with a plan"),
+        pytest.param(lambda plan: delete(hard=True), id="permanent delete"),
+        pytest.param(lambda plan: look_up(), id="look-up"),
+    ],
+)
+def test_ledger_that_the_workers_do_not_share_deletes_nothing(sandbox, plan, monkeypatch, make):
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    with pytest.raises(AirflowFailException, match="set ledger_is_shared there to True"):
+        run(make(plan))
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_attempt_names_the_records_of_its_approval(sandbox, hard_plan):
+    approve_plan(hard_plan)
+    run(apply_task(hard_plan, hard=True))
+    attempts = verify(ledger_root())[0]
+    (applied,) = [attempt for attempt in attempts if attempt.intended]
+    named = applied.begin_record["prior_attempts"]
+    kinds = {attempt.begin_record["kind"] for attempt in attempts if attempt.name in named}
+    assert kinds == {"planned", "shown", "answered"}
+
+
 # -- limits
 
 
@@ -197,6 +271,22 @@ def test_single_deletes_count_each_other(sandbox):
         run(delete(ids[2], plan=plan), Ti(map_index=2))
     run(delete(ids[1], plan=plan), Ti(map_index=1, try_number=2))  # a retry counts once
     assert len({row["replica_id"] for row in sandbox.state()["deletes"]}) == 2
+
+
+def test_single_deletes_at_the_same_time_count_each_other(sandbox, monkeypatch):
+    plan = planned(
+        policy=POLICY | {"limits": {"max_deletions": 1, "max_deletion_percent": 100}}, dry_run=True
+    )
+    other, real = plan["delete"][0]["replica_id"], RunAuthority.record_deleting
+
+    def record_deleting(self, plan, replica_id):
+        real(authority(plan, task_id="other"), plan, other)
+        real(self, plan, replica_id)
+
+    monkeypatch.setattr(RunAuthority, "record_deleting", record_deleting)
+    with pytest.raises(AirflowFailException, match="1 of them were deleted by this run"):
+        run(delete(plan=plan))
+    assert requests(sandbox, "DELETE") == []
 
 
 def test_apply_and_plan_count_single_deletes_of_the_run(sandbox):
