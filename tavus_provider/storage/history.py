@@ -8,18 +8,25 @@ which day each one was announced. It keeps that day until it has come.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from tavus_provider.retention.context import History
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.fields import ZERO
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.schedule import update_schedule
+from tavus_provider.sanitize import quote
+from tavus_provider.storage.attempts import Attempt
 from tavus_provider.storage.checkpoints import Recent
 from tavus_provider.storage.erasures import open_erasures
 from tavus_provider.storage.ledger import Ledger, job_name
+
+_TASK_KEYS: Final = ("dag_id", "run_id", "task_id", "map_index")
+
+log = logging.getLogger(__name__)
 
 
 def read_history(ledger: Ledger, policy: Policy) -> History:
@@ -74,22 +81,67 @@ def record_schedule(
     :param history: what the decision was based on
     :param now: start of the grace period of newly scheduled replicas
     :param context: what the task is (``dag_id``, ``run_id``, ``task_id``, ...), for the record
-    :returns: the ids that were not scheduled before
+    :returns: the ids that were not scheduled before this task, also not by an earlier attempt of it, whose
+        asset event may be lost
     :raises LedgerUnavailableError: if it cannot be written
     """
     updated = update_schedule(history, decision, unnarrowed=unnarrowed, now=now)
     job = job_name("schedule", policy.name)
+    before = ledger.last_schedules(job)
+    _warn_about_other_policy(before[-1:], updated.scheduled, unnarrowed, policy=policy, context=context)
     writer = ledger.begin_attempt(
         job,
         **context,
-        prior_attempts={attempt.name: attempt.last_digest for attempt in ledger.last_schedules(job)[-1:]},
+        prior_attempts={attempt.name: attempt.last_digest for attempt in before[-1:]},
         policy_digest=policy.digest,
         scheduled=_format_times(updated.scheduled),
         due=_format_times(updated.due),
         cancelled=sorted(history.scheduled.keys() - updated.scheduled.keys()),
     )
     writer.close()
-    return frozenset(updated.scheduled.keys() - history.scheduled.keys())
+    return frozenset(updated.scheduled.keys() - _scheduled_before(before, history, context))
+
+
+def _scheduled_before(attempts: Sequence[Attempt], history: History, context: Mapping[str, Any]) -> Set[str]:
+    """Return the ids that were scheduled before the first attempt of a task."""
+    own = [all(one.begin_record.get(key) == context.get(key) for key in _TASK_KEYS) for one in attempts]
+    if context.get("try_number", 1) == 1 or True not in own:
+        return history.scheduled.keys()
+    others = [one for one in attempts[: own.index(True)] if one.records]
+    if not others or others[-1].flaws:
+        return frozenset()
+    return frozenset(others[-1].begin_record.get("scheduled", {}))
+
+
+def _warn_about_other_policy(
+    last: Sequence[Attempt],
+    scheduled: Set[str] | Mapping[str, datetime],
+    decision: Decision,
+    *,
+    policy: Policy,
+    context: Mapping[str, Any],
+) -> None:
+    """Warn if another DAG announced replicas that are not due here: it may have another policy."""
+    record = last[0].begin_record if last else {}
+    other = record.get("dag_id")
+    if other is None or other == context.get("dag_id"):
+        return
+    announced = set(record.get("scheduled", {})) - set(scheduled)
+    lost = sorted(
+        verdict.replica.replica_id
+        for verdict in decision.verdicts
+        if verdict.replica.replica_id in announced and verdict.reason_code in ("out_of_scope", "not_expired")
+    )
+    if lost:
+        log.warning(
+            "%d replicas that DAG %s announced under the name %s are not due here and leave its schedule, "
+            "such as %s. If that DAG has another policy, give one of the two another name: else each cancels "
+            "what the other announces, and grace never ends",
+            len(lost),
+            quote(other),
+            quote(policy.name),
+            lost[0],
+        )
 
 
 def _read_schedule(

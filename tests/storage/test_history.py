@@ -160,7 +160,7 @@ def test_approvals_and_incomplete_attempts_are_ignored(ledger):
 # -- the schedule
 
 
-def plan(ledger, now, *, age=200, policy=POLICY, narrow=None):
+def plan(ledger, now, *, age=200, policy=POLICY, narrow=None, task=TASK):
     """
     Evaluate the policy on r1 and r2 as the plan task does, and record the schedule.
 
@@ -181,7 +181,7 @@ def plan(ledger, now, *, age=200, policy=POLICY, narrow=None):
         unnarrowed=evaluate(policy, inventory, now=now),
         history=inventory.history,
         now=now,
-        context=TASK,
+        context=task,
     )
     return set(scheduled), {verdict.replica.replica_id for verdict in decision.delete}
 
@@ -221,6 +221,28 @@ def test_replica_excluded_by_the_form_keeps_its_place_and_gets_none(ledger, cloc
     assert plan(ledger, clock.set(3), narrow={"include": ["r2"]}) == ({"r2"}, set())
     assert plan(ledger, clock.set(14)) == (set(), {"r1"})
     assert plan(ledger, clock.set(17)) == (set(), {"r1", "r2"})
+
+
+def test_retry_announces_what_the_failed_attempt_scheduled(ledger, clock):
+    plan(ledger, clock.set(0), narrow={"include": ["r1"]})
+    later, retry = {**TASK, "run_id": "r2"}, {**TASK, "run_id": "r2", "try_number": 2}
+    assert plan(ledger, clock.set(1), task=later) == ({"r2"}, set())
+    assert plan(ledger, clock.set(1.1), task=retry) == ({"r2"}, set())
+    assert plan(ledger, clock.set(2), task={**TASK, "run_id": "r3"}) == (set(), set())
+    assert read_history(ledger, POLICY).scheduled["r2"] == START + timedelta(days=1)
+
+
+def test_two_policies_of_one_name_are_a_warning(ledger, clock, caplog):
+    other = Policy.parse({**POLICY.to_json(), "scope": {"include": ["r2"]}})
+    plan(ledger, clock.set(0))
+    plan(ledger, clock.set(1), age=10, task={**TASK, "dag_id": "e"}, policy=other)
+    (message,) = (record.getMessage() for record in caplog.records)
+    assert message.startswith("1 replicas that DAG 'd' announced under the name 'stale' are not due here")
+    assert "such as r1. If that DAG has another policy, give one of the two another name" in message
+    caplog.clear()
+    plan(ledger, clock.set(2), task={**TASK, "dag_id": "e"})
+    plan(ledger, clock.set(3), age=10, task={**TASK, "dag_id": "e"})
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("damage", ["changed", "incomplete", "removed", "end-changed"])
