@@ -363,6 +363,7 @@ class ApplyErasureOperator(TavusOperator):
                 job,
                 **task,
                 hard=True,
+                triggered_by=base.find_trigger(context).user,
                 request=plan["request"],
                 plan_digest=plan["digest"],
                 keys=plan_keys(plan),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
@@ -11,7 +12,10 @@ from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, req
 from plans import approve_plan
 
 from tavus_provider.exceptions import TavusError
-from tavus_provider.operators.tavus import ApproveRetentionOperator
+from tavus_provider.operators.tavus import ApplyErasureOperator, ApproveRetentionOperator
+from tavus_provider.storage.attempts import read_attempts
+from tavus_provider.storage.ledger import ledger_root, list_jobs
+from tavus_provider.storage.recorded_deletes import list_deletes
 
 VIDEO = {"video_id": "v123456789", "replica_id": FACE, "status": "ready", "age": "9d"}
 KEY = "video/v123456789"
@@ -59,6 +63,15 @@ def test_erases_in_the_fixed_order_and_certifies(sandbox):
         "found": 1, "accepted": 1, "not_found": 1, "not_listed": 1, "held": 0, "failed": 0, "unknown": 0,
     }  # fmt: skip
     assert [one["approved_by"] for one in certificate["approvals"]] == ["alice"]
+
+
+def test_ledger_records_request_and_people(sandbox):
+    plan = approve_plan(plan_erasure())
+    trigger = SimpleNamespace(triggering_user_name="bob", run_type="manual", conf={})
+    run(ApplyErasureOperator(task_id="apply", plan=plan), dag_run=trigger)
+    rows = list_deletes(read_attempts(ledger_root(), list_jobs(ledger_root())))
+    people = {(row["request"], row["approved_by"], row["triggered_by"]) for row in rows}
+    assert people == {(REQUEST["request"], "alice", "bob")}
 
 
 def test_objects_of_other_people_stay(sandbox):
