@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pages import table
 
 ROOT = Path(__file__).parents[1]
 DAGS = ROOT / "dags"
@@ -169,6 +170,12 @@ def test_tasks_and_params_match_the_design(bag, dag_id, tasks, params):
     for task_id, downstream in tasks.items():
         assert downstream <= found[task_id]
     assert {name: dag.params.get_param(name).value for name in dag.params} == params
+
+
+def test_fields_of_the_forms_are_documented(bag):
+    rows = table("docs/dags.md", "| DAG | fields |")
+    documented = {dag_id.strip("`"): set(re.findall(r"`(\w+)`", fields)) for dag_id, fields in rows}
+    assert documented == {dag_id: set(dag.params) for dag_id, dag in bag.dags.items()}
 
 
 def test_only_prune_is_scheduled_without_catchup_or_overlap(bag):

@@ -89,7 +89,7 @@ def test_wheel_contains_every_package_and_the_dags(wheel):
 
 
 def test_installed_dags_load_from_their_folder_as_a_bundle(installed):
-    folder = installed("-c", "import tavus_provider.dags as dags; print(dags.__path__[0])").strip()
+    folder = installed("-P", "-c", "import tavus_provider.dags as dags; print(dags.__path__[0])").strip()
     bundles = json.dumps(
         [
             {
