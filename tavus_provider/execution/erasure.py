@@ -342,8 +342,8 @@ class ErasureExecutor:
             results[key] = Result(outcome, str(error))
             trouble = self._find_trouble(error, outcome)
         else:
-            results[key] = Result(deletion.outcome, deletion.detail)
-            trouble = UNKNOWN_OUTCOME if deletion.outcome is Outcome.UNKNOWN else None
+            results[key] = result = _deleted(row, deletion)
+            trouble = UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
         self._kind_halt.count(trouble)
 
     def _find_change(self, row: ErasureRow) -> str | None:
@@ -403,6 +403,16 @@ class ErasureExecutor:
     def _write(self, kind: str, **fields: object) -> None:
         if self.writer is not None:
             self.writer.write(kind, **fields)
+
+
+def _deleted(row: ErasureRow, deletion: DeletionResult) -> Result:
+    if deletion.outcome is Outcome.CONFIRMED and not row["is_known"]:
+        return Result(
+            Outcome.UNKNOWN,
+            f"{deletion.detail}; Tavus did not know the id before either, so it cannot be confirmed that its "
+            "training footage was deleted",
+        )
+    return Result(deletion.outcome, deletion.detail)
 
 
 def _not_found(row: ErasureRow, error: ItemNotFoundError, *, prior: PriorAttempts) -> Result:

@@ -134,3 +134,24 @@ def test_after_a_stop_no_delete_begins_and_nothing_is_read():
     assert not [key for key in client.deleted if key.startswith("conversation")]
     assert "video/v1" not in client.asked
     assert made.report()["state"] == "incomplete"
+
+
+@pytest.mark.parametrize(("outcome", "state"), [("confirmed", "incomplete"), ("deleted", "complete")])
+def test_absence_of_a_replica_that_was_unknown_before_confirms_nothing(outcome, state):
+    class Silent(Tavus):
+        def delete_item(self, key, *, hard=False, before_send=None):
+            self.deleted.append(key)
+            return SimpleNamespace(outcome=Outcome(outcome), detail="no response; it is gone")
+
+    client = Silent()
+    client.rows = []
+    client.details = {}
+    plan = make(items={}, missing=frozenset({"r1"}), soft_deleted={"r1": NOW})
+    made, _ = executor(client, plan=plan)
+    made.run()
+    report = made.close()
+    assert client.deleted == ["r1"]
+    assert (outcomes(report)["r1"], report["state"]) == (
+        "unknown" if outcome == "confirmed" else "deleted",
+        state,
+    )
