@@ -20,6 +20,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from tavus_provider.exceptions import PlanRejectedError, TavusRetryableError, TavusValidationError
 from tavus_provider.operators import base
 from tavus_provider.operators.base import TavusOperator, push_xcom, task_identity, try_number
+from tavus_provider.operators.reports import push_report
 from tavus_provider.sanitize import quote
 
 if TYPE_CHECKING:
@@ -311,8 +312,10 @@ class ApplyErasureOperator(TavusOperator):
             executor.run()
         finally:
             # The report is pushed first, whatever happens. Only then may recording it fail.
-            report = self._publish(context, executor.report())
-            executor.close()
+            try:
+                report = self._publish(context, executor.report())
+            finally:
+                executor.close()
         if report["state"] == State.INCOMPLETE:
             message = "; ".join(open_sentences(report["open"]))[:2_000]
             raise (
@@ -324,14 +327,13 @@ class ApplyErasureOperator(TavusOperator):
         from tavus_provider.planning.erasure_report import truncate_erasure_report
         from tavus_provider.rendering.erasure import erasure_report_lines, erasure_report_sentence
 
+        # Pushed first: after a stop, there is little time.
+        pushed, summary = truncate_erasure_report(report), erasure_report_sentence(report)
+        push_report(context, pushed, summary)
         for line in erasure_report_lines(report):
             self.log.info("%s", line)
-        summary = erasure_report_sentence(report)
         self.log.info("%s", summary)
-        push_xcom(context, "summary", summary)
-        report = truncate_erasure_report(report)
-        push_xcom(context, "return_value", report)
-        return report
+        return pushed
 
     def _make_executor(
         self, context: Context, plan: ErasurePlan, *, authority: RunAuthority

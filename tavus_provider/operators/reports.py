@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from tavus_provider.operators.assets import PRUNED, emit_event
 from tavus_provider.operators.base import push_xcom
@@ -28,18 +29,23 @@ def publish_report(operator: BaseOperator, context: Context, report: Report, *, 
 
     # Pushed first: after a stop, there is little time.
     pushed, summary = truncate_report(report), report_sentence(report)
-    try:
-        _push(context, pushed, summary)
-    except BaseException:
-        _push(context, pushed, summary)  # execution_timeout, for example, interrupted the first try
-        raise
+    push_report(context, pushed, summary)
     for line in report_lines(report, plan):
         operator.log.info("%s", line)
     operator.log.info("%s", summary)
     return pushed
 
 
-def _push(context: Context, report: Report, summary: str) -> None:
+def push_report(context: Context, report: Mapping[str, Any], summary: str) -> None:
+    """Push the XComs ``return_value`` and ``summary``, again if that is interrupted."""
+    try:
+        _push(context, report, summary)
+    except BaseException:
+        _push(context, report, summary)  # execution_timeout, for example, interrupted the first try
+        raise
+
+
+def _push(context: Context, report: Mapping[str, Any], summary: str) -> None:
     push_xcom(context, "return_value", report)
     push_xcom(context, "summary", summary)
 

@@ -6,14 +6,14 @@ import json
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
 from erasures import ACTIVE, FACE, REQUEST, apply_erasure, certify, erase, plan_erasure
 from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
 from plans import approve_plan
 
 from tavus_provider.exceptions import TavusError
 from tavus_provider.operators.tavus import ApplyErasureOperator, ApproveRetentionOperator
-from tavus_provider.storage.attempts import read_attempts
+from tavus_provider.storage.attempts import AttemptWriter, read_attempts
 from tavus_provider.storage.ledger import ledger_root, list_jobs
 from tavus_provider.storage.recorded_deletes import list_deletes
 
@@ -331,6 +331,26 @@ def test_retry_continues_from_the_ledger(sandbox):
     assert report["state"] == "complete"
     assert changes(sandbox).count(f"DELETE /v2/replicas/{FACE}") == 1
     assert all(item["is_accepted"] for item in certify(plan)["items"])
+
+
+def test_report_is_pushed_first_and_again_if_a_timeout_interrupts_the_push(sandbox, monkeypatch):
+    plan = approve_plan(plan_erasure())
+    order, real_push, real_close = [], Ti.xcom_push, AttemptWriter.close
+
+    def push(ti, key, value):
+        order.append(key)
+        if len(order) == 1:
+            raise AirflowTaskTimeout
+        real_push(ti, key, value)
+
+    monkeypatch.setattr(Ti, "xcom_push", push)
+    monkeypatch.setattr(AttemptWriter, "close", lambda *a, **k: order.append("close") or real_close(*a, **k))
+    ti = Ti()
+    with pytest.raises(AirflowTaskTimeout):
+        apply_erasure(plan, ti, approve=False)
+    assert order == ["return_value", "return_value", "summary", "close"]
+    assert ti.pushed["return_value"]["state"] == "complete"
+    assert certify(plan)["state"] == "complete"
 
 
 def test_certificate_needs_an_apply_task_that_began(sandbox):
