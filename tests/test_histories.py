@@ -100,8 +100,9 @@ def kill(monkeypatch):
     return Kill(monkeypatch)
 
 
+@pytest.mark.usefixtures("clock")
 @pytest.mark.parametrize("seed", SEEDS)
-def test_nothing_held_in_use_renamed_or_unapproved_is_deleted(serve, clock, kill, run_task, tmp_path, seed):
+def test_nothing_held_in_use_renamed_or_unapproved_is_deleted(serve, kill, run_task, tmp_path, seed):
     chance = random.Random(seed)
     rows = [
         {"replica_id": f"r{n}", "replica_name": f"name {n}", "age": f"{chance.choice([5, 200])}d"}
