@@ -100,6 +100,25 @@ def test_answer_is_for_what_the_same_task_has_shown(sandbox, hard_plan):
         authority(hard_plan).require_approval(hard_plan)
 
 
+@pytest.mark.parametrize(
+    ("trigger", "valid"),
+    [
+        pytest.param(Trigger(user="Alice"), False, id="the same by name"),
+        pytest.param(Trigger(user="7"), False, id="the same by id"),
+        pytest.param(Trigger(), False, id="unknown"),
+        pytest.param(Trigger(is_manual=False), True, id="schedule"),
+        pytest.param(Trigger(user="bob"), True, id="another"),
+    ],
+)
+def test_person_who_may_have_triggered_the_run_does_not_count(hard_plan, monkeypatch, trigger, valid):
+    monkeypatch.setenv("AIRFLOW__TAVUS__APPROVER_MUST_DIFFER", "True")
+    records = authority(hard_plan, task_id="approve")
+    records.record_shown(hard_plan, subject="Delete?", body="6")
+    person, at = {"id": "7", "name": "Alice"}, datetime.now(UTC).isoformat()
+    _, objection = records.record_answer("approve", person=person, answered_at=at, trigger=trigger)
+    assert (objection is None) is valid
+
+
 def test_answer_to_a_text_that_was_not_shown_does_not_count(sandbox, hard_plan):
     answer = {"plan_digest": hard_plan["digest"], "shown_digest": "0" * 64, "answer": "approve"}
     answer |= {"answered_by": "alice", "answered_at": "2026-01-01T00:00:00Z", "triggered_by_other": True}
