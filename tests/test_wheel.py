@@ -36,7 +36,10 @@ def installed(wheel, tmp_path_factory):
     home = tmp_path_factory.mktemp("env")
     python = home / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", home / "venv"], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel], check=True)
+    # With PYTHONPATH, pip would find this checkout and take it for an installation.
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    pip = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel]
+    subprocess.run(pip, check=True, env=env)
     # Use the dependencies of this environment. Its .pth files, and so the editable install, are ignored.
     (site,) = (home / "venv").glob("lib/python*/site-packages")
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
