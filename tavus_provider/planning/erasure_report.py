@@ -273,7 +273,9 @@ _APPEARED: Final = (
 )
 _TOO_MANY: Final = (
     "There are too many rows that may be of this person",
-    "Ask Tavus which of the videos and conversations without a replica are of this person",
+    "Ask Tavus which of the videos and conversations without a replica are of this person, and name their "
+    "ids in a new run; then keep the answer, and add the request to closed_erasures in section [tavus] of "
+    "the configuration",
 )
 _REFERENCE: Final = (
     "The persona names a replica of the request",

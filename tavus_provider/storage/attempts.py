@@ -185,12 +185,20 @@ def read_attempts(root: ObjectStoragePath, jobs: Iterable[str]) -> list[Attempt]
     """
     Return the attempts of several jobs, in the order in which they started.
 
+    One that names another as earlier comes after it, also if the clock of its worker was behind.
+
     :param jobs: folders of jobs, relative to the root
     :raises LedgerUnavailableError: if they cannot be read
     """
     jobs = list(jobs)
     listed = zip(jobs, list_folders(root, jobs), strict=True)
-    return read_named_attempts(root, [f"{job}/{stem}" for job, stems in listed for stem in stems])
+    attempts = read_named_attempts(root, [f"{job}/{stem}" for job, stems in listed for stem in stems])
+    starts = {attempt.name: (attempt.stem, 0) for attempt in attempts}
+    for attempt in sorted(attempts, key=lambda one: len(one.begin_record.get("prior_attempts", {}))):
+        earlier = [starts[name] for name in attempt.begin_record.get("prior_attempts", {}) if name in starts]
+        stem, place = max(earlier, default=("", 0))
+        starts[attempt.name] = max(starts[attempt.name], (stem, place + 1))
+    return sorted(attempts, key=lambda attempt: starts[attempt.name])
 
 
 def read_named_attempts(root: ObjectStoragePath, names: Sequence[str]) -> list[Attempt]:

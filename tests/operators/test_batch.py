@@ -191,8 +191,8 @@ from tavus_provider.operators.tavus import ApplyRetentionOperator
 
 real, calls = TavusHook.delete_replica, []
 
-def delete(self, replica_id, *, hard=False):
-    done = real(self, replica_id, hard=hard)
+def delete(self, replica_id, **options):
+    done = real(self, replica_id, **options)
     calls.append(replica_id)
     if len(calls) == 2:
         os.kill(os.getpid(), signal.SIGKILL)

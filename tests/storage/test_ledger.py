@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.configuration import AIRFLOW_HOME
@@ -14,6 +15,7 @@ from airflow.sdk import ObjectStoragePath
 from storage.attempts import JOB, ORIGIN, record_attempt, record_files
 
 from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
+from tavus_provider.planning.attempts import last_outcomes
 from tavus_provider.storage.attempts import read_attempts
 from tavus_provider.storage.ledger import Ledger, job_name, ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
@@ -351,3 +353,17 @@ def test_local_ledger_is_recognized_in_every_notation(monkeypatch, tmp_path, pre
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", f"{prefix}{tmp_path}")
     with pytest.raises(TavusValidationError):
         Ledger(ORIGIN, "tavus_default").require_shared("grace")
+
+
+def test_later_attempt_comes_last_although_the_clock_of_its_worker_is_behind(root):
+    time = [datetime(2026, 11, 1, 12, tzinfo=UTC)]
+    ledger = Ledger(ORIGIN, "tavus_default", root, now=lambda: time[0])
+    names = []
+    for minutes, outcome in ((4, "failed"), (-1, "deleted"), (-2, "unknown"), (9, "deleted"), (1, "unknown")):
+        time[0] = datetime(2026, 11, 1, 12, tzinfo=UTC) + timedelta(minutes=minutes)
+        prior = {attempt.name: attempt.last_digest for attempt in ledger.attempts(JOB)}
+        writer = ledger.begin_attempt(JOB, hard=False, intent=["r1"], prior_attempts=prior)
+        writer.close(outcomes={"r1": outcome})
+        names.append(writer.name)
+        assert [attempt.name for attempt in ledger.attempts(JOB)] == names
+        assert last_outcomes(ledger.attempts(JOB)) == {"r1": outcome}
