@@ -138,6 +138,16 @@ def test_records_that_were_copied_from_another_run_do_not_count(sandbox, hard_pl
         authority(hard_plan).require_approval(hard_plan)
 
 
+def test_records_of_a_damaged_attempt_do_not_count(sandbox, hard_plan, tmp_path):
+    """The record of the answer is as it was, the one after it is not."""
+    approve_plan(hard_plan)
+    (folder,) = (tmp_path / "ledger").rglob(job_name("run", "dag", "manual__1"))
+    (answered,) = (path for path in folder.iterdir() if b'"answered"' in (path / "000001.json").read_bytes())
+    (answered / "000002.json").write_bytes(b"{}")
+    with pytest.raises(PlanRejectedError, match="no record of an approval"):
+        authority(hard_plan).require_approval(hard_plan)
+
+
 def test_plan_that_was_made_for_real_once_is_not_one_of_a_dry_run(sandbox, plan):
     authority(plan).record_plan(plan, dry_run=True)
     assert not authority(plan).is_dry_run(plan)
