@@ -1,9 +1,9 @@
-"""Run deletes in threads, and end in time when the task is stopped."""
+"""Run deletes and look-ups in threads, and end in time when the task is stopped."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from tavus_provider.execution.halting import Halt, InProgress
 
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 CHECK_SECONDS: Final = 0.25
 """Interval at which the wait for the next delete checks whether the task was stopped."""
@@ -77,6 +78,31 @@ def run_deletes(
             stop_client()
             _wait_for_all(halt, in_progress)
             raise
+
+
+def call_each(
+    keys: Collection[str],
+    function: Callable[[str], Result],
+    *,
+    concurrency: int,
+    stop_client: Callable[[], None],
+) -> dict[str, Result]:
+    """
+    Return what a function that only reads returns for each key. It is called in threads.
+
+    :param concurrency: the maximum number of simultaneous calls
+    :param stop_client: ends all waits of the client, if this thread is interrupted or the function raises
+    """
+    if not keys:
+        return {}
+    pool = ThreadPoolExecutor(min(concurrency, len(keys)), thread_name_prefix="tavus")
+    try:
+        return dict(zip(keys, pool.map(function, keys), strict=True))
+    except BaseException:
+        stop_client()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _run(delete: Callable[[Row], None], row: Row, in_progress: InProgress) -> None:

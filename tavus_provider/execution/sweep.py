@@ -8,7 +8,6 @@ deletes, and an apply task once more after them.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -18,6 +17,7 @@ from tavus_provider.exceptions import (
     TavusError,
     TavusInvalidResponseError,
 )
+from tavus_provider.execution.dispatch import call_each
 from tavus_provider.keys import Kind, item_key, parse_key
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 from tavus_provider.planning.erasure import MAX_UNDETERMINED, Item, Reference
@@ -225,16 +225,7 @@ def ask_for(client: SweepClient, keys: Collection[str], *, concurrency: int) -> 
 
     :param concurrency: the maximum number of simultaneous requests
     """
-    if not keys:
-        return {}
-    pool = ThreadPoolExecutor(min(concurrency, len(keys)), thread_name_prefix="tavus")
-    try:
-        return dict(zip(keys, pool.map(partial(_ask, client), keys), strict=True))
-    except BaseException:
-        client.stop()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return call_each(keys, partial(_ask, client), concurrency=concurrency, stop_client=client.stop)
 
 
 def is_unreadable(answer: Answer) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 from tavus_provider.exceptions import ReplicaNotFoundError, TavusError
+from tavus_provider.execution.dispatch import call_each
 from tavus_provider.execution.revalidation import difference
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.outcomes import GONE, Outcome
@@ -66,16 +66,9 @@ def look_up(client: ListingClient, replica_ids: Collection[str], *, concurrency:
 
     :param concurrency: the maximum number of simultaneous requests
     """
-    if not replica_ids:
-        return {}
-    pool = ThreadPoolExecutor(min(concurrency, len(replica_ids)), thread_name_prefix="tavus")
-    try:
-        return dict(zip(replica_ids, pool.map(partial(_look_up_one, client), replica_ids), strict=True))
-    except BaseException:
-        client.stop()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return call_each(
+        replica_ids, partial(_look_up_one, client), concurrency=concurrency, stop_client=client.stop
+    )
 
 
 def _look_up_one(client: ListingClient, replica_id: str) -> LookUp:

@@ -17,7 +17,7 @@ PRUNED: Final = "tavus_replicas_pruned"
 """Asset with an event for each successful apply or summary that was not a dry run."""
 
 ERASED: Final = "tavus_person_erased"
-"""Asset with an event for each certificate of an erasure of which nothing is open."""
+"""Asset with an event for each certificate of an erasure without open items."""
 
 
 def with_outlet(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
