@@ -24,10 +24,10 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.execution.dispatch import run_deletes
 from tavus_provider.execution.erasure_look import judge, look_again
-from tavus_provider.execution.executor import RECORD_EVERY, AttemptWriter, DeletionResult
+from tavus_provider.execution.executor import AttemptWriter, DeletionResult
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
 from tavus_provider.execution.hold_guard import HoldGuard
-from tavus_provider.execution.progress import Progress
+from tavus_provider.execution.progress import OutcomeRecorder
 from tavus_provider.execution.sweep import SweepClient
 from tavus_provider.keys import Kind, parse_key
 from tavus_provider.models import Replica
@@ -274,23 +274,15 @@ class ErasureExecutor:
         self._kind_halt = Halt()
         if self._halt.is_stopped:
             self._kind_halt.stop(self._halt.reason)
-        progress = Progress(len(rows), self._log)
-        unrecorded: dict[str, str] = {}
-        recorded_at, before = time.monotonic(), set(self._holds)
+        recorder = OutcomeRecorder(len(rows), log=self._log, write=self._write_outcomes)
+        before = set(self._holds)
 
         def done(row: ErasureRow) -> None:
-            nonlocal recorded_at
             if row["key"] in self._holds:
                 return
             if row["key"] not in self._results:
                 self._results[row["key"]] = Result(Outcome.NOT_ATTEMPTED, self._describe_halt())
-            result = self._results[row["key"]]
-            progress.advance(row["key"], result)
-            unrecorded[row["key"]] = result.outcome.value
-            if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
-                self._write("outcome", outcomes=unrecorded)
-                unrecorded.clear()
-                recorded_at = time.monotonic()
+            recorder.add(row["key"], self._results[row["key"]])
 
         try:
             run_deletes(
@@ -306,8 +298,7 @@ class ErasureExecutor:
             # Copies, so that a delete which was left alone changes no report.
             self._results, self._holds = dict(self._results), dict(self._holds)
         if not self._kind_halt.is_stopped:  # else the report comes first, then closing records them
-            if unrecorded:
-                self._write("outcome", outcomes=unrecorded)
+            recorder.flush()
             self._record_holds(before)
 
     def _describe_halt(self) -> str:
@@ -399,6 +390,9 @@ class ErasureExecutor:
             references=[dict(one) for one in self._look.references],
             outcomes={key: result.outcome.value for key, result in judged.items()},
         )
+
+    def _write_outcomes(self, outcomes: dict[str, str]) -> None:
+        self._write("outcome", outcomes=outcomes)
 
     def _write(self, kind: str, **fields: object) -> None:
         if self.writer is not None:

@@ -10,7 +10,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import (
@@ -24,7 +24,7 @@ from tavus_provider.execution.dispatch import run_deletes
 from tavus_provider.execution.freshness import Freshness
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
 from tavus_provider.execution.inventory import Inventory, InventoryClient, read_inventory, reread_use
-from tavus_provider.execution.progress import Progress
+from tavus_provider.execution.progress import OutcomeRecorder
 from tavus_provider.execution.revalidation import (
     BY_EARLIER_ATTEMPT,
     Revalidation,
@@ -43,9 +43,6 @@ from tavus_provider.retention.context import History
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy
-
-RECORD_EVERY: Final = 100
-"""Outcomes per ledger record. A record is also written once a second."""
 
 
 class DeletionResult(Protocol):
@@ -307,20 +304,7 @@ class PlanExecutor:
             raise PlanRejectedError(reason)
 
     def _delete(self, rows: Sequence[PlanRow]) -> None:
-        progress = Progress(len(rows), self._log)
-        unrecorded: dict[str, str] = {}
-        recorded_at = time.monotonic()
-
-        def done(row: PlanRow) -> None:
-            nonlocal recorded_at
-            replica_id = row["replica_id"]
-            result = self._result(replica_id)
-            progress.advance(replica_id, result)
-            unrecorded[replica_id] = result.outcome.value
-            if len(unrecorded) >= RECORD_EVERY or time.monotonic() - recorded_at >= 1.0:
-                self._write("outcome", outcomes=unrecorded)
-                unrecorded.clear()
-                recorded_at = time.monotonic()
+        recorder = OutcomeRecorder(len(rows), log=self._log, write=self._write_outcomes)
 
         try:
             run_deletes(
@@ -330,12 +314,12 @@ class PlanExecutor:
                 halt=self._halt,
                 in_progress=self._in_progress,
                 stop_client=self._client.stop,
-                done=done,
+                done=lambda row: recorder.add(row["replica_id"], self._result(row["replica_id"])),
             )
         finally:
             self._results = dict(self._results)  # so that a delete which was left alone changes no report
-        if unrecorded and not self._halt.is_stopped:  # the report comes first, then closing records them
-            self._write("outcome", outcomes=unrecorded)
+        if not self._halt.is_stopped:  # else the report comes first, then closing records them
+            recorder.flush()
 
     def _delete_one(self, row: PlanRow) -> None:
         replica_id, hard = row["replica_id"], self._plan["hard"]
@@ -425,6 +409,9 @@ class PlanExecutor:
             self._results.update(verification.results)
             if not self._halt.is_stopped:  # the report comes first
                 self._write("verification", **verification.record)
+
+    def _write_outcomes(self, outcomes: dict[str, str]) -> None:
+        self._write("outcome", outcomes=outcomes)
 
     def _write(self, kind: str, **fields: Any) -> None:
         if self.writer is not None:
