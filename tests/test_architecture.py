@@ -91,6 +91,12 @@ def test_every_public_name_has_a_docstring(file):
     assert found == []
 
 
+@each_file
+def test_no_module_has_more_than_500_lines(file):
+    """A longer module probably holds two ideas: split it where the second one begins."""
+    assert len(file.read_text().splitlines()) <= 500
+
+
 def test_version_is_the_same_everywhere():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

@@ -11,7 +11,7 @@ from tavus_provider.client.config import ClientConfig, ClientOptions
 from tavus_provider.client.deletion import DeleteRequest, Deletion
 from tavus_provider.client.ending import Ending, EndRequest
 from tavus_provider.client.kinds import KINDS, Item
-from tavus_provider.client.pagination import Page
+from tavus_provider.client.listing import Page
 from tavus_provider.client.rate_limiter import RateLimiter
 from tavus_provider.client.reading import Reader
 from tavus_provider.client.responses import error_of, is_not_found, parse_json

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from tavus_provider.client.pagination import Page, PageTooLargeError, keep_all, read_list
+from tavus_provider.client.listing import Page, PageTooLargeError
+from tavus_provider.client.pagination import keep_all, read_list
 from tavus_provider.client.responses import (
     is_key_rejected,
     is_rejected_on_the_way,

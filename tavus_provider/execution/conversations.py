@@ -20,7 +20,7 @@ from tavus_provider.models import Conversation
 from tavus_provider.retention.known_use import KnownUse
 
 if TYPE_CHECKING:
-    from tavus_provider.client.pagination import Page
+    from tavus_provider.client.listing import Page
     from tavus_provider.models import UnreadableRow
 
     Row = Conversation | UnreadableRow

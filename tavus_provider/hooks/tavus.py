@@ -22,7 +22,7 @@ from tavus_provider.client.config import (
     parse_origin,
 )
 from tavus_provider.client.kinds import Item
-from tavus_provider.client.pagination import Page
+from tavus_provider.client.listing import Page
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video

@@ -11,15 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from tavus_provider.retention.conditions import UnusedFor, add_spans
+from tavus_provider.retention.conditions import UnusedFor
 from tavus_provider.retention.context import Context, Inventory, ReplicaFacts
-from tavus_provider.retention.fields import ZERO, Duration, quote_field
+from tavus_provider.retention.fields import Duration, quote_field
 from tavus_provider.retention.policy import Policy, Rule
+from tavus_provider.retention.turning_points import (
+    REFUND_WINDOW,
+    age_points,
+    condition_points,
+    date_points,
+    grace_points,
+    hard_delete_points,
+    no_points,
+    quota_points,
+    refund_points,
+    use_points,
+)
 from tavus_provider.retention.verdict import Source, Status
 from tavus_provider.sanitize import escape_line
 
-# Tavus refunds a failed training, but not if its replica is deleted before the failure was registered.
-REFUND_WINDOW: Final = Duration("72h", timedelta(hours=72))
 _MAX_RULES_SHOWN: Final = 5
 _KINDS_OF_USE: Final = {
     "persona": "persona",
@@ -347,56 +357,6 @@ def _time_left(rule: Rule, facts: ReplicaFacts) -> timedelta:
     return max(condition.time_left(facts) for condition in rule.conditions)
 
 
-# --- when a result can change if only time passes -------------------------------------------------------
-
-
-def _no_turning_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    yield from ()
-
-
-def _hard_delete_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    if policy.hard_delete_after is not None:
-        yield from add_spans(inventory.history.soft_deleted.values(), policy.hard_delete_after.delta)
-
-
-def _date_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    for replica in inventory.replicas:
-        yield from add_spans((replica.created_at, replica.updated_at), ZERO)
-
-
-def _refund_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    for replica in inventory.replicas:
-        yield from add_spans((replica.created_at, replica.updated_at), REFUND_WINDOW.delta)
-
-
-def _age_points(limit: Duration | None, inventory: Inventory) -> Iterator[datetime]:
-    if limit is not None:
-        yield from add_spans((replica.created_at for replica in inventory.replicas), limit.delta)
-
-
-def _use_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    active = (row.used_at for row in inventory.conversations if not row.is_finished)
-    yield from add_spans(active, policy.keep.active_for.delta)
-
-
-def _grace_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    yield from inventory.history.due.values()
-    for grace in policy.graces:
-        yield from add_spans(inventory.history.scheduled.values(), grace.delta)
-
-
-def _condition_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    for condition in {condition for rule in policy.expire for condition in rule.conditions}:
-        yield from condition.turning_points(inventory)
-
-
-def _quota_points(policy: Policy, inventory: Inventory) -> Iterator[datetime]:
-    if policy.quota is not None:
-        yield from _age_points(policy.quota.older_than, inventory)
-        for activities in (inventory.conversations, inventory.videos):
-            yield from add_spans((activity.used_at for activity in activities), ZERO)
-
-
 class Check(NamedTuple):
     """
     A check, and what it decides if it applies.
@@ -411,7 +371,7 @@ class Check(NamedTuple):
     reason_code: str
     find_reason: Callable[[ReplicaFacts, Context], str | None]
     see: Callable[[ReplicaFacts, Context], str]
-    turning_points: Callable[[Policy, Inventory], Iterator[datetime]] = _no_turning_points
+    turning_points: Callable[[Policy, Inventory], Iterator[datetime]] = no_points
     source: Source = Source.RULE
 
 
@@ -429,20 +389,20 @@ CHECKS: Final = (
         "hard_delete_after",
         find_hard_delete_due,
         see_soft_delete,
-        _hard_delete_points,
+        hard_delete_points,
         Source.SOFT_DELETED,
     ),
-    Check(Status.UNDETERMINED, "undetermined", find_undetermined, see_known, _date_points),
+    Check(Status.UNDETERMINED, "undetermined", find_undetermined, see_known, date_points),
     Check(Status.KEPT, "protected", find_protected, see_unprotected),
-    Check(Status.KEPT, "in_use", find_use, see_unused, _use_points),
+    Check(Status.KEPT, "in_use", find_use, see_unused, use_points),
     Check(Status.KEPT, "training", find_training, see_status),
-    Check(Status.KEPT, "failed_recently", find_recent_failure, see_failure, _refund_points),
+    Check(Status.KEPT, "failed_recently", find_recent_failure, see_failure, refund_points),
     Check(
         Status.KEPT,
         "keep_within",
         find_keep_within,
         see_keep_within,
-        lambda policy, inventory: _age_points(policy.keep.keep_within, inventory),
+        lambda policy, inventory: age_points(policy.keep.keep_within, inventory),
     ),
     Check(Status.KEPT, "keep_last", find_keep_last, see_keep_last),
     Check(
@@ -450,11 +410,11 @@ CHECKS: Final = (
         "too_young",
         find_too_young,
         see_form_age,
-        lambda policy, inventory: _age_points(policy.narrow.older_than, inventory),
+        lambda policy, inventory: age_points(policy.narrow.older_than, inventory),
     ),
-    Check(Status.SCHEDULED, "scheduled", find_scheduled, see_grace, _grace_points),
-    Check(Status.EXPIRED, "expired", find_expired, see_rules, _condition_points),
-    Check(Status.EXPIRED, "quota", find_excess, see_excess, _quota_points, Source.QUOTA),
+    Check(Status.SCHEDULED, "scheduled", find_scheduled, see_grace, grace_points),
+    Check(Status.EXPIRED, "expired", find_expired, see_rules, condition_points),
+    Check(Status.EXPIRED, "quota", find_excess, see_excess, quota_points, Source.QUOTA),
     Check(Status.NOT_EXPIRED, "not_expired", find_not_expired, see_rules),
 )
 """All checks in their order. If no other one returns a reason, the last one does."""

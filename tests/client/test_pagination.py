@@ -13,10 +13,11 @@ from collections.abc import Callable
 import pytest
 from client.conftest import API, KEY
 
-from tavus_provider.client import pagination
+from tavus_provider.client import windows
 from tavus_provider.client.api import TavusClient
 from tavus_provider.client.id_table import IdTable
-from tavus_provider.client.pagination import Page, PageTooLargeError, read_list
+from tavus_provider.client.listing import Page, PageTooLargeError
+from tavus_provider.client.pagination import read_list
 from tavus_provider.client.transport import MAX_BODY_BYTES
 from tavus_provider.exceptions import TavusInvalidResponseError
 from tavus_provider.sandbox import Sandbox
@@ -367,7 +368,7 @@ def test_row_twice_on_a_page_counts_once(count):
 
 
 def test_number_of_pages_is_limited(monkeypatch):
-    monkeypatch.setattr(pagination, "MAX_PAGES", 5)
+    monkeypatch.setattr(windows, "MAX_PAGES", 5)
     with pytest.raises(TavusInvalidResponseError, match="has more than 5 pages"):
         Server(ids(1000)).read()
 
@@ -412,7 +413,8 @@ def test_id_table_is_a_map():
 MEASURE = """
 import resource
 import sys
-from tavus_provider.client.pagination import Page, read_list
+from tavus_provider.client.listing import Page
+from tavus_provider.client.pagination import read_list
 
 COUNT = 1_000_000
 

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavus_provider.client.pagination import Page, read_list
+from tavus_provider.client.listing import Page
+from tavus_provider.client.pagination import read_list
 from tavus_provider.exceptions import TavusInvalidResponseError
 
 FULL = bool(os.environ.get("MODEL_TEST_FULL"))

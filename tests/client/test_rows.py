@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tavus_provider.client.pagination import NO_ID
 from tavus_provider.exceptions import TavusInvalidResponseError
-from tavus_provider.models import Replica, UnreadableRow
+from tavus_provider.models import NO_ID, Replica, UnreadableRow
 from tavus_provider.sandbox import Sandbox
 
 KINDS = ("replicas", "personas", "conversations", "videos")

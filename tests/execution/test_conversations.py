@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tavus_provider.client.api import TavusClient
 from tavus_provider.client.config import ClientConfig
-from tavus_provider.client.pagination import Page
+from tavus_provider.client.listing import Page
 from tavus_provider.exceptions import TavusAuthError, TavusInvalidResponseError
 from tavus_provider.execution import conversations
 from tavus_provider.execution.conversations import read_active_conversations, read_past_conversations

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from tavus_provider.client.pagination import Page
+from tavus_provider.client.listing import Page
 from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError
 from tavus_provider.execution.inventory import evaluate_one, read_inventory
 from tavus_provider.models import Persona, Replica, Video, parse_row

@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tavus_provider.client.pagination import Page
+from tavus_provider.client.listing import Page
 from tavus_provider.exceptions import (
     PlanRejectedError,
     ReplicaNotFoundError,
