@@ -97,6 +97,22 @@ def test_no_module_has_more_than_500_lines(file):
     assert len(file.read_text().splitlines()) <= 500
 
 
+def lines_of_docstrings(tree: ast.AST) -> int:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    nodes = [
+        node for node in ast.walk(tree) if isinstance(node, kinds) and ast.get_docstring(node) is not None
+    ]
+    return sum(node.body[0].end_lineno - node.body[0].lineno + 1 for node in nodes)
+
+
+@each_file
+def test_no_class_has_more_than_250_lines(file):
+    """Docstrings of it and of its methods do not count."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno + 1 - lines_of_docstrings(node) <= 250, node.name
+
+
 def test_version_is_the_same_everywhere():
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence, Set
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final, Protocol
 
 from tavus_provider.digest import canonical_digest
@@ -22,21 +22,21 @@ from tavus_provider.exceptions import (
     TavusError,
     TavusRequestRejectedError,
 )
+from tavus_provider.execution.conversation_end import EndingClient, end_conversation, is_stale
 from tavus_provider.execution.dispatch import run_deletes
-from tavus_provider.execution.erasure_look import judge, look_again
+from tavus_provider.execution.erasure_look import judge, look_again, may_lag
 from tavus_provider.execution.executor import AttemptWriter, DeletionResult
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
 from tavus_provider.execution.hold_guard import HoldGuard
 from tavus_provider.execution.progress import OutcomeRecorder
 from tavus_provider.execution.sweep import SweepClient
-from tavus_provider.keys import Kind, parse_key
+from tavus_provider.keys import Kind
 from tavus_provider.models import Replica
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.erasure import ErasurePlan, ErasureRow
 from tavus_provider.planning.erasure_holds import Hold
 from tavus_provider.planning.erasure_report import (
-    Asked,
     ErasureReport,
     Look,
     make_erasure_report,
@@ -48,29 +48,15 @@ from tavus_provider.planning.report import Result
 ORDER: Final = (Kind.REPLICA, Kind.VIDEO, Kind.CONVERSATION)
 """The order in which kinds are deleted."""
 
-STALE_AFTER: Final = timedelta(days=1)
-"""
-Age from which an active conversation is deleted even if it could not be ended. Tavus ends conversations after
-an hour at most (``max_call_duration``, Tavus API reference), so its status is wrong.
-"""
-
 BY_EARLIER_ATTEMPT: Final = "deleted by an earlier attempt of this task"
 
 
-class EndingResult(Protocol):
-    """What the end of a conversation returns."""
-
-    @property
-    def detail(self) -> str: ...
-
-
-class ErasureClient(SweepClient, Protocol):
+class ErasureClient(SweepClient, EndingClient, Protocol):
     """The client methods that end conversations, delete objects and read the account."""
 
     def delete_item(
         self, key: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
     ) -> DeletionResult: ...
-    def end_conversation(self, conversation_id: str) -> EndingResult: ...
 
 
 class ErasureExecutor:
@@ -163,10 +149,9 @@ class ErasureExecutor:
 
     def report(self) -> ErasureReport:
         """Return the outcome of every object; ``not_attempted`` for those that were not reached."""
-        results = {key: self._result(key) for key in self._rows if key not in self._holds}
         return make_erasure_report(
             self._plan,
-            results=results,
+            results=self._all_results(),
             held={key: hold.reason for key, hold in self._holds.items()},
             look=self._look,
             ledger=None if self.writer is None else self.writer.name,
@@ -181,9 +166,7 @@ class ErasureExecutor:
         report = self.report()
         if self.writer is not None:
             self.writer.close(
-                outcomes={
-                    key: self._result(key).outcome.value for key in self._rows if key not in self._holds
-                },
+                outcomes={key: result.outcome.value for key, result in self._all_results().items()},
                 held={key: hold.held_by for key, hold in self._holds.items()},
                 report_digest=canonical_digest(truncate_erasure_report(report)),
             )
@@ -191,6 +174,9 @@ class ErasureExecutor:
 
     def _result(self, key: str) -> Result:
         return self._results.get(key) or Result(Outcome.NOT_ATTEMPTED, f"not attempted: {self._halt.reason}")
+
+    def _all_results(self) -> dict[str, Result]:
+        return {key: self._result(key) for key in self._rows if key not in self._holds}
 
     def _to_delete(self, kind: Kind) -> list[ErasureRow]:
         return [
@@ -246,29 +232,19 @@ class ErasureExecutor:
         for key in self._plan["end"]:
             if self._halt.is_set or key in self._holds or key in self._results:
                 continue
-            try:
-                ending = self._client.end_conversation(parse_key(key)[1])
-            except ItemNotFoundError:
-                self._ended[key], detail = "not_found", "Tavus does not know it"
-            except TavusError as error:
-                self._ended[key], detail = error.outcome.value, str(error)
-                self._note_rejected_key(error)
-                if not self._is_stale(self._rows[key]):
+            end = end_conversation(self._client, key)
+            self._ended[key] = end.state
+            if end.error is not None:
+                self._note_rejected_key(end.error)
+                if not is_stale(self._rows[key], now=self._now()):
                     # Deleted while it goes on, nobody could end it any more: Tavus would not know its id.
                     self._results[key] = Result(
-                        Outcome.NOT_ATTEMPTED, f"not attempted: it could not be ended: {detail}"
+                        Outcome.NOT_ATTEMPTED, f"not attempted: it could not be ended: {end.detail}"
                     )
                     self.may_succeed_later = True
-            else:
-                self._ended[key], detail = "ended", ending.detail
-            self._log(f"end of {key}: {self._ended[key]} ({detail})")
+            self._log(f"end of {key}: {end.state} ({end.detail})")
         if self._ended:
             self._write("outcome", ended=self._ended)
-
-    def _is_stale(self, row: ErasureRow) -> bool:
-        """Return whether a conversation is too old to be going on, whatever its status says."""
-        created_at = row["created_at"]
-        return created_at is not None and self._now() - datetime.fromisoformat(created_at) > STALE_AFTER
 
     def _delete(self, rows: Sequence[ErasureRow]) -> None:
         self._kind_halt = Halt()
@@ -281,7 +257,8 @@ class ErasureExecutor:
             if row["key"] in self._holds:
                 return
             if row["key"] not in self._results:
-                self._results[row["key"]] = Result(Outcome.NOT_ATTEMPTED, self._describe_halt())
+                halt = self._halt if self._halt.is_set else self._kind_halt
+                self._results[row["key"]] = Result(Outcome.NOT_ATTEMPTED, f"not attempted: {halt.reason}")
             recorder.add(row["key"], self._results[row["key"]])
 
         try:
@@ -301,16 +278,12 @@ class ErasureExecutor:
             recorder.flush()
             self._record_holds(before)
 
-    def _describe_halt(self) -> str:
-        halt = self._halt if self._halt.is_set else self._kind_halt
-        return f"not attempted: {halt.reason}"
-
     def _delete_one(self, row: ErasureRow) -> None:
         key, results, sent = row["key"], self._results, False
         if self._halt.is_set or self._kind_halt.is_set:
             return
         try:
-            if row["kind"] == Kind.REPLICA and (changed := self._find_change(row)):
+            if row["kind"] == Kind.REPLICA and (changed := _find_change(self._client, row)):
                 results[key] = Result(Outcome.SKIPPED, changed)
                 return
             self._may_send(key)
@@ -337,18 +310,6 @@ class ErasureExecutor:
             trouble = UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
         self._kind_halt.count(trouble)
 
-    def _find_change(self, row: ErasureRow) -> str | None:
-        """Return why a replica is not the one of the plan; an unknown one is deleted all the same."""
-        try:
-            item = self._client.get_item(row["key"])
-        except ItemNotFoundError:
-            return None
-        if not isinstance(item, Replica) or item.replica_type != "user":
-            return "it is not a replica of this account any more"
-        if row["is_known"] and format_time(item.created_at) != row["created_at"]:
-            return f"created_at was {row['created_at']} in the plan and is {format_time(item.created_at)} now"
-        return None
-
     def _find_trouble(self, error: TavusError, outcome: Outcome) -> str | None:
         if not isinstance(error, TavusRequestRejectedError):
             self.may_succeed_later = True
@@ -363,31 +324,17 @@ class ErasureExecutor:
             self._halt.set(f"Tavus rejected the API key ({error})")
 
     def _look_again(self) -> None:
-        keys = [key for key in self._rows if key not in self._holds]
-        keys += [row["key"] for row in self._plan["gone"]]
+        results = self._all_results()
         self._look = look_again(
-            self._client,
-            self._plan,
-            keys=keys,
-            deleted={key for key, result in self._results.items() if result.outcome in GONE},
-            concurrency=self._concurrency,
-            log=self._log,
+            self._client, self._plan, results=results, concurrency=self._concurrency, log=self._log
         )
-        results = {key: self._result(key) for key in self._rows if key not in self._holds}
-        unknown = {key for key, row in self._rows.items() if not row["is_known"]}
-        judged = judge(results, self._look, unknown=unknown)
+        judged = judge(results, self._look, plan=self._plan)
         self._results |= judged
-        may_lag = any(result.outcome is Outcome.UNKNOWN for result in judged.values())
-        if may_lag or Asked.UNKNOWN in self._look.asked.values() or not all(self._look.listings.values()):
+        if may_lag(self._look, judged):
             self.may_succeed_later = True
         self._write(
             "verification",
-            asked=dict(self._look.asked),
-            lists=dict(self._look.listings),
-            still_listed=sorted(self._look.still_listed),
-            found=sorted(self._look.found),
-            undetermined=sorted(self._look.undetermined),
-            references=[dict(one) for one in self._look.references],
+            **self._look.to_record(),
             outcomes={key: result.outcome.value for key, result in judged.items()},
         )
 
@@ -397,6 +344,19 @@ class ErasureExecutor:
     def _write(self, kind: str, **fields: object) -> None:
         if self.writer is not None:
             self.writer.write(kind, **fields)
+
+
+def _find_change(client: ErasureClient, row: ErasureRow) -> str | None:
+    """Return why a replica is not the one of the plan; an unknown one is deleted all the same."""
+    try:
+        item = client.get_item(row["key"])
+    except ItemNotFoundError:
+        return None
+    if not isinstance(item, Replica) or item.replica_type != "user":
+        return "it is not a replica of this account any more"
+    if row["is_known"] and format_time(item.created_at) != row["created_at"]:
+        return f"created_at was {row['created_at']} in the plan and is {format_time(item.created_at)} now"
+    return None
 
 
 def _deleted(row: ErasureRow, deletion: DeletionResult) -> Result:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 
 from tavus_provider.execution.sweep import Answer, Sweep, SweepClient, ask_for, find_listings
 from tavus_provider.execution.verification import LIST_WAITS
@@ -17,8 +17,7 @@ def look_again(
     client: SweepClient,
     plan: ErasurePlan,
     *,
-    keys: Collection[str],
-    deleted: Collection[str],
+    results: Mapping[str, Result],
     concurrency: int,
     log: Callable[[str], None],
 ) -> Look:
@@ -28,17 +27,19 @@ def look_again(
     While an object that was deleted is still listed, its list is read again, up to four times in eight
     seconds, because a list may lag behind deletes.
 
-    :param keys: the objects to ask for
-    :param deleted: those of them whose delete was confirmed
+    :param results: the result of each object that was to be deleted
     :param concurrency: the maximum number of simultaneous requests
     :param log: called with one line for each list that cannot be read
     """
     rows = [row["key"] for part in (plan["delete"], plan["held"], plan["left"]) for row in part]
-    known = {*rows, *(row["key"] for row in plan["gone"])}
+    gone = [row["key"] for row in plan["gone"]]
+    known = {*rows, *gone}
+    keys = [*results, *gone]
+    deleted = {key for key, result in results.items() if result.outcome in GONE}
     answers = ask_for(client, keys, concurrency=concurrency)
     sweep = Sweep.of(client, keys=known, replica_ids=frozenset(plan["replica_ids"]))
     for seconds in LIST_WAITS:
-        lagging = {sweep.items[key].kind for key in sweep.items.keys() & set(deleted)}
+        lagging = {sweep.items[key].kind for key in sweep.items.keys() & deleted}
         if not lagging or client.wait(seconds):
             break
         for name in lagging:
@@ -58,13 +59,14 @@ def look_again(
     )
 
 
-def judge(results: Mapping[str, Result], look: Look, *, unknown: Collection[str]) -> dict[str, Result]:
+def judge(results: Mapping[str, Result], look: Look, *, plan: ErasurePlan) -> dict[str, Result]:
     """
     Return the results that a look corrects.
 
     :param results: the result of each object that was to be deleted
-    :param unknown: replicas that Tavus did not know before either, so that their absence proves nothing
     """
+    # Their absence proves nothing, because Tavus did not know them before either.
+    unknown = {row["key"] for row in plan["delete"] if not row["is_known"]}
     judged = {}
     for key, (outcome, detail) in results.items():
         is_there = look.asked.get(key) == Asked.FOUND or key in look.still_listed
@@ -78,6 +80,12 @@ def judge(results: Mapping[str, Result], look: Look, *, unknown: Collection[str]
         elif outcome in (Outcome.FAILED, Outcome.NOT_ATTEMPTED) and is_gone:
             judged[key] = Result(Outcome.ALREADY_GONE, f"{detail}; it is gone all the same")
     return judged
+
+
+def may_lag(look: Look, judged: Mapping[str, Result]) -> bool:
+    """Return whether another look may show more: something is not known, or still there after its delete."""
+    is_unknown = any(result.outcome is Outcome.UNKNOWN for result in judged.values())
+    return is_unknown or Asked.UNKNOWN in look.asked.values() or not all(look.listings.values())
 
 
 def _where(key: str, look: Look) -> str:

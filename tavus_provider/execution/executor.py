@@ -6,7 +6,6 @@ Every replica of the plan ends with one outcome, and no outcome claims more than
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -14,35 +13,27 @@ from typing import Any, Protocol
 
 from tavus_provider.digest import canonical_digest
 from tavus_provider.exceptions import (
-    PlanRejectedError,
     ReplicaNotFoundError,
     TavusError,
     TavusRequestRejectedError,
     TavusRetryableError,
 )
+from tavus_provider.execution.current_account import AccountClient, CurrentAccount
 from tavus_provider.execution.dispatch import run_deletes
-from tavus_provider.execution.freshness import Freshness
 from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
-from tavus_provider.execution.inventory import Inventory, InventoryClient, read_inventory, reread_use
 from tavus_provider.execution.progress import OutcomeRecorder
 from tavus_provider.execution.revalidation import (
     BY_EARLIER_ATTEMPT,
-    Revalidation,
     describe_absence,
     difference,
-    find_exceeded_limit,
-    find_wrong_account,
-    revalidate,
 )
-from tavus_provider.execution.verification import judge_unlisted, look_up, verify_absence
-from tavus_provider.outcomes import GONE, UNFINISHED, Outcome
+from tavus_provider.execution.verification import verify_absence
+from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import Plan, PlanRow
 from tavus_provider.planning.report import Report, Result, make_report, truncate_report
 from tavus_provider.retention.context import History
-from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.known_use import KnownUse
-from tavus_provider.retention.policy import Policy
 
 
 class DeletionResult(Protocol):
@@ -54,14 +45,12 @@ class DeletionResult(Protocol):
     def detail(self) -> str: ...
 
 
-class DeletingClient(InventoryClient, Protocol):
+class DeletingClient(AccountClient, Protocol):
     """The client methods that read the account, delete from it, wait, and end all waits."""
 
     def delete_replica(
         self, replica_id: str, *, hard: bool = False, before_send: Callable[[], bool] | None = None
     ) -> DeletionResult: ...
-    def stop(self) -> None: ...
-    def wait(self, seconds: float) -> bool: ...
 
 
 class AttemptWriter(Protocol):
@@ -120,33 +109,43 @@ class PlanExecutor:
         self._plan = plan
         self._client = client
         self._concurrency = concurrency
-        self._now = now
         self._log = log
         self._begin = begin
-        self._history = history
-        self._held = held
-        self._known_use = known_use
         self._prior = PriorAttempts() if prior is None else prior
-        self._reread_prior = reread_prior
-        self._deleted_before = deleted_before
         self._rows = plan["delete"] if rows is None else rows
+        self._account = CurrentAccount(
+            plan,
+            client,
+            rows=self._rows,
+            concurrency=concurrency,
+            now=now,
+            clock=clock,
+            history=history,
+            held=held,
+            known_use=known_use,
+            prior=self._prior,
+            reread_prior=reread_prior,
+            deleted_before=deleted_before,
+        )
         self._is_batch = len(self._rows) < len(plan["delete"])
         self._results: dict[str, Result] = {}
-        self._unlisted: frozenset[str] = frozenset()
-        self._soft_deleted: frozenset[str] = frozenset()
         self._deleted_ids: set[str] = set()
         self._unconfirmable: set[str] = set()
-        self._clock = clock
-        self._freshness: Freshness | None = None
         self._halt = Halt()
         self._in_progress = InProgress()
         self.writer: AttemptWriter | None = None
         self.may_succeed_later = False
         """Whether another attempt may do what this one could not."""
-        self.unheld: frozenset[str] | None = None
+
+    @property
+    def unheld(self) -> frozenset[str] | None:
         """The listed ids that are under no legal hold, as read before the deletes; ``None`` before."""
-        self.held: frozenset[str] = frozenset()
+        return self._account.unheld
+
+    @property
+    def held(self) -> frozenset[str]:
         """The ids under legal hold, as read last."""
+        return self._account.held
 
     def run(self) -> None:
         """
@@ -158,7 +157,7 @@ class PlanExecutor:
         :raises TavusError: if the account cannot be read completely; nothing was deleted
         """
         try:
-            to_delete = self._revalidate()
+            to_delete = self._read_account()
             self.writer = self._begin(
                 intent=[row["replica_id"] for row in to_delete],
                 outcomes={replica_id: result.outcome.value for replica_id, result in self._results.items()},
@@ -210,98 +209,23 @@ class PlanExecutor:
             return Result(done, BY_EARLIER_ATTEMPT)
         return Result(Outcome.NOT_ATTEMPTED, f"not attempted: {self._halt.reason}")
 
-    def _revalidate(self) -> Sequence[PlanRow]:
-        policy = Policy.parse(self._plan["policy"]).as_planned
-        started = self._clock()
-        inventory = read_inventory(
-            self._client,
-            policy,
-            now=self._now,
-            history=self._history,
-            held=self._held,
-            while_deleting=self._is_batch,
-            known_use=self._known_use,
-        )
-        # Replicas of other batches may be deleted at any moment, so they must not take a place of keep_last.
-        # Without them a replica is rather kept.
-        own = {row["replica_id"] for row in self._rows}
-        others = {row["replica_id"] for row in self._plan["delete"]} - own
-        remaining = [replica for replica in inventory.replicas if replica.replica_id not in others]
-        considered = dataclasses.replace(inventory, replicas=remaining)
-        decision = evaluate(policy, considered, now=inventory.read_at, hard=self._plan["hard"])
-        self._freshness = Freshness(
-            lambda: self._find_objections(policy, considered),
-            valid_until=datetime.fromisoformat(self._plan["valid_until"]),
-            now=self._now,
-            read_at=started,
-            clock=self._clock,
-        )
-        self.held = inventory.held
-        self.unheld = frozenset(replica.replica_id for replica in inventory.replicas) - inventory.held
-        shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
-        self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
-        self._soft_deleted = frozenset(inventory.history.soft_deleted)
-        revalidation = revalidate(
-            self._plan,
-            self._rows,
-            decision,
-            prior=self._prior,
-            soft_deleted=self._soft_deleted,
-            held=inventory.held,
-        )
-        self._results.update(revalidation.settled)
-        self._unlisted = revalidation.unlisted
-        exceeded = find_exceeded_limit(
-            self._plan, self._rows, decision, revalidation.to_delete, prior=self._prior
-        )
-        if exceeded is not None:
-            raise PlanRejectedError(exceeded)
-        self._look_up_absent(revalidation)
-        return revalidation.to_delete
-
-    def _find_objections(self, policy: Policy, inventory: Inventory) -> dict[str, str]:
-        """Read holds and use again, and return why each row that became invalid must not be deleted."""
-        inventory = reread_use(self._client, policy, inventory, now=self._now, held=self._held)
-        self.held = inventory.held
-        decision = evaluate(policy, inventory, now=inventory.read_at, hard=self._plan["hard"])
-        revalidation = revalidate(
-            self._plan,
-            self._rows,
-            decision,
-            prior=self._prior,
-            soft_deleted=self._soft_deleted,
-            held=inventory.held,
-        )
-        return {replica_id: result.detail for replica_id, result in revalidation.settled.items()}
+    def _read_account(self) -> Sequence[PlanRow]:
+        try:
+            return self._account.read()
+        finally:
+            self._results.update(self._account.settled)
+            self.may_succeed_later |= self._account.may_change
 
     def _may_send(self, replica_id: str) -> bool:
         """Return whether a delete may be sent now; see :meth:`.Freshness.confirm`."""
-        if self._freshness is None:
+        freshness = self._account.freshness
+        if freshness is None:
             return True
         try:
-            return self._freshness.confirm(replica_id)
+            return freshness.confirm(replica_id)
         finally:
-            if self._freshness.failure is not None:
-                self._halt.set(self._freshness.failure)
-
-    def _look_up_absent(self, revalidation: Revalidation) -> None:
-        """Read the replicas that are not listed: a list may miss some that exist."""
-        rows = {row["replica_id"]: row for row in self._rows if row["replica_id"] in revalidation.absent}
-        found = look_up(self._client, rows, concurrency=self._concurrency)
-        for replica_id, one in found.items():
-            absent = revalidation.settled[replica_id]
-            result = judge_unlisted(rows[replica_id], absent, one, hard=self._plan["hard"])
-            self._results[replica_id] = result
-            if result.outcome in UNFINISHED:
-                self.may_succeed_later = True
-
-    def _refuse_wrong_account(self, listed: set[str]) -> None:
-        if self._prior.begun or find_wrong_account(self._plan, self._rows, known=listed) is None:
-            return
-        recorded = (self._prior if self._reread_prior is None else self._reread_prior()).recorded
-        recorded |= self._deleted_before()
-        if reason := find_wrong_account(self._plan, self._rows, known=listed | recorded):
-            raise PlanRejectedError(reason)
+            if freshness.failure is not None:
+                self._halt.set(freshness.failure)
 
     def _delete(self, rows: Sequence[PlanRow]) -> None:
         recorder = OutcomeRecorder(len(rows), log=self._log, write=self._write_outcomes)
@@ -330,7 +254,7 @@ class PlanExecutor:
             if (
                 hard
                 and row["source"] != "soft_deleted"
-                and not (replica_id in self._soft_deleted and replica_id in self._unlisted)
+                and not (replica_id in self._account.soft_deleted and replica_id in self._account.unlisted)
                 and (changed := difference(row, self._client.get_replica(replica_id)))
             ):
                 results[replica_id] = Result(Outcome.SKIPPED, changed)
@@ -347,7 +271,9 @@ class PlanExecutor:
                 replica_id, hard=hard, before_send=lambda: self._may_send(replica_id)
             )
         except ReplicaNotFoundError as error:
-            soft_deleted = row["source"] == "soft_deleted" or (hard and replica_id in self._soft_deleted)
+            soft_deleted = row["source"] == "soft_deleted" or (
+                hard and replica_id in self._account.soft_deleted
+            )
             results[replica_id] = result = _not_found(
                 row, error, prior=self._prior, soft_deleted=soft_deleted
             )
@@ -356,7 +282,8 @@ class PlanExecutor:
             trouble = None  # even if the outcome is unknown: the service itself works
         except TavusError as error:
             outcome = error.outcome if sent else Outcome.NOT_ATTEMPTED
-            objection = None if self._freshness is None else self._freshness.objections.get(replica_id)
+            freshness = self._account.freshness
+            objection = None if freshness is None else freshness.objections.get(replica_id)
             is_certain = outcome is Outcome.NOT_ATTEMPTED or isinstance(error, TavusRetryableError)
             if is_certain and objection is not None:
                 results[replica_id] = Result(Outcome.SKIPPED, objection)
@@ -370,7 +297,7 @@ class PlanExecutor:
         self._halt.count(trouble)
 
     def _deleted(self, replica_id: str, deletion: DeletionResult) -> Result:
-        if deletion.outcome is Outcome.CONFIRMED and replica_id in self._unlisted:
+        if deletion.outcome is Outcome.CONFIRMED and replica_id in self._account.unlisted:
             self.may_succeed_later = True
             return Result(
                 Outcome.UNKNOWN, f"{deletion.detail}; it was not listed before either, so this proves nothing"
@@ -397,7 +324,7 @@ class PlanExecutor:
             self._client,
             self._results,
             hard=self._plan["hard"],
-            unlisted=self._unlisted,
+            unlisted=self._account.unlisted,
             prior=self._prior,
             while_deleting=self._is_batch,
             concurrency=self._concurrency,

@@ -84,6 +84,17 @@ class Look:
             return True
         return False if self.listings.get(parse_key(key)[0].value) else None
 
+    def to_record(self) -> dict[str, object]:
+        """Return the fields of the ledger record of this look."""
+        return {
+            "asked": dict(self.asked),
+            "lists": dict(self.listings),
+            "still_listed": sorted(self.still_listed),
+            "found": sorted(self.found),
+            "undetermined": sorted(self.undetermined),
+            "references": [dict(reference) for reference in self.references],
+        }
+
 
 class OpenPoint(TypedDict):
     """
