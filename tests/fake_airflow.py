@@ -44,6 +44,9 @@ OPERATORS = {
     "apply": "ApplyRetentionOperator",
     "summary": "SummarizeRetentionOperator",
     "delete": "DeleteReplicaOperator",
+    "planErasure": "PlanErasureOperator",
+    "applyErasure": "ApplyErasureOperator",
+    "certify": "CertifyErasureOperator",
     "choose": "@task.branch",
 }
 POLICY = {
@@ -406,6 +409,30 @@ class FakeAirflow:
         if "/api/v2/" in request.scope["raw_path"].decode():
             return await self._api(request)
         return HTMLResponse("<title>Airflow</title>")
+
+
+# -- erasures
+
+
+def erasure(
+    request: str,
+    state: str = "success",
+    *,
+    when: datetime,
+    due: str,
+    certificate: dict[str, Any] | None = None,
+    summary: str = "",
+) -> Run:
+    """Return a run that erases a person, with the fields of its XComs that the page reads."""
+    run = Run("tavus_erase_person", f"manual__{request}", when, state=state, hard=True, user="jo.fischer")
+    run.add("plan", kind="planErasure")
+    run.push("plan", {"version": 1, "request": request, "due_on": due, "tavus_conn_id": run.connection})
+    if certificate is None:
+        return run.asked(state="awaiting_input").add("apply", None, kind="applyErasure").add("certify", None)
+    run.asked("Approve").add("apply", kind="applyErasure", minutes=25).add("certify", state, minutes=26)
+    run.push("certify", {"version": 1, "kind": "erasure_certificate", "request": request, **certificate})
+    run.push("certify", summary, "summary")
+    return run
 
 
 # -- the runs of a company

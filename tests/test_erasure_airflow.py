@@ -105,3 +105,29 @@ def test_browser_form_approval_and_certificate(airflow, sign_in):
     assert page.get_by_text("Complete", exact=True).is_visible()
     assert page.get_by_text("user admin on").is_visible()
     save_screenshot(page, "erasure-certificate", full_page=True)
+
+
+@in_browser
+def test_browser_page_has_the_state_of_each_request(airflow, sign_in):
+    conf = {**CONF, "received_on": "2026-09-01"}
+    waiting = airflow.trigger(DAG, request="DSR-2026-0004", **conf)
+    airflow.page(waiting)
+    airflow.answer(waiting, "Reject")
+    assert airflow.finished(waiting)[0] == "success"
+    failed = airflow.trigger(DAG, request="DSR-2026-0005", **CONF | {"replica_ids": ["rmissing00"]})
+    assert airflow.finished(failed)[0] == "failed"
+    done = airflow.trigger(DAG, request="DSR-2026-0006", **CONF)
+    airflow.page(done)
+    airflow.answer(done, "Approve")
+    assert airflow.finished(done)[0] == "success"
+    page = sign_in("viewer")
+    page.goto(f"{airflow.url}/plugin/tavus")
+    frame = page.frame_locator("iframe[title=Tavus]")
+    frame.locator("#erasures tbody tr").first.wait_for()
+    rows = {row.split()[0]: row for row in frame.locator("#erasures tbody tr").all_inner_texts()}
+    assert "rejected by admin" in rows["DSR-2026-0004"]
+    assert "The request is open" in rows["DSR-2026-0004"]
+    assert "2026-10-01 overdue" in rows["DSR-2026-0004"]
+    assert "rmissing00" in rows["DSR-2026-0005"]
+    assert "complete; certificate 1 is at" in rows["DSR-2026-0006"]
+    save_screenshot(page, "page-erasures-airflow", full_page=True)

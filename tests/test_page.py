@@ -15,7 +15,7 @@ from statistics import median
 
 import pytest
 from browser import in_browser, save_screenshot
-from fake_airflow import NOW, POLICY, FakeAirflow, Run, company, many, replica_id, replicas
+from fake_airflow import NOW, POLICY, FakeAirflow, Run, company, erasure, many, replica_id, replicas
 
 from tavus_provider.outcomes import Outcome
 
@@ -331,6 +331,53 @@ def test_accounts_are_known_without_rendered_fields(fake, open_page):
     assert len(requests_before_the_first_picture(frame)) <= 10
 
 
+def test_accounts_of_airflow_3_1_are_read_after_the_first_picture(fake, open_page):
+    """Each plan task of another Dag needs a read there."""
+    for number in range(8):
+        made = scheduled(
+            dag=f"prune_{number}", run_id=f"r{number}", when=NOW - HOUR * number, connection=f"tavus_{number}"
+        )
+        fake.add(made.planned(policy=WIDE).applied())
+    fake.add(batch_failed())
+    for made in fake.runs:
+        for task in made.tasks:
+            task["rendered_fields"] = {}
+    page = open_page(path="/plugin/tavus?dag_id=prune_6&run_id=r6")
+    frame = frame_of(page)
+    assert frame.locator("#account dd").first.inner_text() == "tavus_6"
+    assert len(requests_before_the_first_picture(frame)) <= 10
+    frame.locator("#accounts button").nth(8).wait_for()
+    names = {text.split("\n")[0] for text in frame.locator("#accounts button").all_inner_texts()}
+    assert names == {"tavus_default", *(f"tavus_{number}" for number in range(8))}
+
+
+def test_latest_run_without_a_plan_is_named_above_the_newest_plan(fake, open_page):
+    fake.runs = failed_since_yesterday()
+    page = open_page()
+    frame = frame_of(page)
+    frame.locator("#newer", has_text="The latest run, of").wait_for()
+    told = frame.locator("#newer.error").inner_text()
+    assert "Failed plan failed: API key refused" in " ".join(told.split())
+    assert frame.locator("#headline").inner_text().startswith("8 of 8 deleted")
+    frame.get_by_role("button", name="Show the latest run").click()
+    frame.locator("#headline", has_text="Plan failed: API key refused").wait_for()
+    assert not frame.locator("#newer").is_visible()
+
+
+def test_erasures_are_shown_by_request(fake, open_page):
+    fake.runs = with_erasures()
+    frame = frame_of(open_page())
+    frame.locator("#erasures tbody tr").nth(2).wait_for()
+    rows = [" ".join(text.split()) for text in frame.locator("#erasures tbody tr").all_inner_texts()]
+    assert rows[0].startswith("DSR-2026-0151")
+    assert "waits for approval" in rows[0]
+    assert "incomplete; certificate 1 is at" in rows[1]
+    assert "Open: Videos that still exist. Trigger the DAG again" in rows[1]
+    assert rows[1].endswith("2026-01-31 overdue")
+    assert "Success complete; certificate 1 is at" in rows[2]
+    assert not rows[2].endswith("overdue")
+
+
 def test_mapped_plans_of_one_run_are_of_their_accounts(fake, open_page):
     both = scheduled(run_id="scheduled__all")
     for number, (connection, rows) in enumerate((("tavus_eu", 9), ("tavus_us", 24))):
@@ -584,7 +631,39 @@ def test_user_without_permission_is_told(fake, open_page):
 # -- looks
 
 
+def failed_since_yesterday() -> list[Run]:
+    before = scheduled(run_id="s1", when=NOW - 25 * HOUR).planned(policy=WIDE).applied()
+    failed = refused_key()
+    return [before, failed]
+
+
+def with_erasures() -> list[Run]:
+    found = {"what": "Videos that still exist", "count": 2, "subjects": [], "next_step": "Trigger the DAG again"}
+    folder = "s3://company-airflow/tavus-ledger/_certificates"
+    return [
+        *company(),
+        erasure("DSR-2026-0151", "running", when=NOW - 2 * HOUR, due="2099-01-31"),
+        erasure(
+            "DSR-2026-0148",
+            "failed",
+            when=NOW - 3 * HOUR,
+            due="2026-01-31",
+            certificate={"state": "incomplete", "open": [found]},
+            summary=f"Erasure DSR-2026-0148: incomplete; certificate 1 is at {folder}/DSR-2026-0148/1.json",
+        ),
+        erasure(
+            "DSR-2026-0142",
+            when=NOW - 9 * HOUR,
+            due="2026-01-31",
+            certificate={"state": "complete", "open": []},
+            summary=f"Erasure DSR-2026-0142: complete; certificate 1 is at {folder}/DSR-2026-0142/1.json",
+        ),
+    ]
+
+
 STATES = {
+    "newer": failed_since_yesterday,
+    "erasures": with_erasures,
     "waiting": company,
     "accounts": two_accounts,
     "approved": lambda: [run().planned(policy=WIDE).asked("Approve").applied()],

@@ -15,14 +15,14 @@ export function learn(task, plan) {
   if (typeof plan?.tavus_conn_id === "string") learned.set(taskKey(task), plan.tavus_conn_id);
 }
 
-// Returns the newest task of each kind whose connection is unknown.
-export function unknownTasks(accounts) {
+// Returns the newest task of each kind whose connection is unknown; first one of the Dag that is asked for.
+export function unknownTasks(accounts, wantedDag = null) {
   const entries = accounts.find(({ connection }) => connection === UNKNOWN)?.entries ?? [];
   const tasks = new Map();
   for (const { task, kind } of entries) {
     if (kind !== "delete" && task.state === "success" && !tasks.has(taskKey(task))) tasks.set(taskKey(task), task);
   }
-  return [...tasks.values()];
+  return [...tasks.values()].sort((a, b) => (b.dag_id === wantedDag) - (a.dag_id === wantedDag));
 }
 
 // Returns accounts of tasks, that of the newest task first: [{ connection, entries: [{ task, kind }], dagIds }].

@@ -10,11 +10,16 @@ const OPERATORS = {
   apply: "ApplyRetentionOperator",
   summary: "SummarizeRetentionOperator",
   delete: "DeleteReplicaOperator",
+  planErasure: "PlanErasureOperator",
+  applyErasure: "ApplyErasureOperator",
+  certify: "CertifyErasureOperator",
 };
 const TASKS_PER_READ = 100;
 const RUNS_PER_READ = 50;
 const DELETES_PER_READ = 50;
 const FAILED_PER_READ = 20;
+const ERASURES_PER_READ = 20;
+const ENDED = ["success", "failed"];
 
 // An error whose message is written for the person who looks at the page.
 export class PageError extends Error {}
@@ -41,15 +46,27 @@ const runOf = ({ dag_id, dag_run_id }) => `dags/${segment(dag_id)}/dagRuns/${seg
 // What a task of this provider does: "plan", "apply" ...; undefined for any other task.
 export const kindOf = (task) => Object.keys(OPERATORS).find((kind) => OPERATORS[kind] === (task.operator_name ?? task.operator));
 
+// XComs of ended tasks by task, attempt and key: they do not change.
+const kept = new Map();
+
+export const forgetXComs = () => kept.clear();
+
 // Returns the value of an XCom, or null if the task has not pushed it.
-export async function readXCom(task, key = "return_value") {
-  if (!["success", "failed", "running", "up_for_retry"].includes(task.state)) return null;
+export function readXCom(task, key = "return_value") {
+  if (!ENDED.includes(task.state)) return requestXCom(task, key);
+  const name = [task.id, task.try_number, task.state, key].join(" ");
+  if (!kept.has(name)) kept.set(name, requestXCom(task, key).catch((error) => { kept.delete(name); throw error; }));
+  return kept.get(name);
+}
+
+async function requestXCom(task, key) {
+  if (![...ENDED, "running", "up_for_retry"].includes(task.state)) return null;
   const entry = await get(`${runOf(task)}/taskInstances/${segment(task.task_id)}/xcomEntries/${segment(key)}?map_index=${task.map_index}`, { missing: null });
   const value = entry?.value ?? null;
   try {
     return typeof value === "string" ? JSON.parse(value) : value;
   } catch {
-    return null;
+    return value; // a text that is no JSON
   }
 }
 
@@ -64,6 +81,7 @@ async function readNewest(kinds, { offset, limit }) {
 
 export const readPlans = (offset = 0) => readNewest(["plan", "look"], { offset, limit: TASKS_PER_READ });
 export const readApprovalTasks = () => readNewest(["approve"], { offset: 0, limit: DELETES_PER_READ });
+export const readErasurePlans = () => readNewest(["planErasure"], { offset: 0, limit: ERASURES_PER_READ });
 export const readDeletes = () => readNewest(["delete"], { offset: 0, limit: DELETES_PER_READ });
 
 // Returns the first tasks of a run: { tasks, total }. Tasks that are not mapped come first.

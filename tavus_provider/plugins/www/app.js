@@ -2,28 +2,31 @@
 
 import { UNKNOWN, groupByAccount, learn, unknownTasks } from "./accounts.js";
 import { remember, requested } from "./address.js";
-import { PageError, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
+import { PageError, forgetXComs, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
+import { readErasures } from "./erasures.js";
 import { escapeText, number } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { countByGroup, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
 import { isUnderWay } from "./run_state.js";
 import { followTheme } from "./theme.js";
-import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showForecast, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
+import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
 const RUNS_SHOWN = 10;
 const DAGS_READ = 4;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
 const ANSWERS_READ = 3;
-const UNKNOWN_READ = 6;
+const UNKNOWN_READ = 20;
+const UNKNOWN_READ_FIRST = 2; // before the first picture
 const PARALLEL_READS = 3;
 const REFRESH_MS = 5_000;
 
 const page = {
   tasks: [], offset: 0, more: false, // the plan tasks that were read
+  erasures: null, // the newest run of each erasure request
   accounts: [], account: null, entry: null, details: null, verdicts: null, // what is shown
   runs: new Map(), read: new Map(), // Dag runs and details by run
   shownRuns: RUNS_SHOWN, request: 0, timer: null,
@@ -57,8 +60,9 @@ function showAll({ keep = false } = {}) {
   const { account, details, verdicts } = page;
   const { plan, report, entry } = details;
   if (entry === account.entries[0]) account.latest = details;
-  showAccount({ account, latest: account.latest, shown: details });
+  showAccount({ account, latest: account.latest, shown: details, show: showChosen });
   showAccountChoice(page.accounts, account, chooseAccount);
+  showErasures(page.erasures, account, page.accounts);
   showRun(details);
   byId("plan-content").hidden = !plan;
   if (plan) {
@@ -122,7 +126,7 @@ async function showOutlook(entry, { plan, task }, request) {
   if (entry === newestPlan(page.account)) page.account.forecast = forecast;
   showDifference(difference);
   showForecast(forecast);
-  showAccount({ account: page.account, latest: page.account.latest, shown: page.details });
+  showAccount({ account: page.account, latest: page.account.latest, shown: page.details, show: showChosen });
 }
 
 // Reads the state of a run again while it is under way, and the run itself if its state has changed.
@@ -154,8 +158,7 @@ async function readHistory(replicaId, account) {
   const entries = account.entries.filter(({ kind }) => kind === "plan").slice(0, HISTORY_RUNS);
   await inParallel(entries, async (entry) => {
     const { plan, report, run } = await detailsOf(entry, account);
-    entry.verdicts ??= readXCom(entry.task, "verdicts");
-    const verdicts = await entry.verdicts;
+    const verdicts = await readXCom(entry.task, "verdicts");
     const item = report?.dry_run ? null : report?.items?.find(({ replica_id }) => replica_id === replicaId);
     if (item) events.push({ when: run?.end_date ?? entry.task.run_after, label: outcomeLabel(item.outcome), text: escapeText(item.detail) });
     const verdict = replicaRows(plan ?? {}, verdicts).find(({ key }) => key === replicaId);
@@ -177,10 +180,16 @@ function merge(events) {
 
 // -- the runs of the account
 
+// Shows the run that a person chose.
+function showChosen(entry) {
+  byId("headline").scrollIntoView({ block: "center" });
+  showEntry(entry).then(showRunsTable).catch(showError);
+}
+
 function showRunsTable() {
   const { account } = page;
   const rows = account.entries.slice(0, page.shownRuns).map((entry) => ({ entry, details: account.known?.get(entryKey(entry)), state: page.runs.get(runKey(entry.task))?.state }));
-  showRuns(rows, { chosen: page.entry, choose: (entry) => { byId("headline").scrollIntoView({ block: "center" }); showEntry(entry).catch(showError); } });
+  showRuns(rows, { chosen: page.entry, choose: showChosen });
   byId("older").hidden = account.entries.length <= page.shownRuns && !page.more;
 }
 
@@ -219,11 +228,11 @@ async function showAccountOf(entry) {
   Object.assign(account, { dags: dags.filter(Boolean), latest: details, forecast });
   if (account !== page.account) return;
   showAccountChoice(page.accounts, account, chooseAccount);
-  showAccount({ account, latest: details, shown: page.details });
+  showAccount({ account, latest: details, shown: page.details, show: showChosen });
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
   await readRunsTable();
   account.answer ??= await readLastAnswer(account);
-  if (account === page.account) showAccount({ account, latest: account.latest, shown: page.details });
+  if (account === page.account) showAccount({ account, latest: account.latest, shown: page.details, show: showChosen });
 }
 
 // Returns the newest answer to an approval of this account, or null. Only the newest few are looked at.
@@ -261,14 +270,20 @@ function regroup() {
   });
 }
 
-async function readMore() {
+async function readMore(wanted = null) {
   const { tasks, more } = await readPlans(page.offset);
   page.offset += tasks.length;
   page.more = more;
   page.tasks.push(...tasks);
   regroup();
-  // Only Airflow 3.1 needs it: one read for each plan task of a Dag, whatever the number of runs.
-  await inParallel(unknownTasks(page.accounts).slice(0, UNKNOWN_READ), async (task) => learn(task, await readXCom(task)));
+  await learnAccounts({ most: UNKNOWN_READ_FIRST, wantedDag: wanted?.dag_id });
+}
+
+// Only Airflow 3.1 needs it: one read for each plan task of a Dag, whatever the number of runs.
+async function learnAccounts({ most, wantedDag = null }) {
+  const unknown = unknownTasks(page.accounts, wantedDag).slice(0, most);
+  if (!unknown.length) return;
+  await inParallel(unknown, async (task) => learn(task, await readXCom(task)));
   regroup();
 }
 
@@ -316,7 +331,8 @@ async function start() {
     Object.assign(page, { tasks: [], offset: 0, more: false, accounts: [], account: null, entry: null });
     page.runs.clear();
     page.read.clear();
-    await Promise.all([loadLabels(), readMore()]);
+    forgetXComs();
+    await Promise.all([loadLabels(), readMore(wanted)]);
     if (wanted?.dag_id && !page.tasks.some((task) => runKey(task) === runKey(wanted))) {
       page.tasks.push(...(await readTasks(wanted)).tasks.filter((task) => ["plan", "look", "delete"].includes(kindOf(task))));
       regroup();
@@ -324,10 +340,15 @@ async function start() {
     if (!page.accounts.length) await readDeleteRuns();
     const { account, entry } = choose(wanted);
     page.account = account ?? null;
-    if (!account) return showNothing();
+    if (!account) {
+      showNothing();
+      return await readErasuresTable();
+    }
     await showAccountOf(entry);
+    await learnAccounts({ most: UNKNOWN_READ });
     await readDeleteRuns();
     await readOtherAccounts();
+    await readErasuresTable();
   } catch (error) {
     showError(error);
   } finally {
@@ -347,6 +368,11 @@ async function readDeleteRuns() {
   await readRunsTable();
 }
 
+async function readErasuresTable() {
+  page.erasures = await readErasures();
+  showErasures(page.erasures, page.account, page.accounts);
+}
+
 async function showOlder() {
   byId("older").disabled = true;
   try {
@@ -363,7 +389,7 @@ async function showOlder() {
 }
 
 byId("refresh").addEventListener("click", start);
-byId("runs-choice").addEventListener("change", () => showEntry(page.account.entries[Number(byId("runs-choice").value)]).then(showRunsTable).catch(showError));
+byId("runs-choice").addEventListener("change", () => showChosen(page.account.entries[Number(byId("runs-choice").value)]));
 byId("older").addEventListener("click", showOlder);
 listenToReplicas();
 followTheme();

@@ -33,7 +33,8 @@ function nextRun({ dags }) {
 }
 
 // `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
-export function showAccount({ account, latest, shown }) {
+// `show` opens a run.
+export function showAccount({ account, latest, shown, show }) {
   const { plan, run, task } = latest ?? {};
   const { badge, words } = latest ? describe(latest) : {};
   const { forecast, answer } = account;
@@ -41,12 +42,25 @@ export function showAccount({ account, latest, shown }) {
   replace(byId("account"), ...[
     fact("Connection", make("strong", {}, escapeText(account.connection))),
     fact("Host", origin ? hostName(origin) : quiet("–")),
-    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.entry === shown.entry ? null : quiet(` ${words}`)] : quiet(latest ? "–" : "reading …")),
+    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
     answer ? fact("Last approval", link(`${taskPath(answer.task_instance)}/required_actions`, `${answer.chosen_options?.includes("Approve") ? "approved" : "rejected"} by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)) : null,
     fact("Next run", nextRun(account)),
     fact("Next 30 days", typeof forecast?.next_30_days === "number" ? plural(forecast.next_30_days, "delete") : quiet("no forecast")),
   ].filter(Boolean));
   byId("account").hidden = false;
+  showNewerRun({ latest, shown, show });
+}
+
+// What the latest run did, if the run below is an older one.
+function showNewerRun({ latest, shown, show }) {
+  const newer = byId("newer");
+  newer.hidden = !latest?.run || latest.entry === shown.entry;
+  if (newer.hidden) return;
+  const { badge, words, tone } = describe(latest);
+  newer.className = `alert ${tone === "error" ? "error" : "info"}`;
+  replace(newer, icon(tone === "error" ? "warning" : "clock"), make("div", {},
+    make("p", {}, make("strong", {}, `The latest run, of ${time(latest.run.run_after)}: `), stateBadge(badge), ` ${words}.`),
+    make("p", {}, "Below is an older run. ", make("button", { type: "button", class: "linklike", onclick: () => show(latest.entry) }, "Show the latest run"))));
 }
 
 // The choice between accounts: cards, of which one is pressed.
@@ -210,6 +224,24 @@ export function showRuns(rows, { chosen, choose }) {
   replace(byId("runs"), make("table", {}, make("caption", { class: "hidden" }, "Runs of this account"),
     make("thead", {}, make("tr", {}, ["Run", "State", "What happened", "Approval", "Dag"].map((title) => make("th", { scope: "col" }, title)), make("th", { scope: "col", class: "number" }, "Duration"))),
     make("tbody", {}, rows.map(cell))));
+}
+
+// -- erasures
+
+// The newest run of each request: those of the account, and those of a connection that has no plan.
+export function showErasures(erasures, account, accounts) {
+  const isElsewhere = (connection) => connection !== account?.connection && accounts.some((one) => one.connection === connection);
+  const rows = (erasures ?? []).filter(({ connection }) => !isElsewhere(connection));
+  byId("erasures").hidden = !rows.length;
+  const row = ({ request, connection, run, badge, words, tone, due, isOpen }) => make("tr", {},
+    make("td", {}, make("strong", {}, escapeText(request)), connection && connection !== account?.connection ? quiet(` ${escapeText(connection)}`) : null),
+    make("td", {}, link(runPath(run), time(run.run_after))),
+    make("td", {}, badge ? stateBadge(badge) : quiet("removed")),
+    make("td", { "data-state-tone": tone }, words),
+    make("td", { "data-title": "Due" }, due ? escapeText(due) : quiet("–"), isOpen && new Date(`${due}T23:59:59Z`) < Date.now() ? make("strong", {}, " overdue") : null));
+  replace(byId("erasures").querySelector(".scroll"), make("table", {}, make("caption", { class: "hidden" }, "Erasure requests"),
+    make("thead", {}, make("tr", {}, ["Request", "Run", "State", "What happened", "Due"].map((title) => make("th", { scope: "col" }, title)))),
+    make("tbody", {}, rows.map(row))));
 }
 
 export const showReadAt = () => { byId("read-at").textContent = `Read ${time(new Date().toISOString()).slice(11)}, times in ${zone}`; };
