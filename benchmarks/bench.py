@@ -5,7 +5,7 @@ Prints one table. The rows of a group are measured alternately, in one run on on
 median and its ratio to the value in the column "relative to". No test depends on the results.
 
     make bench                               all groups, about ten minutes
-    make bench BENCH="deletes --repeats 9"   one of: deletes mapped pace plan use erasure ledger import dag
+    make bench BENCH="deletes --repeats 9"   deletes mapped pace plan use erasure ledger import dag page
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import importlib.util
 import json
 import os
 import shutil
@@ -654,6 +655,32 @@ def dag(server: Server, repeats: int) -> Iterator[Row]:
     )
 
 
+# --- page: the Tavus page in a browser ---
+
+
+def page(server: Server, repeats: int) -> Iterator[Row]:
+    """Measure the page with many runs and rows, and with few."""
+    if not shutil.which("chromium") or importlib.util.find_spec("playwright") is None:
+        yield "Tavus page", "this package", "not measured: `make browser` installs Chromium", "", "", ""
+        return
+    from page import measure
+
+    names = {
+        "first picture": ("500 runs, 20 of them with 115 batches", "one run", "<= 2 s"),
+        "filter and sort": ("5,000 rows", "100 rows", "<= 100 ms"),
+    }
+    for what, took, base in measure(repeats):
+        many, few, target = names[what]
+        yield (
+            f"Tavus page, {what}",
+            many,
+            f"{took:.0f} ms",
+            f"{took / base:.2f}",
+            f"{few}, {base:.0f} ms",
+            target,
+        )
+
+
 GROUPS: dict[str, Callable[[Server, int], Iterator[Row]]] = {
     "deletes": deletes,
     "mapped": mapped,
@@ -664,6 +691,7 @@ GROUPS: dict[str, Callable[[Server, int], Iterator[Row]]] = {
     "ledger": ledger,
     "import": imports,
     "dag": dag,
+    "page": page,
 }
 
 
