@@ -2,23 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Final
 
 from airflow.sdk import Param
 
-# Airflow shows the pattern to a person whose input does not match. So it begins with what to write; with the
-# ^ behind it, this alternative never matches.
-_AGE: Final[dict[str, Any]] = {
-    "pattern": "a whole number and a unit (y, w, d, h, min), such as 90d^|^[1-9][0-9]{0,4}(y|w|d|h|min)$",
-    "maxLength": 8,
-}
+from tavus_provider.units import UNITS, pattern_below
+
 _NAMES: Final[dict[str, Any]] = {
     "type": ["null", "array"],
     "items": {"type": "string", "minLength": 1, "maxLength": 256},
     "maxItems": 100,
 }
 _NARROW: Final = "Narrow by name"
+
+
+def _age_pattern(lowest: str | None) -> str:
+    """
+    Return the pattern of the ages that the form accepts; with ``lowest``, none below it.
+
+    Airflow shows the pattern to a person whose input does not match. So it begins with what to write; with
+    the ^ behind it, this alternative never matches.
+    """
+    words = "a whole number and a unit (y, w, d, h, min), " + (
+        f"{lowest} or more" if lowest else "such as 90d"
+    )
+    units = "|".join(UNITS)
+    floor = re.fullmatch(f"0*([1-9][0-9]{{0,8}})({units})", lowest or "")
+    refused = pattern_below(int(floor[1]) * UNITS[floor[2]][0]) if floor else ""
+    return f"{words}^|^{f'(?!({refused})$)' if refused else ''}[1-9][0-9]{{0,4}}({units})$"
 
 
 def retention_params(
@@ -56,7 +69,8 @@ def retention_params(
             f"greater than 0 and a unit, which is years "
             "of 365 days (y), weeks (w), days (d), hours (h) or minutes (min). Example: 90d."
             + (" Leave it empty to use the policy file." if policy_file else ""),
-            **_AGE,
+            pattern=_age_pattern(None if policy_file else older_than),
+            maxLength=8,
         ),
         "include": Param(
             [],

@@ -34,32 +34,13 @@ from tavus_provider.keys import NON_IDS
 from tavus_provider.models import check_replica_id
 from tavus_provider.retention.grouping import find_group_problem
 from tavus_provider.sanitize import escape_line, quote
+from tavus_provider.units import DAY, UNITS, pattern_up_to
 
 ZERO: Final = timedelta()
 LONG_AGO: Final = datetime.min.replace(tzinfo=UTC)
 """Before every date that Tavus can return."""
-_DAY: Final = 86_400
-_UNITS: Final = {
-    "y": (365 * _DAY, "year"),
-    "w": (7 * _DAY, "week"),
-    "d": (_DAY, "day"),
-    "h": (3_600, "hour"),
-    "min": (60, "minute"),
-}
-_MAX_SECONDS: Final = 36_500 * _DAY
-_UNIT_HINT: Final = f"(units: {', '.join(_UNITS)})"
-
-
-def _pattern_up_to(limit: int) -> str:
-    """Return a regular expression for the whole numbers from 1 to ``limit``, without leading zeros."""
-    digits = str(limit)
-    alternatives = [f"[1-9][0-9]{{0,{len(digits) - 2}}}"]
-    for at, digit in enumerate(digits):  # numbers with as many digits: smaller from this digit on
-        lowest, rest = int(at == 0), len(digits) - at - 1
-        if lowest < int(digit):
-            free = f"[0-9]{{{rest}}}" if rest else ""
-            alternatives.append(f"{digits[:at]}[{lowest}-{int(digit) - 1}]{free}")
-    return "|".join([*alternatives, digits])
+_MAX_SECONDS: Final = 36_500 * DAY
+_UNIT_HINT: Final = f"(units: {', '.join(UNITS)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +74,10 @@ class Duration:
             if match[2] in "mM":
                 raise ValueError(f"{quote(value)} is ambiguous; write {match[1]}min or {days}d {_UNIT_HINT}")
             raise ValueError(f"{quote(value)} is in months, which vary; write {days}d {_UNIT_HINT}")
-        match = re.fullmatch(f"0*([0-9]{{1,9}})({'|'.join(_UNITS)})", text)
+        match = re.fullmatch(f"0*([0-9]{{1,9}})({'|'.join(UNITS)})", text)
         if match is None:
             raise ValueError(f"must be one number and one unit such as 90d {_UNIT_HINT}, not {quote(value)}")
-        seconds = int(match[1]) * _UNITS[match[2]][0]
+        seconds = int(match[1]) * UNITS[match[2]][0]
         if not 0 < seconds <= _MAX_SECONDS:
             raise ValueError(f"must be greater than 0 and at most 36500d, not {quote(value)}")
         return cls(text, timedelta(seconds=seconds))
@@ -106,8 +87,8 @@ class Duration:
 
     def format(self, span: timedelta) -> str:
         """Return a length of time in the unit of this one, rounded down, so that both can be compared."""
-        seconds, unit = _UNITS[self.text.lstrip("0123456789")]
-        count = (span.days * _DAY + span.seconds) // seconds
+        seconds, unit = UNITS[self.text.lstrip("0123456789")]
+        count = (span.days * DAY + span.seconds) // seconds
         return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
 
     @classmethod
@@ -120,9 +101,7 @@ class Duration:
     def __get_pydantic_json_schema__(
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        counts = (
-            f"({_pattern_up_to(_MAX_SECONDS // seconds)}){unit}" for unit, (seconds, _) in _UNITS.items()
-        )
+        counts = (f"({pattern_up_to(_MAX_SECONDS // seconds)}){unit}" for unit, (seconds, _) in UNITS.items())
         return {
             "type": "string",
             "pattern": f"^0*({'|'.join(counts)})$",
