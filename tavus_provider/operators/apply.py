@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from tavus_provider.exceptions import TavusRetryableError
+from tavus_provider.exceptions import TavusError, TavusRetryableError
 from tavus_provider.models import check_bool
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import PRUNED, with_outlet
@@ -145,7 +145,7 @@ class ApplyRetentionOperator(TavusOperator):
             if dry_run:
                 if batch is None and (overdue := overdue_message(plan, find_overdue(plan))):
                     self.log.warning("%s", overdue)
-                return publish_report(self, context, dry_run_report(plan, rows), plan=plan)
+                return publish_report(self, context, lambda: dry_run_report(plan, rows), plan=plan)
             report = self._run(context, plan, batch, rows, authority=authority)
             if batch is None:
                 emit_pruned(context, report)
@@ -167,23 +167,35 @@ class ApplyRetentionOperator(TavusOperator):
         authority: RunAuthority,
     ) -> Report:
         from tavus_provider.planning.overdue import find_overdue, overdue_message
-        from tavus_provider.planning.report import unfinished_message
+        from tavus_provider.planning.report import STOPPED_EARLY, unfinished_message, unread_report
 
-        self._executor = executor = self._make_executor(context, plan, batch, rows, authority=authority)
-        if self._stop_requested:  # before the executor existed
-            self.on_kill()
+        executor: PlanExecutor | None = None
+        reason = STOPPED_EARLY
+
+        def make_report() -> Report:
+            if executor is None:
+                return unread_report(plan, rows, reason, retried=try_number(context) > 1)
+            return executor.report()
+
         try:
+            executor = self._executor = self._make_executor(context, plan, batch, rows, authority=authority)
+            if self._stop_requested:  # before the executor existed
+                self.on_kill()
             if rows:
                 with timed("delete", tavus_conn_id=self.tavus_conn_id):
                     executor.run()
+        except TavusError as error:
+            reason = str(error)
+            raise
         finally:
             # The report is pushed first, whatever happens. Only then may recording it fail.
-            complete = executor.report()
             try:
-                report = publish_report(self, context, complete, plan=plan)
+                report = publish_report(self, context, make_report, plan=plan)
             finally:
-                executor.close()
+                if executor is not None:
+                    executor.close()
             # What an earlier attempt recorded was counted by that attempt.
+            complete = make_report()
             outcomes = [
                 item["outcome"]
                 for item in complete["items"]

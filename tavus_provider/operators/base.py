@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowTaskTimeout
 from airflow.sdk import BaseOperator
 
 from tavus_provider.exceptions import (
@@ -51,8 +51,8 @@ def fail_without_retry(context: Context) -> contextlib.AbstractContextManager[No
     """
     Log an expected error as one line, and fail the task without a retry if a retry cannot fix it.
 
-    Every error of this package is also pushed as the XCom ``error``, with its ``kind`` and ``message``, so
-    that the Tavus page can say why a run failed.
+    Every error of this package, and the end by ``execution_timeout``, is also pushed as the XCom ``error``,
+    with its ``kind`` and ``message``, so that the Tavus page can say why a run failed.
 
     :returns: a context manager. It raises AirflowFailException with the message of an error that a retry
         cannot fix; other errors are not changed
@@ -83,13 +83,17 @@ class _ExpectedErrors(contextlib.AbstractContextManager[None]):
     ) -> None:
         if self._hook is not None:
             self._hook.close()
-        if not isinstance(error, TavusError | AirflowFailException):
+        if not isinstance(error, TavusError | AirflowFailException | AirflowTaskTimeout):
             return
-        log.error("%s", error)
+        message = str(error)
+        if isinstance(error, AirflowTaskTimeout):
+            limit = getattr(self._context.get("task"), "execution_timeout", None)
+            message = f"the task did not end within its execution_timeout of {limit}"
+        log.error("%s", message)
         log.debug("Raised here:", exc_info=error)
         error.__traceback__ = None
-        if isinstance(error, TavusError):
-            document = {"version": 1, "kind": type(error).__name__, "message": str(error)}
+        if not isinstance(error, AirflowFailException):
+            document = {"version": 1, "kind": type(error).__name__, "message": message}
             with contextlib.suppress(Exception):  # a view must not hide the error
                 push_xcom(self._context, "error", document)
         if isinstance(error, _FINAL_ERRORS):

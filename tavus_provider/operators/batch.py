@@ -111,7 +111,7 @@ class SummarizeRetentionOperator(BaseOperator):
             ledger = Ledger(plan["origin"], plan["tavus_conn_id"])
             job = job_name("plan", plan["digest"])
             attempts = ledger.attempts(job)
-            report = summarize(
+            complete = summarize(
                 plan,
                 self.reports or (),
                 recorded=last_outcomes(attempts),
@@ -119,9 +119,9 @@ class SummarizeRetentionOperator(BaseOperator):
                 ledger=f"{ledger.account_folder}/{job}",
                 ledger_head=head_of(attempts),
             )
-            done = None if report["dry_run"] else report
+            done = None if complete["dry_run"] else complete
             overdue = overdue_message(plan, find_overdue(plan, done, held=self._read_held(plan)))
-            report = publish_report(self, context, report, plan=plan)
+            report = publish_report(self, context, lambda: complete, plan=plan)
             if overdue is not None and report["dry_run"]:
                 self.log.warning("%s", overdue)
                 overdue = None

@@ -10,17 +10,22 @@ Without Airflow's scheduler, call the operators one after the other, as tests do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from tavus_provider.exceptions import PlanRejectedError, TavusRetryableError, TavusValidationError
+from tavus_provider.exceptions import (
+    PlanRejectedError,
+    TavusError,
+    TavusRetryableError,
+    TavusValidationError,
+)
 from tavus_provider.operators import base
 from tavus_provider.operators.base import TavusOperator, push_xcom, task_identity, try_number
-from tavus_provider.operators.reports import push_report
+from tavus_provider.operators.reports import again_if_interrupted, push_report
 from tavus_provider.sanitize import quote
 
 if TYPE_CHECKING:
@@ -278,7 +283,7 @@ class ApplyErasureOperator(TavusOperator):
 
     def execute(self, context: Context) -> ErasureReport:
         """Delete the objects of the plan, and return the report."""
-        from tavus_provider.planning.erasure import check_erasure_plan, find_obstacle
+        from tavus_provider.planning.erasure import check_erasure_plan
         from tavus_provider.storage.plan_store import erasure_from_xcom
 
         with self.running(context, label="{{ task.tavus_conn_id }}"):
@@ -292,8 +297,6 @@ class ApplyErasureOperator(TavusOperator):
             authority.require_planned(plan)
             if plan["delete"]:
                 authority.require_approval(plan)
-            if obstacle := find_obstacle(plan, deleted=_find_erased(context, authority)):
-                raise PlanRejectedError(obstacle)
             return self._run(context, plan, authority=authority)
 
     def on_kill(self) -> None:
@@ -303,19 +306,35 @@ class ApplyErasureOperator(TavusOperator):
         super().on_kill()
 
     def _run(self, context: Context, plan: ErasurePlan, *, authority: RunAuthority) -> ErasureReport:
-        from tavus_provider.planning.erasure_report import State, open_sentences
+        from tavus_provider.planning.erasure import find_obstacle
+        from tavus_provider.planning.erasure_report import State, open_sentences, unread_erasure_report
+        from tavus_provider.planning.report import STOPPED_EARLY
 
-        self._executor = executor = self._make_executor(context, plan, authority=authority)
-        if self._stop_requested:  # before the executor existed
-            self.on_kill()
+        executor: ErasureExecutor | None = None
+        reason = STOPPED_EARLY
+
+        def make_report() -> ErasureReport:
+            if executor is None:
+                return unread_erasure_report(plan, reason, retried=try_number(context) > 1)
+            return executor.report()
+
         try:
+            if obstacle := find_obstacle(plan, deleted=_find_erased(context, authority)):
+                raise PlanRejectedError(obstacle)
+            executor = self._executor = self._make_executor(context, plan, authority=authority)
+            if self._stop_requested:  # before the executor existed
+                self.on_kill()
             executor.run()
+        except TavusError as error:
+            reason = str(error)
+            raise
         finally:
             # The report is pushed first, whatever happens. Only then may recording it fail.
             try:
-                report = self._publish(context, executor.report())
+                report = self._publish(context, make_report)
             finally:
-                executor.close()
+                if executor is not None:
+                    executor.close()
         if report["state"] == State.INCOMPLETE:
             message = "; ".join(open_sentences(report["open"]))[:2_000]
             raise (
@@ -323,13 +342,18 @@ class ApplyErasureOperator(TavusOperator):
             )
         return report
 
-    def _publish(self, context: Context, report: ErasureReport) -> ErasureReport:
+    def _publish(self, context: Context, make_report: Callable[[], ErasureReport]) -> ErasureReport:
         from tavus_provider.planning.erasure_report import truncate_erasure_report
         from tavus_provider.rendering.erasure import erasure_report_lines, erasure_report_sentence
 
+        def push() -> tuple[ErasureReport, ErasureReport, str]:
+            report = make_report()
+            pushed, summary = truncate_erasure_report(report), erasure_report_sentence(report)
+            push_report(context, pushed, summary)
+            return report, pushed, summary
+
         # Pushed first: after a stop, there is little time.
-        pushed, summary = truncate_erasure_report(report), erasure_report_sentence(report)
-        push_report(context, pushed, summary)
+        report, pushed, summary = again_if_interrupted(push)
         for line in erasure_report_lines(report):
             self.log.info("%s", line)
         self.log.info("%s", summary)

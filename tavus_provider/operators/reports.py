@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tavus_provider.operators.assets import PRUNED, emit_event
 from tavus_provider.operators.base import push_xcom
@@ -14,38 +14,49 @@ if TYPE_CHECKING:
     from tavus_provider.planning.plan import Plan
     from tavus_provider.planning.report import Report
 
+T = TypeVar("T")
 
-def publish_report(operator: BaseOperator, context: Context, report: Report, *, plan: Plan) -> Report:
+
+def publish_report(
+    operator: BaseOperator, context: Context, make_report: Callable[[], Report], *, plan: Plan
+) -> Report:
     """
     Push a report and its summary as the XComs ``return_value`` and ``summary``, and log both.
 
     They are pushed here so that they exist even if the task fails afterwards.
 
+    :param make_report: returns the report
     :param plan: the plan of the report; it has the names of the replicas
     :returns: the report as it was pushed: cut if it is too large for an XCom
     """
     from tavus_provider.planning.report import truncate_report
     from tavus_provider.rendering.tables import report_lines, report_sentence
 
+    def push() -> tuple[Report, Report, str]:
+        report = make_report()
+        pushed, summary = truncate_report(report), report_sentence(report)
+        push_report(context, pushed, summary)
+        return report, pushed, summary
+
     # Pushed first: after a stop, there is little time.
-    pushed, summary = truncate_report(report), report_sentence(report)
-    push_report(context, pushed, summary)
+    report, pushed, summary = again_if_interrupted(push)
     for line in report_lines(report, plan):
         operator.log.info("%s", line)
     operator.log.info("%s", summary)
     return pushed
 
 
-def push_report(context: Context, report: Mapping[str, Any], summary: str) -> None:
-    """Push the XComs ``return_value`` and ``summary``, again if that is interrupted."""
+def again_if_interrupted(push: Callable[[], T]) -> T:
+    """Call a function. If that is interrupted, for example by ``execution_timeout``, call it again."""
     try:
-        _push(context, report, summary)
+        return push()
     except BaseException:
-        _push(context, report, summary)  # execution_timeout, for example, interrupted the first try
+        push()
         raise
 
 
-def _push(context: Context, report: Mapping[str, Any], summary: str) -> None:
+def push_report(context: Context, report: Mapping[str, Any], summary: str) -> None:
+    """Push the XComs ``return_value`` and ``summary``."""
     push_xcom(context, "return_value", report)
     push_xcom(context, "summary", summary)
 

@@ -18,7 +18,7 @@ from tavus_provider.keys import Kind, parse_key
 from tavus_provider.outcomes import GONE, HELD, ORDER, UNFINISHED, Outcome
 from tavus_provider.planning.erasure import ErasurePlan, Reference
 from tavus_provider.planning.plan import MAX_XCOM_BYTES, fits_xcom
-from tavus_provider.planning.report import Result
+from tavus_provider.planning.report import Result, unread_result
 
 PERSONA: Final = "persona"
 """Personas are read but not deleted, so they are no :class:`.Kind`."""
@@ -230,6 +230,13 @@ def make_erasure_report(
         "items": items,
         "ledger": ledger,
     }
+
+
+def unread_erasure_report(plan: ErasurePlan, reason: str, *, retried: bool) -> ErasureReport:
+    """Make the report of an attempt that ended early; see :func:`.unread_result`."""
+    result = unread_result(reason, retried=retried)
+    results = {row["key"]: result for row in plan["delete"]}
+    return make_erasure_report(plan, results=results, held={}, look=None, ledger=None)
 
 
 def truncate_erasure_report(report: ErasureReport) -> ErasureReport:

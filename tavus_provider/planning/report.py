@@ -6,7 +6,7 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal, NamedTuple, NotRequired, TypedDict, cast
+from typing import Final, Literal, NamedTuple, NotRequired, TypedDict, cast
 
 from tavus_provider.exceptions import PlanRejectedError
 from tavus_provider.outcomes import ORDER, UNFINISHED, Outcome
@@ -93,6 +93,28 @@ def dry_run_report(plan: Plan, rows: Sequence[PlanRow] | None = None) -> Report:
     rows = plan["delete"] if rows is None else rows
     results = {row["replica_id"]: _DRY_RUN for row in rows}
     return make_report(plan, rows, results, dry_run=True, ledger=None)
+
+
+STOPPED_EARLY: Final = "the task ended before it had read the ledger"
+
+
+def unread_result(reason: str, *, retried: bool) -> Result:
+    """
+    Return the result of an object about which an attempt did not read what earlier attempts did.
+
+    :param reason: why this attempt ended
+    :param retried: whether there was an earlier attempt
+    """
+    if retried:
+        return Result(Outcome.UNKNOWN, f"not attempted: {reason}; an earlier attempt may have deleted it")
+    return Result(Outcome.NOT_ATTEMPTED, f"not attempted: {reason}")
+
+
+def unread_report(plan: Plan, rows: Sequence[PlanRow], reason: str, *, retried: bool) -> Report:
+    """Make the report of an attempt that ended early; see :func:`unread_result`."""
+    result = unread_result(reason, retried=retried)
+    results = {row["replica_id"]: result for row in rows}
+    return make_report(plan, rows, results, dry_run=False, ledger=None)
 
 
 def truncate_report(report: Report) -> Report:

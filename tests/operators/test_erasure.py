@@ -348,7 +348,7 @@ def test_report_is_pushed_first_and_again_if_a_timeout_interrupts_the_push(sandb
     ti = Ti()
     with pytest.raises(AirflowTaskTimeout):
         apply_erasure(plan, ti, approve=False)
-    assert order == ["return_value", "return_value", "summary", "close"]
+    assert order == ["return_value", "return_value", "summary", "close", "error"]
     assert ti.pushed["return_value"]["state"] == "complete"
     assert certify(plan)["state"] == "complete"
 

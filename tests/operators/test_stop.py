@@ -10,15 +10,18 @@ import os
 import signal
 import threading
 import time
+from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from erasures import plan_erasure
 from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
 from plans import approve_plan
 
 from tavus_provider.client import connection, rate_limiter
-from tavus_provider.exceptions import TavusRetryableError
-from tavus_provider.storage.ledger import AttemptWriter, Ledger, ledger_root
+from tavus_provider.exceptions import LedgerUnavailableError, TavusRetryableError
+from tavus_provider.operators.tavus import ApplyErasureOperator
+from tavus_provider.storage.ledger import AttemptWriter, Ledger, job_name, ledger_root
 from tavus_provider.storage.ledger_verify import compare_report, verify
 
 RATE_LIMITED = {"status": 429, "retry_after": "60", "times": None}
@@ -57,7 +60,7 @@ def run_stopped(monkeypatch):
     def timed_out(*_):
         raise AirflowTaskTimeout
 
-    def run_it(operator, stop, error, *, when):
+    def run_it(operator, stop, error, *, when, ti=None):
         signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
         signal.signal(signal.SIGALRM, timed_out)
 
@@ -73,7 +76,7 @@ def run_stopped(monkeypatch):
         threads.extend((timer, threading.Thread(target=stop_later)))
         for thread in threads:
             thread.start()
-        ti = Ti()
+        ti = ti or Ti()
         with pytest.raises(error):
             run(operator, ti)
         timer.cancel()
@@ -307,3 +310,114 @@ def test_apply_stopped_before_it_runs_pushes_a_report(sandbox, plan):
         "not attempted: the task received a request to stop"
     }
     assert requests(sandbox) == before
+
+
+@pytest.fixture
+def hang():
+    """Put a file in place of another whose reader waits, and return an event that is set when it is read."""
+    ended, threads = threading.Event(), []
+
+    def watch(path, event):
+        descriptor = None
+        while descriptor is None and not ended.is_set():
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            except OSError:  # nobody reads it yet
+                time.sleep(0.01)
+        event.set()
+        ended.wait(60)
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def put(path):
+        event = threading.Event()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        threads.append(threading.Thread(target=watch, args=(path, event)))
+        threads[-1].start()
+        return event
+
+    yield put
+    ended.set()
+    for thread in threads:
+        thread.join(60)
+
+
+def hang_ledger(hang, sandbox, tmp_path, plan):
+    """Let a task hang that reads what earlier attempts did with a plan."""
+    account = tmp_path / "ledger" / Ledger(sandbox.url, "tavus_default").account_folder
+    return hang(account / job_name("plan", plan["digest"]) / "20260101T000000000000-0a1b2c3d" / "000001.json")
+
+
+@pytest.mark.parametrize(
+    ("try_number", "outcome", "detail"),
+    [(1, "not_attempted", "had read the ledger"), (2, "unknown", "an earlier attempt may have deleted it")],
+)
+def test_apply_that_times_out_while_it_reads_the_ledger_pushes_a_report(
+    sandbox, plan, tmp_path, hang, run_stopped, *, try_number, outcome, detail
+):
+    ti = Ti(try_number=try_number)
+    reads = hang_ledger(hang, sandbox, tmp_path, plan)
+    run_stopped(apply_task(plan), execution_timeout, AirflowTaskTimeout, when=reads, ti=ti)
+    report = ti.pushed["return_value"]
+    assert report["counts"] == {name: 6 * (name == outcome) for name in report["counts"]}
+    assert all(item["detail"].endswith(detail) for item in report["items"])
+    assert report["ledger"] is None
+    assert "6" in ti.pushed["summary"]
+    assert requests(sandbox, "DELETE") == []
+
+
+def test_erasure_that_times_out_while_it_reads_the_ledger_pushes_a_report(
+    sandbox, tmp_path, hang, run_stopped
+):
+    plan = approve_plan(plan_erasure())
+    reads = hang_ledger(hang, sandbox, tmp_path, plan)
+    operator = ApplyErasureOperator(task_id="apply", plan=plan)
+    ti = run_stopped(operator, execution_timeout, AirflowTaskTimeout, when=reads)
+    report = ti.pushed["return_value"]
+    assert report["state"] == "incomplete"
+    assert {item["outcome"] for item in report["items"]} == {"not_attempted"}
+    assert "summary" in ti.pushed
+    assert requests(sandbox, "DELETE") == requests(sandbox, "POST") == []
+
+
+def test_apply_that_times_out_while_it_reads_its_plan_says_so_in_one_line(
+    plan, tmp_path, hang, run_stopped, caplog
+):
+    operator = apply_task(plan, execution_timeout=timedelta(minutes=5))
+    reads = hang(tmp_path / "ledger" / "_plans" / f"{plan['digest']}.json")
+    ti = run_stopped(operator, execution_timeout, AirflowTaskTimeout, when=reads)
+    message = "the task did not end within its execution_timeout of 0:05:00"
+    assert ti.pushed == {"error": {"version": 1, "kind": "AirflowTaskTimeout", "message": message}}
+    assert [record.message for record in caplog.records if record.levelname == "ERROR"] == [message]
+
+
+def test_report_is_made_again_if_a_timeout_interrupts_that(sandbox, plan, monkeypatch):
+    from tavus_provider.planning import report as reports
+
+    real_make, calls = reports.truncate_report, []
+
+    def truncate(report):
+        calls.append(report)
+        if len(calls) == 1:
+            raise AirflowTaskTimeout
+        return real_make(report)
+
+    monkeypatch.setattr(reports, "truncate_report", truncate)
+    ti = Ti()
+    with pytest.raises(AirflowTaskTimeout):
+        run(apply_task(plan), ti)
+    assert set(outcomes(ti).values()) == {"deleted"}
+
+
+def test_apply_that_cannot_read_the_ledger_pushes_a_report(sandbox, plan, tmp_path):
+    account = tmp_path / "ledger" / Ledger(sandbox.url, "tavus_default").account_folder
+    (account / job_name("plan", plan["digest"]) / "20260101T000000000000-0a1b2c3d" / "000001.json").mkdir(
+        parents=True
+    )
+    ti = Ti()
+    with pytest.raises(LedgerUnavailableError) as caught:
+        run(apply_task(plan), ti)
+    items = ti.pushed["return_value"]["items"]
+    assert {item["detail"] for item in items} == {f"not attempted: {caught.value}"}
