@@ -14,18 +14,39 @@ from fake_airflow import FakeAirflow, company
 
 @pytest.fixture(scope="module")
 def airflow(start_airflow, tmp_path_factory):
-    """Airflow with the DAGs of the project, and a purge DAG whose approval ends at once."""
+    """Airflow with the DAGs of the project, and with changed copies of them."""
     dags = tmp_path_factory.mktemp("dags")
     for file in (ROOT / "dags").glob("*.py"):
         (dags / file.name).write_text(file.read_text())
-    purge = (ROOT / "dags" / "tavus_purge_replicas.py").read_text()
-    changed = purge.replace(
-        'task_id="approve",', 'task_id="approve", response_timeout=timedelta(seconds=1),'
-    ).replace("tavus_purge_replicas", "purge_impatient")
-    (dags / "impatient.py").write_text(
-        changed.replace("import UTC, datetime", "import UTC, datetime, timedelta")
-    )
-    return start_airflow(dags)
+
+    def copy(source: str, dag_id: str, *changes: tuple[str, str]) -> None:
+        text = (ROOT / "dags" / f"{source}.py").read_text()
+        for old, new in (
+            (f'"{source}"', f'"{dag_id}"'),
+            ("datetime import", "datetime import timedelta,"),
+            *changes,
+        ):
+            assert text.count(old) == 1
+            text = text.replace(old, new)
+        (dags / f"{dag_id}.py").write_text(text)
+
+    limits = '"limits": {"max_deletions": 10, "max_deletion_percent": 25}'
+    high = '"limits": {"max_deletions": 9_000, "max_deletion_percent": 100}'
+    seconds = "response_timeout=timedelta(seconds=1)"
+    copy("tavus_purge_replicas", "purge_impatient", ('task_id="approve",', f'task_id="approve", {seconds},'))
+    copy("tavus_prune_replicas", "prune_strict", (limits, limits.replace("10", "1")))
+    copy("tavus_prune_replicas", "prune_large", (limits, high))
+    copy("tavus_prune_replicas_batched", "prune_batched", (limits, high))
+    copy("tavus_prune_accounts", "prune_two", ('["tavus_default"]', '["tavus_default", "tavus_eu"]'))
+    running = start_airflow(dags)
+    second = {
+        "connection_id": "tavus_eu",
+        "conn_type": "tavus",
+        "host": running.sandbox,
+        "password": "sandbox",
+    }
+    running.api("/connections", "POST", json=second)
+    return running
 
 
 def tavus_page(page, airflow):
@@ -167,6 +188,143 @@ def test_browser_refused_key_is_named(airflow, sign_in):
     frame = open_run(sign_in("viewer"), airflow, run)
     assert frame.locator("#headline").inner_text() == "Plan failed: API key refused"
     assert frame.locator("#alert .error").count() == 1
+
+
+def in_all_looks(page, name: str) -> None:
+    """Save screenshots at three widths and in both themes. Check that nothing is wider than the window."""
+    for width, height in ((390, 844), (1280, 720), (1440, 900)):
+        page.set_viewport_size({"width": width, "height": height})
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            page.frame_locator("iframe[title=Tavus]").locator(f"html[data-theme={scheme}]").wait_for(
+                state="attached"
+            )
+            save_screenshot(page, f"real-{name}-{width}-{scheme}")
+            assert page.frames[-1].evaluate("document.documentElement.scrollWidth <= innerWidth")
+    page.set_viewport_size({"width": 1400, "height": 1000})
+
+
+@in_browser
+def test_browser_failed_runs_say_why(airflow, sign_in):
+    """Cases F1 and F6."""
+    rows = [{"replica_id": f"r{n}overlimit", "replica_name": f"over_{n}", "age": "200d"} for n in range(2)]
+    airflow.control_sandbox("replicas", rows)
+    over = airflow.trigger("prune_strict", include=["over_*"])
+    nothing = airflow.trigger("tavus_purge_replicas", older_than="5000d")
+    assert airflow.finished(over)[0] == "failed"
+    assert airflow.finished(nothing)[0] == "success"
+    airflow.control_sandbox(
+        "replicas", [{"replica_id": "rfails00001", "replica_name": "left-over_1", "age": "200d"}]
+    )
+    fault = {"method": "DELETE", "path": "/v2/replicas/rfails00001", "status": 403, "times": None}
+    airflow.control_sandbox("switches", faults=[fault])
+    failed = airflow.trigger("tavus_prune_replicas", include=["left-over_*"])
+    assert airflow.finished(failed)[0] == "failed"
+    airflow.control_sandbox("switches", faults=[])
+
+    page = sign_in("viewer")
+    frame = open_run(page, airflow, over)
+    assert frame.locator("#headline").inner_text().startswith("Nothing deleted, ")
+    assert "Over the limit, nothing was deleted" in frame.locator("#alert .error").inner_text()
+    assert frame.locator("#state .badge").inner_text() == "Failed"
+    in_all_looks(page, "limit")
+    frame = open_run(page, airflow, nothing)
+    assert frame.locator("#headline").inner_text().startswith("Nothing to delete, ")
+    assert "not needed, nothing to delete" in frame.locator("#timeline").inner_text()
+    assert frame.locator("#alert .error").count() == 0
+    in_all_looks(page, "nothing")
+    frame = open_run(page, airflow, failed)
+    assert frame.locator("#headline").inner_text().startswith("0 of 1 deleted, ")
+    assert "1 of 1 replica may still exist" in frame.locator("#alert .error").inner_text()
+    frame.locator("#replicas .toggle").first.click()
+    assert "403" in frame.locator("tr.detail").inner_text()
+    in_all_looks(page, "failed")
+
+
+@in_browser
+def test_browser_one_account_at_a_time(airflow, sign_in):
+    """Cases F4 and F5."""
+    run = airflow.trigger("prune_two", dry_run=True)
+    assert airflow.finished(run)[0] == "success"
+    page = sign_in("viewer", width=1280, height=720)
+    frame = tavus_page(page, airflow)
+    frame.locator("#accounts button", has_text="tavus_eu").click()
+    frame.locator("#account dd", has_text="tavus_eu").wait_for()
+    frame.locator("#content:not([aria-busy])").wait_for()
+    assert frame.locator("#runs-choice option").count() == 1
+    assert airflow.xcom(run, "plan", map_index=1)["digest"][:12] in frame.locator("#plan-facts").inner_text()
+    page.wait_for_function("location.search.includes('connection=tavus_eu')")
+    page.reload()
+    frame = frame_of(page)
+    assert frame.locator("#account dd").first.inner_text() == "tavus_eu"
+    in_all_looks(page, "accounts")
+
+
+@in_browser
+def test_browser_plan_that_is_too_large_for_xcom(airflow, sign_in):
+    """Cases F2, F7 and F8."""
+    rows = [
+        {
+            "replica_id": f"r{number:05}large",
+            "replica_name": f"archive-{number % 7}_take-{number}",
+            "age": f"{100 + number % 600}d",
+        }
+        for number in range(6_000)
+    ]
+    airflow.control_sandbox("replicas", rows)
+    try:
+        run = airflow.trigger("prune_large", dry_run=True, include=["archive-*"])
+        assert airflow.finished(run)[0] == "success"
+        plan = airflow.xcom(run, "plan")
+        page = sign_in("viewer", width=1280, height=720)
+        frame = open_run(page, airflow, run)
+        assert frame.locator("#headline").inner_text().startswith("6,000 would be deleted, ")
+        assert frame.locator("#groups button", has_text="to delete").inner_text() == "6,000 to delete"
+        notice = frame.locator("#notice").inner_text()
+        assert plan["plan_at"] in notice
+        assert "python -m tavus_provider explain" in notice
+        assert frame.locator("#groups button", has_text="0 held").is_disabled()
+        in_all_looks(page, "large")
+    finally:
+        airflow.control_sandbox("reset")
+
+
+@in_browser
+def test_browser_run_with_many_batches(airflow, sign_in):
+    """Case F3; PAGE_BATCHES=118 for the number in it, which takes minutes."""
+    count = int(os.environ.get("PAGE_BATCHES", "3"))
+    rows = [
+        {"replica_id": f"r{number:04}batch", "replica_name": f"batch_{number}", "age": "300d"}
+        for number in range(count)
+    ]
+    airflow.control_sandbox("replicas", rows)
+    run = airflow.trigger("prune_batched", include=["batch_*"], batch_size=1)
+    assert airflow.finished(run)[0] == "success"
+    page = sign_in("viewer", width=1280, height=720)
+    frame = open_run(page, airflow, run)
+    assert frame.locator("#headline").inner_text().startswith(f"{count} of {count} deleted, ")
+    mark = "performance.getEntriesByName('tavus-first-picture')[0].startTime"
+    sent = f"performance.getEntriesByType('resource').filter((one) => one.startTime < {mark})"
+    read = page.frames[-1].evaluate(f"{sent}.filter(({{ name }}) => name.includes('/api/v2/')).length")
+    assert read <= 10
+    in_all_looks(page, "batches")
+
+
+@in_browser
+def test_browser_form_explains_an_age_that_is_refused(airflow, sign_in):
+    """Case F12."""
+    page = sign_in(width=1280, height=720)
+    page.goto(f"{airflow.url}/dags/tavus_prune_replicas")
+    page.get_by_role("button", name="Trigger").first.click()
+    field = page.locator("[name=element_older_than]")
+    field.wait_for()
+    assert page.get_by_text("Trigger deletes now").is_visible()
+    runs = airflow.api("/dags/tavus_prune_replicas/dagRuns")["total_entries"]
+    field.fill("30d")
+    page.locator("[role=dialog]").get_by_role("button", name="Trigger").click()
+    page.get_by_text("a whole number and a unit (y, w, d, h, min), 90d or more").first.wait_for()
+    save_screenshot(page, "real-refused-age")
+    assert airflow.api("/dags/tavus_prune_replicas/dagRuns")["total_entries"] == runs
 
 
 @in_browser
