@@ -230,7 +230,7 @@ class ApplyRetentionOperator(TavusOperator):
         from tavus_provider.retention.policy import Policy
         from tavus_provider.storage.binding_holds import read_binding_holds
         from tavus_provider.storage.history import deleted_ids, read_history
-        from tavus_provider.storage.known_use_store import read_known_use
+        from tavus_provider.storage.known_use_store import USE_FILE, read_known_use
         from tavus_provider.storage.ledger import job_name
 
         ledger, task, policy = self.ledger, task_identity(context), Policy.parse(plan["policy"])
@@ -252,6 +252,10 @@ class ApplyRetentionOperator(TavusOperator):
                 single_deletes=single_deletes,
             )
 
+        known_use = None
+        if policy.asks_about_past:
+            recorded = authority.find_beside(plan, USE_FILE)
+            known_use = read_known_use(plan["digest"], recorded=recorded)
         prior = read_prior()
         self._recorded_before = prior.own
         return PlanExecutor(
@@ -276,7 +280,7 @@ class ApplyRetentionOperator(TavusOperator):
             ),
             history=lambda now: read_history(ledger, policy),
             held=lambda now: read_binding_holds(policy.legal_holds, now=now),
-            known_use=read_known_use(plan["digest"]) if policy.asks_about_past else None,
+            known_use=known_use,
             prior=prior,
             reread_prior=read_prior,
             deleted_before=lambda: deleted_ids(ledger),

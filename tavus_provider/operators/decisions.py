@@ -11,7 +11,6 @@ from tavus_provider.operators.base import push_xcom
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-    from tavus_provider.planning.verdicts import Verdicts
     from tavus_provider.retention.context import Inventory
     from tavus_provider.retention.engine import Decision
 
@@ -38,29 +37,29 @@ def publish_decision(
 
 def publish_verdicts(
     operator: BaseOperator, context: Context, decision: Decision, *, plan_digest: str
-) -> None:
+) -> dict[str, str]:
     """
     Push the verdict on every replica as XCom ``verdicts``.
 
     If they are too many for an XCom, they are stored beside the plan, and the XCom says where. A failure to
     store them is only logged: nothing is deleted because of them.
+
+    :returns: the SHA-256 of the stored file by the end of its name; empty if none is stored
     """
     from tavus_provider.planning.verdicts import fit_xcom, make_verdicts, with_location
+    from tavus_provider.storage.plan_store import VERDICTS_FILE, store_verdicts
 
     verdicts = make_verdicts(decision)
     pushed = fit_xcom(verdicts)
+    beside: dict[str, str] = {}
     if pushed != verdicts:
-        pushed = with_location(pushed, _store(operator, verdicts, plan_digest=plan_digest))
-        if where := pushed.get("verdicts_at"):
+        where = None
+        try:
+            where, beside[VERDICTS_FILE] = store_verdicts(verdicts, plan_digest=plan_digest)
+        except LedgerUnavailableError as error:
+            operator.log.warning("The verdicts are not stored: %s", error)
+        else:
             operator.log.info("All verdicts, and what the checks saw, are stored at %s", where)
+        pushed = with_location(pushed, where)
     push_xcom(context, "verdicts", pushed)
-
-
-def _store(operator: BaseOperator, verdicts: Verdicts, *, plan_digest: str) -> str | None:
-    from tavus_provider.storage.plan_store import store_verdicts
-
-    try:
-        return store_verdicts(verdicts, plan_digest=plan_digest)
-    except LedgerUnavailableError as error:
-        operator.log.warning("The verdicts are not stored: %s", error)
-        return None
+    return beside

@@ -140,15 +140,16 @@ class PlanRetentionOperator(TavusOperator):
             )
             if (policy.has_grace or inventory.history.due) and not dry_run:
                 self._record_schedule(context, policy, inventory, decision)
+            beside: dict[str, str] = {}
             if inventory.known_use is not None and not dry_run:
-                store_known_use(inventory.known_use, plan_digest=plan["digest"])
+                beside |= store_known_use(inventory.known_use, plan_digest=plan["digest"])
             publish_outlook(self, context, decision, policy=policy, inventory=inventory, plan=plan)
-            publish_verdicts(self, context, decision, plan_digest=plan["digest"])
+            beside |= publish_verdicts(self, context, decision, plan_digest=plan["digest"])
             overdue = len(plan.get("overdue", ())) + plan.get("left_out", {}).get("overdue", 0)
             send_decision(decision, tavus_conn_id=self.tavus_conn_id, overdue=overdue)
             if message := overdue_message(plan, find_overdue(plan)):
                 self.log.warning("%s", message)
-            pushed = self._store(plan, authority, dry_run=dry_run, holds=inventory.held)
+            pushed = self._store(plan, authority, dry_run=dry_run, holds=inventory.held, beside=beside)
             exceeded = decision.find_exceeded_limit(deleted=deleted)
             if exceeded and not dry_run:
                 push_xcom(context, "return_value", pushed)
@@ -158,7 +159,13 @@ class PlanRetentionOperator(TavusOperator):
             return pushed
 
     def _store(
-        self, plan: Plan, authority: RunAuthority, *, dry_run: bool, holds: frozenset[str]
+        self,
+        plan: Plan,
+        authority: RunAuthority,
+        *,
+        dry_run: bool,
+        holds: frozenset[str],
+        beside: Mapping[str, str],
     ) -> Plan | PlanReference:
         """Store the plan, record that this run made it, and return its XCom."""
         from tavus_provider.planning.plan import fits_xcom
@@ -167,7 +174,7 @@ class PlanRetentionOperator(TavusOperator):
         plan_at = None
         try:
             plan_at = store(plan)
-            authority.record_plan(plan, dry_run=dry_run, holds=holds)
+            authority.record_plan(plan, dry_run=dry_run, holds=holds, beside=beside)
         except LedgerUnavailableError as error:
             if not dry_run or not (plan_at or fits_xcom(plan)):
                 raise

@@ -52,12 +52,20 @@ class RunAuthority:
         self._job = job_name("run", task["dag_id"], task["run_id"])
         self._read: list[Attempt] | None = None
 
-    def record_plan(self, plan: AnyPlan, *, dry_run: bool = False, holds: Set[str] | None = None) -> None:
+    def record_plan(
+        self,
+        plan: AnyPlan,
+        *,
+        dry_run: bool = False,
+        holds: Set[str] | None = None,
+        beside: Mapping[str, str] | None = None,
+    ) -> None:
         """
         Record that this run made a plan.
 
         :param dry_run: whether the plan is only to be looked at
         :param holds: the ids under legal hold, for the next plan under this policy to compare
+        :param beside: the SHA-256 of each file that is stored beside the plan, by the end of its name
         :raises LedgerUnavailableError: if it cannot be recorded
         """
         document: Mapping[str, Any] = plan
@@ -69,6 +77,7 @@ class RunAuthority:
             hard=plan["hard"],
             dry_run=dry_run,
             **({} if holds is None else {"holds": sorted(holds), "policy": document["policy"]["name"]}),
+            **({"beside": dict(beside)} if beside else {}),
             **{name: document[name] for name in names if name in document},
         )
 
@@ -143,6 +152,17 @@ class RunAuthority:
         made = [one.begin_record for one in self._of_kind("planned")]
         purposes = [one.get("dry_run") for one in made if one["plan_digest"] == plan["digest"]]
         return bool(purposes) and all(purpose is True for purpose in purposes)
+
+    def find_beside(self, plan: AnyPlan, name: str) -> str | None:
+        """
+        Return the SHA-256 of a file that this run stored beside a plan, if it was recorded.
+
+        :param name: the end of its name, such as ``use.json``
+        :raises LedgerUnavailableError: if the ledger cannot be read
+        """
+        made = [one.begin_record for one in self._of_kind("planned")]
+        digests = [one.get("beside", {}).get(name) for one in made if one["plan_digest"] == plan["digest"]]
+        return digests[-1] if digests else None
 
     def require_approval(self, plan: AnyPlan) -> None:
         """

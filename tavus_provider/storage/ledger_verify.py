@@ -92,7 +92,7 @@ def verify(root: ObjectStoragePath, *, now: datetime | None = None) -> tuple[lis
         findings += index.findings
         findings += index.find_overlooked(attempt.name for attempt in attempts)
         findings += _find_wrong_checkpoints(index, [one for one in attempts if index.has(one.name)])
-    return attempts, [*findings, *_find_changed_plans(root)]
+    return attempts, [*findings, *_find_changed_plans(root, attempts)]
 
 
 class _Index:
@@ -207,25 +207,37 @@ def _find_wrong_checkpoints(index: _Index, attempts: Sequence[Attempt]) -> Itera
             yield f"{checkpoint.name} names other attempts than the last ones of the schedules"
 
 
-def _find_changed_plans(root: ObjectStoragePath) -> Iterator[str]:
-    """Compare each stored plan and text with the digest in its name. One that is missing is no finding."""
+def _find_changed_plans(root: ObjectStoragePath, attempts: Iterable[Attempt]) -> Iterator[str]:
+    """
+    Compare each stored plan and text with the digest in its name, and what is stored beside a plan with the
+    digest in the record of the plan. A file that is missing is no finding.
+    """
+    recorded: defaultdict[str, set[str]] = defaultdict(set)
+    for record in (attempt.begin_record for attempt in attempts):
+        for name, digest in record.get("beside", {}).items():
+            recorded[f"{record.get('plan_digest')}.{name}"].add(digest)
     paths = [f"{PLANS_FOLDER}/{file}" for file in list_folder(root, PLANS_FOLDER)]
     for start in range(0, len(paths), 16):  # they can be large
         for path, data in read_files(root, paths[start : start + 16]).items():
-            if not _is_stored_under(path.rpartition("/")[2], data):
+            file = path.rpartition("/")[2]
+            if not _is_stored_under(file, data):
                 yield f"{path} was changed, or was not written completely"
+            elif file in recorded and sha256(data).hexdigest() not in recorded[file]:
+                yield f"{path} is not the file that was stored with the plan: it was changed or replaced"
 
 
 def _is_stored_under(file: str, data: bytes) -> bool:
     if match := re.fullmatch(r"[0-9a-f]{64}\.([0-9a-f]{64})\.md", file):
         return sha256(data).hexdigest() == match[1]
-    match = re.fullmatch(r"([0-9a-f]{64})(\.use)?\.json", file)
+    match = re.fullmatch(r"([0-9a-f]{64})(\.use|\.verdicts)?\.json", file)
     try:
         value = json.loads(data)
         if match is None or not isinstance(value, dict) or canonical_json(value) != data:
             return False
     except (ValueError, RecursionError):
         return False
+    if match[2] == ".verdicts":
+        return True
     if value.get("digest") != digest_of(value):
         return False
     return bool(value.get("plan_digest" if match[2] else "digest") == match[1])

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from hashlib import sha256
+from typing import Any, Final, TypeVar, cast
 
 from airflow.sdk import ObjectStoragePath
 
@@ -31,6 +32,9 @@ from tavus_provider.storage.object_storage import StorageError, read_bytes, reda
 AnyPlan = Plan | ErasurePlan
 P = TypeVar("P", Plan, ErasurePlan)
 
+VERDICTS_FILE: Final = "verdicts.json"
+"""The end of the name of the verdicts; its beginning is the digest of the plan."""
+
 
 def store(plan: AnyPlan) -> str:
     """
@@ -44,16 +48,16 @@ def store(plan: AnyPlan) -> str:
     return redact(path)
 
 
-def store_verdicts(verdicts: Verdicts, *, plan_digest: str) -> str:
+def store_verdicts(verdicts: Verdicts, *, plan_digest: str) -> tuple[str, str]:
     """
     Store the verdicts on all replicas beside the plan.
 
-    :returns: their location, for people to read
+    :returns: their location, for people to read, and the SHA-256 of the file
     :raises LedgerUnavailableError: if they cannot be stored
     """
-    path = ledger_root() / PLANS_FOLDER / f"{plan_digest}.verdicts.json"
-    _store_once(path, canonical_json(verdicts))
-    return redact(path)
+    path, data = ledger_root() / PLANS_FOLDER / f"{plan_digest}.{VERDICTS_FILE}", canonical_json(verdicts)
+    _store_once(path, data)
+    return redact(path), sha256(data).hexdigest()
 
 
 def store_text(text: bytes, *, plan_digest: str, shown_digest: str) -> None:

@@ -93,6 +93,8 @@ class Record(RecordHead, total=False):
     """Whether a plan was made for a dry run."""
     limits: dict[str, Any]
     """Limits of the plan that was made."""
+    beside: dict[str, str]
+    """SHA-256 of each file that is stored beside the plan, by the end of its name, such as ``use.json``."""
     holds: list[str]
     """Ids under legal hold when a plan was made."""
     shown_digest: str
@@ -321,6 +323,7 @@ _CHECKS: Final[Mapping[str, Callable[[object], bool]]] = {
     "rules": _is_mapping(_is_str, _is_list_of_ids),
     "triggered_by": _is_str_or_none,
     "limits": lambda value: isinstance(value, dict),
+    "beside": _is_mapping(_is_str, _is_str),
     "shown_digest": _is_str,
     "answer": lambda value: value in ("approve", "reject"),
     "answered_by": _is_str,

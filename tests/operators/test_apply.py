@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import (
@@ -23,7 +25,7 @@ from operators.tasks import (
 )
 from plans import approve_plan, record_plan
 
-from tavus_provider.digest import digest_of
+from tavus_provider.digest import canonical_json, digest_of, seal
 from tavus_provider.exceptions import (
     LedgerUnavailableError,
     TavusError,
@@ -34,6 +36,7 @@ from tavus_provider.outcomes import ORDER
 from tavus_provider.sandbox import Sandbox
 from tavus_provider.storage.attempts import read_attempts
 from tavus_provider.storage.ledger import ledger_root, list_jobs
+from tavus_provider.storage.ledger_verify import verify
 from tavus_provider.storage.plan_store import load
 from tavus_provider.storage.recorded_deletes import list_deletes
 
@@ -365,7 +368,13 @@ def test_past_use_is_read_once_per_run(small_history):
     assert [item["outcome"] for item in report["items"]] == ["skipped", "deleted"]
 
 
-@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("{}")])
+def reseal(file):
+    """Remove all use from what a plan read, and make the digest anew."""
+    document = json.loads(file.read_bytes())
+    file.write_bytes(canonical_json(seal(document | {"ended": [], "active": []})))
+
+
+@pytest.mark.parametrize("damage", [lambda file: file.unlink(), lambda file: file.write_text("{}"), reseal])
 def test_past_use_is_read_again_if_what_the_plan_read_is_not_available(small_history, tmp_path, damage):
     plan = run(plan_task(UNUSED))
     (file,) = (tmp_path / "ledger" / "_plans").glob("*.use.json")
@@ -374,6 +383,21 @@ def test_past_use_is_read_again_if_what_the_plan_read_is_not_available(small_his
     report, by_apply = queries(small_history, apply_task(plan))
     assert len([query for query in by_apply if not query.startswith("status")]) > 3
     assert [item["outcome"] for item in report["items"]] == ["skipped", "deleted"]
+
+
+def test_files_beside_a_plan_are_those_of_its_record(small_history, tmp_path, monkeypatch):
+    monkeypatch.setattr("tavus_provider.planning.verdicts.MAX_ROWS", 1)
+    plan = run(plan_task(UNUSED))
+    files = {file.name: file for file in (tmp_path / "ledger" / "_plans").iterdir()}
+    assert files.keys() == {f"{plan['digest']}.{end}" for end in ("json", "use.json", "verdicts.json")}
+    assert verify(ledger_root())[1] == []
+    reseal(files[f"{plan['digest']}.use.json"])
+    files[f"{plan['digest']}.verdicts.json"].write_text('{"rows":[]}')
+    assert verify(ledger_root())[1] == [
+        f"_plans/{plan['digest']}.{end} is not the file that was stored with the plan: it was changed or "
+        "replaced"
+        for end in ("use.json", "verdicts.json")
+    ]
 
 
 def test_dry_run_stores_no_past_use(small_history, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import pytest
 
@@ -28,61 +29,79 @@ def ledger(monkeypatch, tmp_path):
     return tmp_path / "ledger" / "_plans" / f"{DIGEST}.use.json"
 
 
-def test_stored_use_is_read_as_it_was():
-    store_known_use(KNOWN, plan_digest=DIGEST)
-    assert read_known_use(DIGEST) == KNOWN
+def digest_of_file(file):
+    return sha256(file.read_bytes()).hexdigest()
+
+
+def test_stored_use_is_read_as_it_was(ledger):
+    recorded = store_known_use(KNOWN, plan_digest=DIGEST)
+    assert recorded == {"use.json": digest_of_file(ledger)}
+    assert read_known_use(DIGEST, recorded=recorded["use.json"]) == KNOWN
 
 
 def test_use_of_a_retried_plan_is_stored_once(ledger, caplog):
     store_known_use(KNOWN, plan_digest=DIGEST)
-    store_known_use(KNOWN, plan_digest=DIGEST)
+    assert store_known_use(KNOWN, plan_digest=DIGEST) == {"use.json": digest_of_file(ledger)}
     assert [file.name for file in ledger.parent.iterdir()] == [ledger.name]
     assert not caplog.records
 
 
 def test_missing_use_is_none_and_logged(caplog):
     caplog.set_level("INFO")
-    assert read_known_use(DIGEST) is None
+    assert read_known_use(DIGEST, recorded="f" * 64) is None
     assert "All conversations are read again, because what the plan read is not available" in caplog.text
+
+
+def test_use_without_a_recorded_digest_is_not_used(caplog):
+    caplog.set_level("INFO")
+    store_known_use(KNOWN, plan_digest=DIGEST)
+    assert read_known_use(DIGEST, recorded=None) is None
+    assert "(the ledger has no digest of it)" in caplog.text
 
 
 def _without_zone(document):
     return document | {"since": "2026-06-01T00:00:00"}
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        pytest.param(lambda document: document | {"ended": []}, id="changed"),
-        pytest.param(lambda document: seal(document | {"plan_digest": "b" * 64}), id="another plan"),
-        pytest.param(lambda document: seal(document | {"version": 2}), id="version"),
-        pytest.param(lambda document: seal(document | {"since": None}), id="no time"),
-        pytest.param(lambda document: seal(_without_zone(document)), id="no zone"),
-        pytest.param(
-            lambda document: seal(document | {"active": [["c", 7, None, "ended", None]]}), id="type"
-        ),
-        pytest.param(lambda document: seal(document | {"active": [["c"]]}), id="short"),
-        pytest.param(lambda document: seal({k: v for k, v in document.items() if k != "ended"}), id="key"),
-        pytest.param(lambda document: [], id="list"),
-    ],
-)
-def test_damaged_use_is_none(ledger, change):
+CHANGES = [
+    pytest.param(lambda document: document | {"ended": []}, id="changed"),
+    pytest.param(lambda document: seal(document | {"ended": []}), id="changed with its digest"),
+    pytest.param(lambda document: seal(document | {"version": 2}), id="version"),
+    pytest.param(lambda document: seal(document | {"since": None}), id="no time"),
+    pytest.param(lambda document: seal(_without_zone(document)), id="no zone"),
+    pytest.param(lambda document: seal(document | {"active": [["c", 7, None, "ended", None]]}), id="type"),
+    pytest.param(lambda document: seal(document | {"active": [["c"]]}), id="short"),
+    pytest.param(lambda document: seal({k: v for k, v in document.items() if k != "ended"}), id="key"),
+    pytest.param(lambda document: [], id="list"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changed_use_is_none_and_a_warning(ledger, caplog, change):
+    recorded = store_known_use(KNOWN, plan_digest=DIGEST)["use.json"]
+    ledger.write_text(json.dumps(change(json.loads(ledger.read_bytes()))))
+    assert read_known_use(DIGEST, recorded=recorded) is None
+    (warning,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert warning == f"{ledger} is not the file that the plan task stored: run ledger verify"
+
+
+@pytest.mark.parametrize("change", CHANGES[2:])
+def test_recorded_use_that_cannot_be_read_is_none(ledger, change):
     store_known_use(KNOWN, plan_digest=DIGEST)
-    document = json.loads(ledger.read_bytes())
-    ledger.write_text(json.dumps(change(document)))
-    assert read_known_use(DIGEST) is None
+    ledger.write_text(json.dumps(change(json.loads(ledger.read_bytes()))))
+    assert read_known_use(DIGEST, recorded=digest_of_file(ledger)) is None
 
 
 def test_truncated_use_is_none(ledger):
-    store_known_use(KNOWN, plan_digest=DIGEST)
+    recorded = store_known_use(KNOWN, plan_digest=DIGEST)["use.json"]
     ledger.write_bytes(ledger.read_bytes()[:-9])
-    assert read_known_use(DIGEST) is None
+    assert read_known_use(DIGEST, recorded=recorded) is None
 
 
 def test_storage_failure_is_only_logged(monkeypatch, tmp_path, caplog):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", str(tmp_path / "file"))
-    store_known_use(KNOWN, plan_digest=DIGEST)
+    assert store_known_use(KNOWN, plan_digest=DIGEST) == {}
     assert "it will be read again" in caplog.text
 
 

@@ -32,8 +32,7 @@ CHANGES = 50
 EXCEPTIONS = {
     "newest attempt": "no later record names it; object lock prevents the change, a kept report shows it",
     "removed plan": "a lifecycle rule may remove stored plans, texts and past use; apply needs the plan",
-    "text of another plan": "records name the digests of the plan and of the text that was shown",
-    "past use": "apply reads it to save requests, and deletes nothing that is not in the plan",
+    "text of another plan": "records name the digests of the plan and of the texts and verdicts of it",
 }
 """Changes that ``verify`` does not find, and why that is so."""
 
@@ -97,15 +96,18 @@ class History:
         plan = seal({"version": 1, "run": run_id, "delete": ids, "hard": hard})
         plan_store.store(plan)
         use = seal({"version": 1, "plan_digest": plan["digest"]})
-        plan_store._store_once(
-            ObjectStoragePath(f"{ROOT}/_plans/{plan['digest']}.use.json"), canonical_json(use)
-        )
+        beside = {}
+        for name, value in (("use.json", use), ("verdicts.json", {"counts": {"kept": 1}, "at": run_id})):
+            path = ObjectStoragePath(f"{ROOT}/_plans/{plan['digest']}.{name}")
+            plan_store._store_once(path, canonical_json(value))
+            beside[name] = sha256(canonical_json(value)).hexdigest()
         if rng.random() < 0.4:
             at = self.now().isoformat()
             job = job_name("schedule", rng.choice(["stale", "old"]))
             ledger.begin_attempt(job, **task, scheduled={ids[0]: at}, due={}, cancelled=[]).close()
         run = job_name("run", "d", run_id)
-        ledger.begin_attempt(run, kind="planned", **task, plan_digest=plan["digest"], hard=hard).close()
+        planned = {"plan_digest": plan["digest"], "hard": hard, "beside": beside}
+        ledger.begin_attempt(run, kind="planned", **task, **planned).close()
         if hard:
             text = f"Delete {run_id}?".encode()
             shown = {"plan_digest": plan["digest"], "shown_digest": sha256(text).hexdigest()}
@@ -137,7 +139,12 @@ class History:
 def kind_of(path):
     name = path.rpartition("/")[2]
     if "/_plans/" in path:
-        return "text" if name.endswith(".md") else "use" if name.endswith(".use.json") else "plan"
+        if name.endswith(".md"):
+            return "text"
+        for kind in ("use", "verdicts"):
+            if name.endswith(f".{kind}.json"):
+                return kind
+        return "plan"
     if "/_index/" in path:
         return "checkpoint" if name.startswith("checkpoint-") else "pointer"
     return "record"
@@ -290,17 +297,16 @@ CHANGES_BY_KIND = {
     "plan": (*FILE_CHANGES, reseal),
     "text": FILE_CHANGES,
     "use": (*FILE_CHANGES, reseal),
+    "verdicts": (*FILE_CHANGES, reseal),
 }
 
 
 def find_exception(change, store, path, named):
     """Return the key of the exception that a change falls under, if it does."""
     kind = kind_of(path)
-    if kind in ("plan", "text", "use") and change is remove:
+    if kind in ("plan", "text", "use", "verdicts") and change is remove:
         return "removed plan"
-    if kind == "use" and change is reseal:
-        return "past use"
-    if kind == "text" and change in (rename, copy):
+    if kind in ("text", "verdicts") and change in (rename, copy):
         return "text of another plan"
     if kind != "record" or change not in (reseal, rechain, remove_attempt_and_pointer, remove, remove_end):
         return None
