@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final
 
 from tavus_provider.exceptions import TavusValidationError
@@ -55,6 +56,25 @@ def check_id(kind: Kind, value: object) -> str:
         f"{kind}_id: {quote(value)} is not a {kind} id; expected a string of 2 to 64 letters, digits, "
         f"'_' or '-', such as '{_EXAMPLES[kind]}'; nothing was sent"
     )
+
+
+def fold(item_id: str) -> str:
+    """
+    Return an id as it is compared where it keeps something: legal holds, protected ids, references.
+
+    Whether Tavus tells letter cases apart is not documented. To keep a replica too many does no harm.
+    """
+    return item_id.lower()
+
+
+def is_named(item_id: str, ids: frozenset[str]) -> bool:
+    """Return whether ``ids`` has an id, in any letter case."""
+    return item_id in ids or fold(item_id) in _folded(ids)
+
+
+@lru_cache(maxsize=8)
+def _folded(ids: frozenset[str]) -> frozenset[str]:
+    return frozenset(map(fold, ids))
 
 
 def item_key(kind: Kind, item_id: str) -> str:

@@ -13,13 +13,17 @@ from typing import Final, NamedTuple
 
 MAX_TEXT: Final = 256
 """Maximum length of a text from outside that is kept, in characters."""
-REPLACEMENT: Final = "\ufffd"
+REPLACEMENT: Final = "\u2426"
 """What patterns see in place of an unsafe character."""
+LOST: Final = "\ufffd"
+"""What patterns see in place of a character that is not known, and what servers write for it: a byte that is
+not UTF-8, or one half of a character."""
 
 # Control characters, line ends, bidirectional overrides, and halves of characters (lone surrogates).
 # PostgreSQL stores no NUL, and nothing can encode a lone surrogate. Invisible characters that are a part of
 # ordinary text stay, such as those that join emoji.
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_HALF: Final = re.compile(r"[\ud800-\udfff]")
 _DIGEST: Final = re.compile(r"\[sha256:[0-9a-f]{32}\]\Z")
 
 # A user and a password before the "@" of a URL. A password may itself contain "/" and "@", as keys
@@ -34,7 +38,7 @@ class SafeText(NamedTuple):
     :param text: the text; equal for equal originals, and different for different ones. If it is not the
         original, it ends in the SHA-256 of it.
     :param pattern_text: what patterns match: at most the first :data:`MAX_TEXT` characters of the original,
-        with :data:`REPLACEMENT` for each unsafe character, so that their positions stay
+        with :data:`REPLACEMENT` or :data:`LOST` for each unsafe character, so that their positions stay
     :param is_cut: whether the original is longer than that, so that patterns cannot be decided
     """
 
@@ -60,7 +64,8 @@ def make_safe(text: str) -> SafeText:
     escaped = _UNSAFE.sub(lambda match: _escape(match[0]), start)
     if len(text) > MAX_TEXT or len(escaped) + len(suffix) > MAX_TEXT:
         escaped = escaped[: MAX_TEXT - len(suffix) - 3] + "..."
-    return SafeText(escaped + suffix, _UNSAFE.sub(REPLACEMENT, start), is_cut=len(text) > MAX_TEXT)
+    pattern_text = _UNSAFE.sub(REPLACEMENT, _HALF.sub(LOST, start))
+    return SafeText(escaped + suffix, pattern_text, is_cut=len(text) > MAX_TEXT)
 
 
 def shorten(text: str, limit: int) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
+from tavus_provider.keys import is_named
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
@@ -53,7 +54,7 @@ def revalidate(
     *,
     prior: PriorAttempts,
     soft_deleted: Set[str] = frozenset(),
-    held: Set[str] = frozenset(),
+    held: frozenset[str] = frozenset(),
 ) -> Revalidation:
     """
     Compare planned rows with a fresh decision.
@@ -84,7 +85,7 @@ def revalidate(
             if is_absent and prior.own.get(replica_id) not in _SHOWN_ABSENT:
                 if not plan["hard"] or replica_id not in soft_deleted:
                     absent.add(replica_id)
-                elif replica_id in held:
+                elif is_named(replica_id, held):
                     settled[replica_id] = Result(Outcome.SKIPPED, "under legal hold")
                 else:
                     del settled[replica_id]

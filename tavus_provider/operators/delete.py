@@ -268,9 +268,10 @@ def _refuse_beyond_limits(plan: Plan, replica_id: str, *, deleted: Set[str]) -> 
 
 def _refuse_if_held(replica_id: str) -> None:
     """Raise PlanRejectedError if the deployment has this replica under legal hold."""
+    from tavus_provider.keys import is_named
     from tavus_provider.storage.binding_holds import read_binding_holds
 
-    if replica_id in read_binding_holds(now=base.now()):
+    if is_named(replica_id, read_binding_holds(now=base.now())):
         raise PlanRejectedError(f"replica {replica_id} is under legal hold; nothing was deleted")
 
 

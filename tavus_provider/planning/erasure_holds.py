@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from tavus_provider.keys import Kind, parse_key
+from tavus_provider.keys import Kind, is_named, parse_key
 
 if TYPE_CHECKING:
     from tavus_provider.planning.erasure import ErasureRow, UndeterminedRow
@@ -63,7 +63,7 @@ def find_holds(
         key, replica_id = row["key"], row["replica_id"]
         if key in holds:
             continue
-        if replica_id is not None and replica_id in held:  # from a row: it can be any text
+        if replica_id is not None and is_named(replica_id, held):  # from a row: it can be any text
             reason = f"was made with replica {replica_id}, which is under legal hold"
             related[key] = Hold(replica_id, reason)
         elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:
@@ -83,4 +83,4 @@ def _is_unattributed(row: UndeterminedRow, held: frozenset[str]) -> bool:
 
 def is_held(key: str, held: frozenset[str]) -> bool:
     """Return whether an object itself is under legal hold, by its key or its bare id."""
-    return key in held or parse_key(key)[1] in held
+    return is_named(key, held) or is_named(parse_key(key)[1], held)

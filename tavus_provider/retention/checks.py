@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
+from tavus_provider.keys import fold, is_named
 from tavus_provider.retention.conditions import UnusedFor
 from tavus_provider.retention.context import Context, Inventory, ReplicaFacts
 from tavus_provider.retention.fields import Duration, quote_field
@@ -65,7 +66,7 @@ def see_scope(facts: ReplicaFacts, context: Context) -> str:
 
 def find_hold(facts: ReplicaFacts, context: Context) -> str | None:
     """Return that a replica is under legal hold."""
-    return "is under legal hold" if facts.replica.replica_id in context.held else None
+    return "is under legal hold" if is_named(facts.replica.replica_id, context.held) else None
 
 
 def see_no_hold(facts: ReplicaFacts, context: Context) -> str:
@@ -155,9 +156,9 @@ def see_known(facts: ReplicaFacts, context: Context) -> str:
 
 def find_protected(facts: ReplicaFacts, context: Context) -> str | None:
     """Return which list of ids protects a replica."""
-    if facts.replica.replica_id in context.protected:
+    if is_named(facts.replica.replica_id, context.protected):
         return "is in keep.protected_ids"
-    return "is in account.expect_present" if facts.replica.replica_id in context.expected else None
+    return "is in account.expect_present" if is_named(facts.replica.replica_id, context.expected) else None
 
 
 def see_unprotected(facts: ReplicaFacts, context: Context) -> str:
@@ -167,7 +168,7 @@ def see_unprotected(facts: ReplicaFacts, context: Context) -> str:
 
 def find_use(facts: ReplicaFacts, context: Context) -> str | None:
     """Return what uses a replica: a persona, an active conversation or an unfinished video."""
-    return context.in_use.get(facts.replica.replica_id)
+    return context.in_use.get(fold(facts.replica.replica_id))
 
 
 def see_unused(facts: ReplicaFacts, context: Context) -> str:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.keys import fold
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 from tavus_provider.retention.fields import LONG_AGO, REPLICA_STATUSES, ZERO, Duration, quote_field
 from tavus_provider.retention.grouping import compile_group
@@ -21,7 +22,7 @@ from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy, Rule
 from tavus_provider.retention.quota import Ranking, rank
 from tavus_provider.retention.usage import Usage
-from tavus_provider.sanitize import REPLACEMENT, escape_line, quote
+from tavus_provider.sanitize import LOST, REPLACEMENT, escape_line, quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,8 +172,8 @@ class Context:
         created_at, now = replica.created_at, self.now
         age = max(now - created_at, ZERO) if created_at is not None else ZERO
         idle, possible_use = age, None
-        last_used_at = self._usage.last_used.get(replica.replica_id)
-        unknown_use = self._usage.unknown.get(replica.replica_id)
+        last_used_at = self._usage.last_used.get(fold(replica.replica_id))
+        unknown_use = self._usage.unknown.get(fold(replica.replica_id))
         if unknown_use is not None:
             idle, last_used_at = ZERO, None
         else:
@@ -309,7 +310,7 @@ class Context:
                 groups["", None].append(replica)
                 continue
             group = None if replica.is_name_cut else find_group(replica.name_for_patterns)
-            if group is not None and REPLACEMENT in group:
+            if group is not None and (REPLACEMENT in group or LOST in group):
                 group = None  # names that differ in unsafe characters only must not share a group
             groups["" if group is not None else replica.replica_id, group].append(replica)
         places = {}

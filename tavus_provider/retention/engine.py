@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tavus_provider.exceptions import TavusInvalidResponseError
+from tavus_provider.keys import is_named
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.retention.checks import (
     CHECKS,
@@ -326,7 +327,7 @@ class Decision:
         for verdict in self.verdicts:
             is_own = verdict.replica.replica_type != "system" and verdict.reason_code != "soft_deleted"
             stays = verdict.listed and verdict.status not in (Status.EXPIRED, Status.HELD)
-            if stays and is_own and verdict.replica.replica_id not in held:
+            if stays and is_own and not is_named(verdict.replica.replica_id, held):
                 yield verdict
 
     def _least_age(self, verdict: Verdict) -> timedelta | None:

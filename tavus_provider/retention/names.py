@@ -14,7 +14,7 @@ from pydantic import ConfigDict, model_validator
 
 from tavus_provider.models import Replica
 from tavus_provider.retention.fields import Part, SomeTexts, Texts
-from tavus_provider.sanitize import MAX_TEXT, escape_line
+from tavus_provider.sanitize import LOST, MAX_TEXT, escape_line
 
 _MAX_STEPS: Final = 60_000
 """Steps after which a comparison of globs is given up: it also runs when Airflow parses a DAG file."""
@@ -95,6 +95,8 @@ class NameFilter:
             return f"name does not match {where}.include {quoted}"
         if replica.is_name_cut:
             return f"name has more than {MAX_TEXT} characters, too many to check it against {against}"
+        if LOST in name:
+            return f"name has a character that was lost on the way, so it cannot be checked against {against}"
         return None
 
     def describe_match(self, replica: Replica, *, where: str) -> str:

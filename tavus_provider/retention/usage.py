@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from tavus_provider.exceptions import TavusInvalidResponseError
+from tavus_provider.keys import fold
 from tavus_provider.models import Activity, Conversation, Persona, UnreadableRow, Video
 from tavus_provider.retention.fields import LONG_AGO
 from tavus_provider.sanitize import escape_line
@@ -50,7 +51,8 @@ class Usage:
     """
     Which replicas are in use, and when each was last used.
 
-    Nothing here depends on the order in which Tavus lists.
+    Nothing here depends on the order in which Tavus lists, nor on the letter case of the ids that rows name:
+    all keys are ids as :func:`.fold` returns them.
 
     An unreadable row counts as use of every replica that it names. A conversation that has been active for
     ``keep.active_for`` counts as ended: a call lasts at most one hour (Tavus API reference,
@@ -84,7 +86,7 @@ class Usage:
 
     def describe_presumed_ended(self, replica_id: str) -> str | None:
         """Return which active conversation with a replica counts as ended, and why; ``None`` if none does."""
-        conversation = self._presumed_ended.get(replica_id)
+        conversation = self._presumed_ended.get(fold(replica_id))
         if conversation is None:
             return None
         since = self._active_for.format(self._now - conversation.used_at)
@@ -98,7 +100,9 @@ class Usage:
         if guarded:
             for persona_id, replica_id in sorted(self._default_replicas.items()):
                 if replica_id is not None:
-                    self.in_use.setdefault(replica_id, f"is the default of persona {escape_line(persona_id)}")
+                    self.in_use.setdefault(
+                        fold(replica_id), f"is the default of persona {escape_line(persona_id)}"
+                    )
         for row in sorted(unreadable, key=_row_order):
             for persona_id in row.own_ids:
                 known = self._replicas_of_unreadable.get(persona_id, ())
@@ -131,7 +135,7 @@ class Usage:
                 reason = f"is in active {label}"
             else:
                 reason = f"is in {label}, which is {escape_line(status, 40) or 'of unknown status'}"
-            self.in_use.setdefault(replica_id, reason)
+            self.in_use.setdefault(fold(replica_id), reason)
 
     def _read_unreadable(self, kind: type[Activity], unreadable: Iterable[UnreadableRow]) -> None:
         guarded = kind.kind in self._kinds
@@ -189,13 +193,15 @@ class Usage:
         if used_at is None or used_at > self._now:
             problem = "has no readable date" if used_at is None else "is dated in the future"
             self._note_unknown(replica_id, _UnknownUse(activity.activity_id, f"{_label(activity)} {problem}"))
-        elif used_at > self.last_used.get(replica_id, LONG_AGO):
-            self.last_used[replica_id] = used_at
+        elif used_at > self.last_used.get(fold(replica_id), LONG_AGO):
+            self.last_used[fold(replica_id)] = used_at
 
     def _note_unknown(self, replica_id: str, use: _UnknownUse) -> None:
+        replica_id = fold(replica_id)
         self.unknown[replica_id] = min(use, self.unknown.get(replica_id, use))
 
     def _note_presumed_ended(self, replica_id: str, activity: Activity) -> None:
+        replica_id = fold(replica_id)
         ended = _PresumedEnded(activity.used_at or LONG_AGO, _label(activity))
         self._presumed_ended[replica_id] = max(ended, self._presumed_ended.get(replica_id, ended))
 
@@ -206,7 +212,7 @@ class Usage:
     def _note_unreadable(self, row: UnreadableRow, replica_ids: Iterable[str]) -> None:
         for replica_id in replica_ids:
             reason = f"is named by {_label(row)}, which cannot be read: {escape_line(row.reason)}"
-            self.in_use.setdefault(replica_id, reason)
+            self.in_use.setdefault(fold(replica_id), reason)
 
 
 def _problem(row: UnreadableRow) -> str:

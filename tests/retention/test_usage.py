@@ -302,6 +302,46 @@ def test_last_use_by_an_unreadable_row_is_unknown() -> None:
     assert not decide(replica("r1"), by=by, use=unreadable(Video, None)).delete
 
 
+# --- letter case of ids -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("use", "in_use"),
+    [
+        pytest.param(Inventory((), personas=[Persona("p1", "R1A")]), ["persona"], id="persona"),
+        pytest.param(
+            Inventory((), conversations=[conversation("R1A", status="active")]), ["conversation"], id="call"
+        ),
+        pytest.param(Inventory((), videos=[video("R1a", status="queued")]), ["video"], id="video"),
+        pytest.param(
+            unreadable(Persona, {"persona_id": "p1", "default_replica_id": ["R1A"]}),
+            ["persona"],
+            id="unreadable",
+        ),
+    ],
+)
+@pytest.mark.parametrize("replica_id", ["r1a", "R1A", "r1A"])
+def test_use_is_found_in_any_letter_case(use: Inventory, in_use: list[str], replica_id: str) -> None:
+    assert verdict(replica(replica_id), by=policy(keep={"in_use": in_use}), use=use).reason_code == "in_use"
+
+
+def test_last_use_is_found_in_any_letter_case() -> None:
+    by = policy({"older_than": "90d", "unused_for": "30d"})
+    used = Inventory((), conversations=[conversation("R1A", at=ago(days=3))])
+    assert verdict(replica("r1a"), by=by, use=used).reason_code == "not_expired"
+    unknown = Inventory((), conversations=[conversation("R1A", at=None)])
+    assert (
+        verdict(replica("r1a"), by=by, use=unknown).reason
+        == "last use is unknown: conversation c1 has no readable date"
+    )
+
+
+def test_holds_and_protected_ids_keep_in_any_letter_case() -> None:
+    assert verdict(replica("r1a"), use=Inventory((), held=frozenset({"R1A"}))).reason_code == "held"
+    assert verdict(replica("R1a"), use=Inventory((), held=frozenset({"r1A"}))).reason_code == "held"
+    assert verdict(replica("r1a"), by=policy(keep={"protected_ids": ["R1A"]})).reason_code == "protected"
+
+
 # --- names --------------------------------------------------------------------------------------------------
 
 
@@ -325,6 +365,27 @@ def test_globs_match_the_name_as_it_was(name: str, glob: str, matches: bool) -> 
     """What is appended to a name to make it safe must not hide the end that an exclude matches."""
     found = verdict(named(name), by=policy(scope={"exclude": [glob]}))
     assert (found.reason_code == "out_of_scope") is matches
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("M\udcfcller", id="byte that is not UTF-8"),
+        pytest.param("party \ud83c", id="half an emoji"),
+        pytest.param("M\ufffdller", id="replaced by the server"),
+    ],
+)
+def test_name_with_a_lost_character_is_out_of_scope_if_there_is_one(name: str) -> None:
+    """An exclude could match the character that is missing."""
+    for scope in ({"exclude": ["M\u00fcller*"]}, {"include": ["*ller", "p*"]}):
+        found = verdict(named(name), by=policy(scope=scope))
+        assert (found.reason_code, found.reason) == (
+            "out_of_scope",
+            "name has a character that was lost on the way, so it cannot be checked against the scope",
+        )
+    assert verdict(named(name)).reason_code == "expired"
+    rule = {"older_than": "90d", "names": {"exclude": ["M\u00fcller*"]}}
+    assert verdict(named(name), by=policy(rule)).status != "expired"
 
 
 def test_name_that_was_cut_is_out_of_scope_if_there_is_one() -> None:
@@ -352,7 +413,11 @@ def test_patterns_see_at_most_256_characters(monkeypatch: pytest.MonkeyPatch) ->
     assert max(lengths) == 256
 
 
-@pytest.mark.parametrize("names", [("a\0_1", "a\x01_1"), ("x" * 300, "x" * 301)], ids=["replaced", "cut"])
+@pytest.mark.parametrize(
+    "names",
+    [("a\0_1", "a\x01_1"), ("x" * 300, "x" * 301), ("a\ud83d_1", "a\ud83c_1"), ("a\ufffd_1", "a\ufffd_2")],
+    ids=["replaced", "cut", "half", "lost"],
+)
 def test_names_that_were_altered_share_no_group(names: tuple[str, str]) -> None:
     """Otherwise replicas of two groups would count as one, and keep_last would keep fewer."""
     by = policy(keep={"keep_last": 1, "group_by": "^(?P<group>.*?)(_|$)"})
