@@ -17,22 +17,14 @@ if TYPE_CHECKING:
 
 def verify(arguments: argparse.Namespace) -> int:
     """Print one line for each difference between a certificate and the ledger, or the account."""
-    from tavus_provider.storage.certificates import compare_certificate, compare_page, parse_certificate
+    from tavus_provider.storage.certificates import compare_file, find_certificate, is_page
 
     data = _read(arguments.file)
-    if data.lstrip()[:1] == b"<":
-        if arguments.account:
-            raise TavusValidationError(f"{arguments.file}: --account needs the JSON of the certificate")
-        findings = compare_page(data)
-    else:
-        try:
-            certificate = parse_certificate(data)
-        except TavusValidationError as error:
-            findings = [str(error)]
-        else:
-            findings = compare_certificate(certificate)
-            if arguments.account:
-                findings += _compare_account(certificate)
+    if arguments.account and is_page(data):
+        raise TavusValidationError(f"{arguments.file}: --account needs the JSON of the certificate")
+    findings = compare_file(data)
+    if arguments.account and (certificate := find_certificate(data)) is not None:
+        findings += _compare_account(certificate)
     if arguments.output == "table":
         for finding in findings:
             write_line(escape_line(finding, MAX_LINE))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -28,7 +28,7 @@ from tavus_provider.planning.certificate import (
 )
 from tavus_provider.planning.erasure import ErasurePlan, verify_erasure_digest
 from tavus_provider.planning.erasure_request import check_reference
-from tavus_provider.storage.attempts import read_attempts
+from tavus_provider.storage.attempts import list_folder, list_folders, read_attempts, read_files
 from tavus_provider.storage.authority import APPROVE, RunAuthority
 from tavus_provider.storage.erasures import RequestHistory, find_held, find_look
 from tavus_provider.storage.ledger import (
@@ -149,6 +149,64 @@ def parse_certificate(data: bytes) -> Certificate:
     return certificate
 
 
+def find_certificate(data: bytes) -> Certificate | None:
+    """Return the certificate in a file, or ``None`` if it is not one or was changed."""
+    try:
+        return parse_certificate(data)
+    except TavusValidationError:
+        return None
+
+
+def compare_file(data: bytes, *, root: ObjectStoragePath | None = None) -> list[str]:
+    """
+    Compare the JSON or the HTML page of a certificate with the ledger.
+
+    :param data: the content of the file
+    :param root: the root of the ledger; default: as configured
+    :returns: one sentence for each difference
+    :raises LedgerUnavailableError: if the ledger cannot be read
+    """
+    root = root or ledger_root()
+    if is_page(data):
+        return _compare_page(data, _find_places(_read_certified(root)))
+    try:
+        certificate = parse_certificate(data)
+    except TavusValidationError as error:
+        return [str(error)]
+    return compare_certificate(certificate, root=root)
+
+
+def is_page(data: bytes) -> bool:
+    """Return whether a file is the HTML page of a certificate, and not its JSON."""
+    return data.lstrip()[:1] == b"<"
+
+
+def find_changed_certificates(root: ObjectStoragePath) -> Iterator[str]:
+    """
+    Compare all stored certificates with the ledger, as :func:`compare_file` does, and look for missing ones.
+
+    :param root: the root of the ledger
+    :returns: one sentence for each difference, which begins with the path of the file
+    :raises LedgerUnavailableError: if the ledger cannot be read
+    """
+    folders = [f"{CERTIFICATES_FOLDER}/{request}" for request in list_folder(root, CERTIFICATES_FOLDER)]
+    listed = zip(folders, list_folders(root, folders), strict=True)
+    paths = [f"{folder}/{file}" for folder, files in listed for file in files]
+    places = _find_places(_read_certified(root))
+    for path in paths:
+        data = read_files(root, [path])[path]
+        if is_page(data):
+            place, findings = places.get(sha256(data).hexdigest()), _compare_page(data, places)
+        else:
+            certificate, findings = find_certificate(data), compare_file(data, root=root)
+            place = None if certificate is None else places.get(certificate["digest"])
+        if place is not None and place != path:
+            findings = [*findings, f"was stored as {place}: it was copied or moved"]
+        yield from (f"{path}: {finding}" for finding in findings)
+    for path in sorted(set(places.values()).difference(paths)):
+        yield f"{path} is missing, but the ledger has its record"
+
+
 def compare_certificate(certificate: Certificate, *, root: ObjectStoragePath | None = None) -> list[str]:
     """
     Compare a certificate with the ledger of its account.
@@ -192,20 +250,27 @@ def compare_certificate(certificate: Certificate, *, root: ObjectStoragePath | N
     return list(dict.fromkeys(findings))
 
 
-def compare_page(data: bytes, *, root: ObjectStoragePath | None = None) -> list[str]:
-    """
-    Compare the HTML page of a certificate with the ledger.
-
-    :param root: the root of the ledger; default: as configured
-    :returns: one sentence, if no record has the digest of this page
-    :raises LedgerUnavailableError: if the ledger cannot be read
-    """
-    root, digest = root or ledger_root(), sha256(data).hexdigest()
-    jobs = [job for job in list_jobs(root) if job.rpartition("/")[2].startswith("erasure-")]
-    for attempt in read_attempts(root, jobs):
-        if attempt.is_final and attempt.begin_record.get("page_digest") == digest:
-            return []
+def _compare_page(data: bytes, places: Mapping[str, str]) -> list[str]:
+    if sha256(data).hexdigest() in places:
+        return []
     return ["the ledger has no record of this page: the page or the record was changed or removed"]
+
+
+def _read_certified(root: ObjectStoragePath) -> list[Mapping[str, Any]]:
+    """Return the records of all certificates of all accounts."""
+    jobs = [job for job in list_jobs(root) if job.rpartition("/")[2].startswith("erasure-")]
+    attempts = [attempt for attempt in read_attempts(root, jobs) if attempt.is_final]
+    return [one.begin_record for one in attempts if one.begin_record.get("kind") == "certified"]
+
+
+def _find_places(certified: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Return the paths of certificates and pages, by the digest of the certificate and that of the page."""
+    places = {}
+    for record in certified:
+        stem = f"{CERTIFICATES_FOLDER}/{record['request']}/{record['certificate']}"
+        places[record["certificate_digest"]] = f"{stem}.json"
+        places[record["page_digest"]] = f"{stem}.html"
+    return places
 
 
 def _compare_content(ledger: Ledger, certificate: Certificate) -> list[str]:

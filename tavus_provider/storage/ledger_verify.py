@@ -22,6 +22,7 @@ from tavus_provider.storage.attempts import (
     read_attempts,
     read_files,
 )
+from tavus_provider.storage.certificates import find_changed_certificates
 from tavus_provider.storage.checkpoints import (
     INDEX_FOLDER,
     WINDOW,
@@ -92,7 +93,7 @@ def verify(root: ObjectStoragePath, *, now: datetime | None = None) -> tuple[lis
         findings += index.findings
         findings += index.find_overlooked(attempt.name for attempt in attempts)
         findings += _find_wrong_checkpoints(index, [one for one in attempts if index.has(one.name)])
-    return attempts, [*findings, *_find_changed_plans(root, attempts)]
+    return attempts, [*findings, *_find_changed_plans(root, attempts), *find_changed_certificates(root)]
 
 
 class _Index:

@@ -95,6 +95,25 @@ def test_every_single_change_is_found(run, certificate):
     assert run("erasure", "verify", str(certificate))[0] == 0
 
 
+@pytest.mark.parametrize("suffix", [".json", ".html"])
+def test_ledger_verify_finds_changed_moved_and_missing_certificates(run, certificate, suffix):
+    assert run("ledger", "verify")[0] == 0
+    file = certificate.with_suffix(suffix)
+    name = f"_certificates/{REQUEST['request']}/{file.name}"
+    copy = file.with_stem("7")
+    copy.write_bytes(file.read_bytes())
+    code, out, _ = run("ledger", "verify")
+    assert (code, out) == (1, f"{name.replace('1.', '7.')}: was stored as {name}: it was copied or moved\n")
+    copy.unlink()
+    data = file.read_bytes()
+    file.chmod(0o600)
+    file.write_bytes(data.replace(b"complete", b"Complete", 1))
+    code, out, _ = run("ledger", "verify")
+    assert (code, out.startswith(f"{name}: ")) == (1, True)
+    file.unlink()
+    assert run("ledger", "verify")[:2] == (1, f"{name} is missing, but the ledger has its record\n")
+
+
 def test_certificate_that_another_program_has_written_is_found(run, certificate):
     """The content is the same, but the file is not the one that was stored."""
     certificate.chmod(0o600)
