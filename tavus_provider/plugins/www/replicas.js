@@ -113,7 +113,8 @@ function showRows() {
   const rows = found.slice(from, from + size);
   byId("found").textContent = found.length ? `${number(from + 1)} to ${number(from + rows.length)} of ${plural(found.length, "replica")}` : state.rows.length ? "No replica matches" : "";
   const head = COLUMNS.map(({ title, key, kind }) => make("th", { scope: "col", class: kind, "aria-sort": key === state.sort ? (state.direction > 0 ? "ascending" : "descending") : undefined },
-    make("button", { type: "button", "data-key": key, onclick: () => sortBy(key) }, title, make("span", { class: "arrow", "aria-hidden": "true" }, key === state.sort ? (state.direction > 0 ? "▲" : "▼") : "↕"))));
+    // Chromium does not repeat a head with buttons on each printed page.
+    state.printing ? title : make("button", { type: "button", "data-key": key, onclick: () => sortBy(key) }, title, make("span", { class: "arrow", "aria-hidden": "true" }, key === state.sort ? (state.direction > 0 ? "▲" : "▼") : "↕"))));
   byId("replicas").replaceChildren(rows.length
     ? make("table", {}, make("caption", { class: "hidden" }, "Replicas"), make("thead", {}, make("tr", {}, head)),
       make("tbody", {}, rows.flatMap((row) => (state.open.has(row.key) ? [mainRow(row), detailRow(row)] : [mainRow(row)]))))

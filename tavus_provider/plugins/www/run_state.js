@@ -121,9 +121,9 @@ export function headline(details) {
   if (!planned) return list(["Nothing to delete", ...others]);
   if (report?.dry_run) return list([`${number(planned)} would be deleted`, ...others]);
   if (rejected(details)) return list([`Rejected, nothing deleted, ${number(planned)} had been planned`, ...others]);
-  if (run?.state === "failed" && !deleteTasks(details).some(({ state }) => ["failed", "success"].includes(state))) {
-    return list([`Nothing deleted, ${number(planned)} had been planned`, ...others]);
-  }
+  const hasTried = deleteTasks(details).some(({ state }) => ["failed", "success"].includes(state));
+  if (run?.state === "failed" && !hasTried) return list([`Nothing deleted, ${number(planned)} had been planned`, ...others]);
+  if (["failed", "success"].includes(run?.state) && hasTried) return list([`No report, ${number(planned)} had been planned`, ...others]);
   return list([`${number(planned)} to delete`, ...others]);
 }
 
