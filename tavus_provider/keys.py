@@ -2,7 +2,8 @@
 The kinds of objects that this package deletes, and the keys that name one object of any kind.
 
 A key is what plans, ledgers and reports call ``replica_id`` or ``key``. A replica keeps its bare id, so that
-documents about replicas only are as before; every other object is ``video/<id>`` or ``conversation/<id>``.
+documents about replicas only are as before; the key of every other object begins with its kind, as in
+``video/<id>``. What Tavus's API has for each kind is in :mod:`tavus_provider.client.kinds`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.sanitize import quote
@@ -23,18 +24,51 @@ _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,63}")
 
 
 class Kind(StrEnum):
-    """A kind of objects that can be deleted. The value is Tavus's word for one of them."""
+    """
+    A kind of objects that can be deleted. The value is Tavus's word for one of them.
+
+    The members are in the order in which an erasure deletes them: first the replicas, which are the most
+    sensitive, because nothing new can be made with them afterwards.
+    """
 
     REPLICA = "replica"
     VIDEO = "video"
     CONVERSATION = "conversation"
 
+    @property
+    def plural(self) -> str:
+        """Tavus's word for several of these objects, which is also the name of their list."""
+        return f"{self.value}s"
 
-_EXAMPLES: Final[Mapping[Kind, str]] = {
-    Kind.REPLICA: "rf4e9d9790f0",
-    Kind.VIDEO: "1e30440cf9",
-    Kind.CONVERSATION: "c0eaa60a267274af",
+    @property
+    def ids_name(self) -> str:
+        """The name of the argument, and of the field of a form, that has ids of this kind."""
+        return f"{self.value}_ids"
+
+    @property
+    def example(self) -> str:
+        """An id as Tavus assigns it."""
+        return _IDS[self].example
+
+    @property
+    def shape(self) -> re.Pattern[str] | None:
+        """What ids of this kind look like; ``None`` if they have no shape of their own."""
+        return _IDS[self].shape
+
+
+class _Ids(NamedTuple):
+    example: str
+    shape: re.Pattern[str] | None
+
+
+_IDS: Final[Mapping[Kind, _Ids]] = {
+    Kind.REPLICA: _Ids("rf4e9d9790f0", re.compile("r[0-9a-f]{9,12}")),
+    Kind.VIDEO: _Ids("1e30440cf9", None),  # ten hexadecimal digits
+    Kind.CONVERSATION: _Ids("c0eaa60a267274af", re.compile("c[0-9a-f]{14,16}")),
 }
+
+_WITH_PREFIX: Final = tuple(kind for kind in Kind if kind is not Kind.REPLICA)
+"""The kinds whose name is a part of their keys."""
 
 
 def check_id(kind: Kind, value: object) -> str:
@@ -54,7 +88,7 @@ def check_id(kind: Kind, value: object) -> str:
         return value
     raise TavusValidationError(
         f"{kind}_id: {quote(value)} is not a {kind} id; expected a string of 2 to 64 letters, digits, "
-        f"'_' or '-', such as '{_EXAMPLES[kind]}'; nothing was sent"
+        f"'_' or '-', such as '{kind.example}'; nothing was sent"
     )
 
 
@@ -91,16 +125,16 @@ def parse_key(key: object) -> tuple[Kind, str]:
     """
     Return the kind and the id of a key. Each object has exactly one key.
 
-    :param key: a bare id of a replica, ``video/<id>`` or ``conversation/<id>``
+    :param key: the bare id of a replica, or a kind and an id, such as ``video/<id>``
     :raises TavusValidationError: if it is not a key, or :func:`check_id` rejects its id
     """
     if type(key) is not str or "/" not in key:
         return Kind.REPLICA, check_id(Kind.REPLICA, key)
     word, _, item_id = key.partition("/")
-    if word not in (Kind.VIDEO, Kind.CONVERSATION):
+    if word not in _WITH_PREFIX:
+        expected = " or ".join(["the id of a replica", *(f"'{kind}/<id>'" for kind in _WITH_PREFIX)])
         raise TavusValidationError(
-            f"key: {quote(key)} is not the key of an object; expected the id of a replica, 'video/<id>' or "
-            "'conversation/<id>'; nothing was sent"
+            f"key: {quote(key)} is not the key of an object; expected {expected}; nothing was sent"
         )
     kind = Kind(word)
     return kind, check_id(kind, item_id)

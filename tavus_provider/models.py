@@ -126,6 +126,8 @@ class Replica:
     """
 
     kind: ClassVar[str] = "replica"
+    id_fields: ClassVar[tuple[str, ...]] = ("replica_id", "face_id")
+    """Every name of its id in responses; the first one is documented."""
 
     replica_id: str
     replica_name: str | None = None
@@ -190,6 +192,8 @@ class Persona:
     """
 
     kind: ClassVar[str] = "persona"
+    id_fields: ClassVar[tuple[str, ...]] = ("persona_id", "pal_id")
+    """As for :class:`Replica`."""
 
     persona_id: str
     replica_id: str | None
@@ -225,6 +229,8 @@ class Activity:
 
     kind: ClassVar[str]
     """``conversation`` or ``video``: the word in paths, in names of fields and in messages."""
+    id_fields: ClassVar[tuple[str, ...]]
+    """As for :class:`Replica`."""
     finished_statuses: ClassVar[frozenset[str]]
 
     activity_id: str
@@ -266,7 +272,7 @@ class Activity:
         """
         row = json_object(row, cls.kind)
         return cls(
-            activity_id=own_id(row, f"{cls.kind}_id"),
+            activity_id=own_id(row, *cls.id_fields),
             replica_id=reference(row, *_REPLICA_KEYS),
             persona_id=reference(row, *_PERSONA_KEYS),
             status=text_field(row, {}, "status"),
@@ -280,6 +286,7 @@ class Conversation(Activity):
     """A conversation. Its status is ``active`` or ``ended`` (Tavus API reference)."""
 
     kind = "conversation"
+    id_fields = ("conversation_id",)
     finished_statuses = frozenset({"ended"})
 
 
@@ -292,6 +299,7 @@ class Video(Activity):
     """
 
     kind = "video"
+    id_fields = ("video_id",)
     finished_statuses = frozenset({"ready", "deleted", "error"})
 
 
@@ -325,7 +333,6 @@ def parse_row(model: type[T], row: object) -> T | UnreadableRow:
     except RowError as error:
         reason = error.problem
     fields = row if isinstance(row, dict) else {}
-    own_keys = _OWN_KEYS.get(model.kind, (f"{model.kind}_id",))
     replica_keys = _DEFAULT_REPLICA_KEYS if model is Persona else _REPLICA_KEYS
     is_activity = issubclass(model, Activity)
     replica_ids = shown_texts(fields, replica_keys)
@@ -335,7 +342,7 @@ def parse_row(model: type[T], row: object) -> T | UnreadableRow:
         kind=model.kind,
         reason=reason,
         fingerprint=fingerprint_of(row),
-        own_ids=shown_texts(fields, own_keys),
+        own_ids=shown_texts(fields, model.id_fields),
         replica_ids=replica_ids,
         persona_ids=shown_texts(fields, _PERSONA_KEYS) if by_persona else (),
         status=text_field(fields, {}, "status") if is_activity else None,
@@ -343,10 +350,9 @@ def parse_row(model: type[T], row: object) -> T | UnreadableRow:
     )
 
 
-_REPLICA_KEYS: Final = ("replica_id", "face_id")
-_PERSONA_KEYS: Final = ("persona_id", "pal_id")
+_REPLICA_KEYS: Final = Replica.id_fields
+_PERSONA_KEYS: Final = Persona.id_fields
 _DEFAULT_REPLICA_KEYS: Final = ("default_replica_id", "default_face_id")
-_OWN_KEYS: Final[Mapping[str, tuple[str, ...]]] = {"replica": _REPLICA_KEYS, "persona": _PERSONA_KEYS}
 
 
 def _replica_id(row: Mapping[str, Any]) -> str:

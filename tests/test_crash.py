@@ -58,6 +58,7 @@ FAULTS = [
 
 CALLS = (
     *("list_replicas", "list_personas", "get_conversations_page", "list_conversations", "list_videos"),
+    "list_items",
     *("get_replica", "delete_replica"),
 )
 

@@ -45,3 +45,15 @@ def test_invalid_key_is_rejected(key):
     with pytest.raises(TavusValidationError) as caught:
         parse_key(key)
     assert re.fullmatch(r"(key|\w+_id): .* is not .*; expected .*; nothing was sent", str(caught.value))
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_example_of_a_kind_is_an_id_of_it_alone(kind):
+    assert check_id(kind, kind.example) == kind.example
+    for other in Kind:
+        if other.shape is not None:
+            assert bool(other.shape.fullmatch(kind.example)) == (other is kind)
+
+
+def test_kinds_are_in_the_order_in_which_an_erasure_deletes_them():
+    assert list(Kind) == ["replica", "video", "conversation"]

@@ -130,8 +130,8 @@ class TavusClient:
         :raises TavusRetryableError: if Tavus cannot be reached
         :raises TavusAuthError: if the API key is rejected
         """
-        query = {"verbose": "true", "replica_type": "user"}
-        return self._reader.list_rows(Replica, KINDS[Kind.REPLICA].path, query, parallel=not while_deleting)
+        kind = KINDS[Kind.REPLICA]
+        return self._reader.list_rows(Replica, kind.path, kind.list_query, parallel=not while_deleting)
 
     def list_personas(
         self, *, keep: Callable[[Persona | UnreadableRow], bool] | None = None
@@ -203,6 +203,22 @@ class TavusClient:
         return self._reader.list_rows(
             Video, kind.path, first_page=kind.first_page, latest_only=latest_only, keep=keep
         )
+
+    def list_items(
+        self, kind: Kind, *, keep: Callable[[Item | UnreadableRow], bool] | None = None
+    ) -> list[Item | UnreadableRow]:
+        """
+        Return all objects of a kind; of replicas, all of type ``user``. Raises the errors of
+        :meth:`list_replicas`.
+
+        :param keep: as for :meth:`list_conversations`
+        """
+        info = KINDS[kind]
+        model = cast("type[Replica]", info.model)  # any of the models; all are read in the same way
+        rows = self._reader.list_rows(
+            model, info.path, info.list_query, first_page=info.first_page, keep=keep
+        )
+        return cast("list[Item | UnreadableRow]", rows)
 
     def get_item(self, key: str) -> Item:
         """

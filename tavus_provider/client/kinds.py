@@ -1,9 +1,8 @@
 """
 What the Tavus API has for each kind of objects that can be deleted.
 
-To add a kind, add it to :class:`.Kind` and to :data:`KINDS`. Sources: the API reference of Tavus, "List" and
-"Delete" of replicas, videos and conversations (https://docs.tavus.io/api-reference). All kinds take
-``?hard=true``.
+Sources: the API reference of Tavus, "List" and "Delete" of replicas, videos and conversations
+(https://docs.tavus.io/api-reference). All kinds take ``?hard=true``.
 """
 
 from __future__ import annotations
@@ -25,24 +24,24 @@ class KindInfo:
     One kind of objects.
 
     :param path: path of the list; an object is at ``<path>/<id>``
-    :param model: parses its rows
-    :param id_fields: every name of its id in responses; the first one is documented
+    :param model: parses its rows, and has every name of its id in responses
     :param first_page: number of the first page of the list
     :param query: what is asked for with a ``GET`` of one object
+    :param list_query: what is asked for with a ``GET`` of the list
     :param not_found: raised if Tavus does not know an id
     """
 
     path: str
     model: type[Replica] | type[Video] | type[Conversation]
-    id_fields: tuple[str, ...]
     first_page: int = 1
     query: Mapping[str, str] = field(default_factory=dict)
+    list_query: Mapping[str, str] = field(default_factory=dict)
     not_found: type[ItemNotFoundError] = ItemNotFoundError
 
     @property
     def unknown_id_texts(self) -> frozenset[str]:
         """Texts of a 400 response that mean that the id does not exist. Other 400 responses prove nothing."""
-        return frozenset(f"Invalid {name}" for name in self.id_fields)
+        return frozenset(f"Invalid {name}" for name in self.model.id_fields)
 
 
 KINDS: Final[Mapping[Kind, KindInfo]] = {
@@ -50,11 +49,11 @@ KINDS: Final[Mapping[Kind, KindInfo]] = {
     Kind.REPLICA: KindInfo(
         path="/v2/replicas",
         model=Replica,
-        id_fields=("replica_id", "face_id"),
         query={"verbose": "true"},  # without it, the type is not shown
+        list_query={"verbose": "true", "replica_type": "user"},
         not_found=ReplicaNotFoundError,
     ),
-    Kind.VIDEO: KindInfo(path="/v2/videos", model=Video, id_fields=("video_id",), first_page=0),
+    Kind.VIDEO: KindInfo(path="/v2/videos", model=Video, first_page=0),
     # Not verbose: a verbose conversation contains its transcript.
-    Kind.CONVERSATION: KindInfo(path="/v2/conversations", model=Conversation, id_fields=("conversation_id",)),
+    Kind.CONVERSATION: KindInfo(path="/v2/conversations", model=Conversation),
 }

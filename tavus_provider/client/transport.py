@@ -33,6 +33,7 @@ from tavus_provider.client.connection import (
     UnexpectedRequestError,
     current_request,
 )
+from tavus_provider.client.kinds import KINDS
 from tavus_provider.client.rate_limiter import RateLimiter, shared_rate_limiter
 from tavus_provider.exceptions import (
     TavusOutcomeUnknownError,
@@ -49,7 +50,10 @@ MAX_BODY_BYTES: Final = {"GET": 8 * 2**20, "DELETE": 64 * 2**10, "POST": 64 * 2*
 
 _UNEXPECTED = "the prepared request is not the {} that was asked for; it was not sent"
 _PATH = re.compile(r"/v2/[a-z]+(/[A-Za-z0-9][A-Za-z0-9_-]{1,63})?")
-_DELETE = re.compile(r"/v2/(replicas|videos|conversations)/[A-Za-z0-9][A-Za-z0-9_-]{1,63}(\?hard=true)?")
+_DELETE = re.compile(
+    rf"({'|'.join(kind.path for kind in KINDS.values())})/[A-Za-z0-9][A-Za-z0-9_-]{{1,63}}"
+    r"(\?hard=true)?"
+)
 _POST = re.compile(r"/v2/conversations/[A-Za-z0-9][A-Za-z0-9_-]{1,63}/end")
 _PROXY = re.compile(r"https?://([^\s/?#@]+@)?([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?/?")
 

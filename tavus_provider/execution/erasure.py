@@ -2,9 +2,8 @@
 Carry out the plan of an erasure, in a fixed order, and look again afterwards.
 
 1. End the active conversations. One that cannot be ended is not deleted by this attempt.
-2. Delete the replicas: they are the most sensitive, and nothing new can be made with them afterwards.
-3. Delete the videos, then the conversations.
-4. Ask for every object, and read all lists (:mod:`.sweep`).
+2. Delete the objects, one kind after the other, in the order of :class:`.Kind`.
+3. Ask for every object, and read all lists (:mod:`.sweep`).
 
 One kind that fails does not stop the others. Legal holds are read again before each step that deletes.
 """
@@ -44,9 +43,6 @@ from tavus_provider.planning.erasure_report import (
 )
 from tavus_provider.planning.plan import format_time
 from tavus_provider.planning.report import Result
-
-ORDER: Final = (Kind.REPLICA, Kind.VIDEO, Kind.CONVERSATION)
-"""The order in which kinds are deleted."""
 
 BY_EARLIER_ATTEMPT: Final = "deleted by an earlier attempt of this task"
 
@@ -122,7 +118,7 @@ class ErasureExecutor:
                 if key in self._rows and key not in self._holds and outcome in GONE and outcome is not None:
                     self._results[key] = Result(outcome, BY_EARLIER_ATTEMPT)
             self.writer = self._begin(
-                intent=[row["key"] for kind in ORDER for row in self._to_delete(kind)],
+                intent=[row["key"] for kind in Kind for row in self._to_delete(kind)],
                 held={key: hold.held_by for key, hold in self._holds.items()},
                 outcomes={key: result.outcome.value for key, result in self._results.items()},
             )
@@ -130,7 +126,7 @@ class ErasureExecutor:
             self._halt.set(str(error))
             raise
         self._end_conversations()
-        for kind in ORDER:
+        for kind in Kind:
             if self._to_delete(kind) and not self._halt.is_set and self._may_go_on():
                 self._delete(self._to_delete(kind))
         if not self._halt.is_stopped and not self._is_key_rejected:

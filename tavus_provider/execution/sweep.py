@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, assert_never
 
 from tavus_provider.exceptions import (
     ItemNotFoundError,
@@ -19,7 +19,7 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.execution.dispatch import call_each
 from tavus_provider.keys import Kind, item_key, parse_key
-from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
+from tavus_provider.models import Activity, Persona, Replica, UnreadableRow
 from tavus_provider.planning.erasure import MAX_UNDETERMINED, Item, Reference
 from tavus_provider.planning.erasure_report import PERSONA
 
@@ -30,20 +30,12 @@ MAX_ASKED: Final = 200
 class SweepClient(Protocol):
     """The client methods that read what belongs to a request."""
 
-    def list_replicas(self, *, while_deleting: bool = False) -> Sequence[Replica | UnreadableRow]: ...
     def list_personas(
         self, *, keep: Callable[[Persona | UnreadableRow], bool] | None = None
     ) -> Sequence[Persona | UnreadableRow]: ...
-    def list_videos(
-        self, *, latest_only: bool = False, keep: Callable[[Video | UnreadableRow], bool] | None = None
-    ) -> Sequence[Video | UnreadableRow]: ...
-    def list_conversations(
-        self,
-        *,
-        latest_only: bool = False,
-        status: str | None = None,
-        keep: Callable[[Conversation | UnreadableRow], bool] | None = None,
-    ) -> Sequence[Conversation | UnreadableRow]: ...
+    def list_items(
+        self, kind: Kind, *, keep: Callable[[Item | UnreadableRow], bool] | None = None
+    ) -> Sequence[Item | UnreadableRow]: ...
     def get_item(self, key: str) -> Item: ...
     def stop(self) -> None: ...
     def wait(self, seconds: float) -> bool: ...
@@ -94,21 +86,17 @@ class Sweep:
         Read one list, again if it was read before.
 
         :param name: ``persona`` or a value of :class:`.Kind`. Personas must be read before conversations
+        :raises ValueError: for any other name
         """
+        kind = None if name == PERSONA else Kind(name)
         self.errors.pop(name, None)
         self.read.discard(name)
         self.items = {key: item for key, item in self.items.items() if item.kind != name}
         try:
-            if name == PERSONA:
+            if kind is None:
                 self._read_personas(client)
-            elif name == Kind.REPLICA:
-                self._read_replicas(client)
-            elif name == Kind.VIDEO:
-                rows: Sequence[Any] = client.list_videos(keep=partial(self._keep, Kind.VIDEO))
-                self._add(Kind.VIDEO, rows)
             else:
-                rows = client.list_conversations(keep=partial(self._keep, Kind.CONVERSATION))
-                self._add(Kind.CONVERSATION, rows)
+                self._read_kind(client, kind)
         except TavusError as error:
             self.errors[name] = error
         else:
@@ -150,24 +138,26 @@ class Sweep:
             else:
                 self._add_undetermined(f"persona {row.shown_id}", f"cannot be read: {row.reason}")
 
-    def _read_replicas(self, client: SweepClient) -> None:
-        for row in client.list_replicas():
-            if isinstance(row, UnreadableRow):
-                hidden = row.hides_its_id and bool(self.replica_ids)
-                if hidden or not set(row.own_ids).isdisjoint(self.keys):
-                    self._add_undetermined(f"replica {row.shown_id}", f"cannot be read: {row.reason}")
-            elif row.replica_id in self.keys:
-                self.items[row.replica_id] = row
+    def _read_kind(self, client: SweepClient, kind: Kind) -> None:
+        for row in client.list_items(kind, keep=partial(self._keep, kind)):
+            if not isinstance(row, UnreadableRow):
+                self.items[item_key(kind, row.key)] = row
 
-    def _add(self, kind: Kind, rows: Sequence[Any]) -> None:
-        self.items |= {item_key(kind, row.key): row for row in rows}
-
-    def _keep(self, kind: Kind, row: Video | Conversation | UnreadableRow) -> bool:
+    def _keep(self, kind: Kind, row: Item | UnreadableRow) -> bool:
         """Return whether a row belongs to the request, and note a row of which this cannot be seen."""
-        if isinstance(row, UnreadableRow):
-            if self._may_be_ours(kind, row):
-                self._add_undetermined(f"{kind} {row.shown_id}", f"cannot be read: {row.reason}")
-            return False
+        match row:
+            case UnreadableRow():
+                if self._may_be_ours(kind, row):
+                    self._add_undetermined(f"{kind} {row.shown_id}", f"cannot be read: {row.reason}")
+                return False
+            case Replica():
+                return row.replica_id in self.keys
+            case Activity():
+                return self._keep_activity(kind, row)
+            case _:  # a kind of objects whose rows name neither themselves nor a replica in these ways
+                assert_never(row)
+
+    def _keep_activity(self, kind: Kind, row: Activity) -> bool:
         try:
             key = item_key(kind, row.key)
         except TavusError as error:
@@ -181,7 +171,7 @@ class Sweep:
             self._add_undetermined(key, self._describe_unattributed(row))
         return False
 
-    def _describe_unattributed(self, row: Video | Conversation) -> str:
+    def _describe_unattributed(self, row: Activity) -> str:
         for one in self.references:
             if row.persona_id == one["persona_id"]:
                 return (
@@ -193,6 +183,8 @@ class Sweep:
         """Return whether an unreadable row shows this request, or nothing that says whose it is."""
         if not self._ids[kind].isdisjoint(row.own_ids):
             return True
+        if kind is Kind.REPLICA:
+            return row.hides_its_id and bool(self.replica_ids)
         return bool(self.replica_ids) and (
             not row.replica_ids or not set(row.replica_ids).isdisjoint(self.replica_ids)
         )

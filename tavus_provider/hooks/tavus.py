@@ -25,6 +25,7 @@ from tavus_provider.client.kinds import Item
 from tavus_provider.client.listing import Page
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
+from tavus_provider.keys import Kind
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 
 ACCESS_MESSAGES: Final = {
@@ -175,6 +176,12 @@ class TavusHook(BaseHook):
     ) -> list[Video | UnreadableRow]:
         """See :meth:`TavusClient.list_videos`."""
         return self.client.list_videos(latest_only=latest_only, keep=keep)
+
+    def list_items(
+        self, kind: Kind, *, keep: Callable[[Item | UnreadableRow], bool] | None = None
+    ) -> list[Item | UnreadableRow]:
+        """See :meth:`TavusClient.list_items`."""
+        return self.client.list_items(kind, keep=keep)
 
     def get_item(self, key: str) -> Item:
         """See :meth:`TavusClient.get_item`."""

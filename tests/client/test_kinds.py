@@ -125,7 +125,7 @@ def test_unknown_id_is_not_found(client, sandbox, kind, unknown_id):
 @pytest.mark.parametrize("other", [f"{kind}_id" for kind in Kind] + ["persona_id", "face_id"])
 def test_400_about_another_kind_does_not_mean_not_found(client, sandbox, kind, other):
     sandbox.switch(faults=[{"status": 400, "body": f'{{"error": "Invalid {other}"}}', "times": None}])
-    if other in KINDS[kind].id_fields:
+    if other in KINDS[kind].model.id_fields:
         with pytest.raises(ItemNotFoundError):
             client.delete_item(key_of(kind))
         return
@@ -161,6 +161,20 @@ def test_delete_that_may_be_applied_is_unknown(client, sandbox, kind):
     with pytest.raises(TavusOutcomeUnknownError, match=f"^DELETE /v2/{kind}s/.*; it may have been applied$"):
         client.delete_item(key_of(kind))
     assert deleted_as(sandbox, kind) is None
+
+
+@each_kind
+def test_all_items_of_a_kind_are_those_of_its_list(client, kind):
+    of_its_own = getattr(client, f"list_{kind.plural}")
+    assert client.list_items(kind) == of_its_own()
+    assert ITEMS[kind] in {row.key for row in client.list_items(kind)}
+    assert {row.kind for row in client.list_items(kind)} == {kind}
+
+
+@each_kind
+def test_only_kept_items_of_a_kind_are_returned(client, kind):
+    rows = client.list_items(kind, keep=lambda row: row.key == ITEMS[kind])
+    assert [row.key for row in rows] == [ITEMS[kind]]
 
 
 @pytest.mark.parametrize("kind", [Kind.VIDEO, Kind.CONVERSATION])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
+from tavus_provider.client.kinds import KINDS
 from tavus_provider.exceptions import ItemNotFoundError, TavusRetryableError
 from tavus_provider.execution.sweep import MAX_ASKED, Sweep, ask_for
-from tavus_provider.keys import parse_key
+from tavus_provider.keys import Kind, parse_key
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 from tavus_provider.planning.erasure import MAX_UNDETERMINED
 
@@ -26,25 +28,24 @@ def conversation(item_id, replica_id=None, persona_id=None):
 class Account:
     """A client with the rows of an account; ``details`` are what single objects show."""
 
+    fails = None
+
     def __init__(self, *rows, details=()):
         self.rows = rows
         self.details = {row.key: row for row in (*rows, *details)}
-        self.asked = []
+        self.asked, self.listed = [], []
 
     def _list(self, kind, keep=None):
         return [row for row in self.rows if row.kind == kind and (keep is None or keep(row))]
 
-    def list_replicas(self, *, while_deleting=False):
-        return self._list("replica")
-
     def list_personas(self, *, keep=None):
         return self._list("persona", keep)
 
-    def list_videos(self, *, latest_only=False, keep=None):
-        return self._list("video", keep)
-
-    def list_conversations(self, *, latest_only=False, status=None, keep=None):
-        return self._list("conversation", keep)
+    def list_items(self, kind, *, keep=None):
+        self.listed.append(kind)
+        if kind is self.fails:
+            raise TavusRetryableError("down")
+        return self._list(kind, keep)
 
     def get_item(self, key):
         self.asked.append(key)
@@ -131,17 +132,47 @@ def test_number_of_undetermined_rows_is_bounded():
     assert (len(found.undetermined), found.overflow) == (MAX_UNDETERMINED, 7)
 
 
-def test_list_that_fails_does_not_stop_the_others(monkeypatch):
+def test_list_that_fails_does_not_stop_the_others():
     account = Account(video("v1", "r1"), Replica("r1"))
-
-    def fail(**_):
-        raise TavusRetryableError("down")
-
-    monkeypatch.setattr(account, "list_conversations", fail)
+    account.fails = Kind.CONVERSATION
     found = sweep(account)
     assert set(found.errors) == {"conversation"}
     assert found.read == {"persona", "replica", "video"}
     assert set(found.items) == {"r1", "video/v1"}
+
+
+def test_every_kind_is_listed_once_in_its_own_list():
+    account = Account()
+    found = sweep(account)
+    assert account.listed == list(Kind)
+    assert found.read == {"persona", *Kind}
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_list_counts_as_read_only_if_tavus_returned_that_list(hook, sandbox, kind):
+    """Whatever the other lists return."""
+    fault = {"method": "GET", "path": KINDS[kind].path, "status": 418, "times": None}
+    sandbox.switch(faults=[fault])
+    found = Sweep.of(hook, keys=frozenset(), replica_ids=frozenset())
+    assert set(found.errors) == {kind}
+    assert found.read == {"persona", *Kind} - {kind}
+
+
+@pytest.mark.parametrize("name", ["document", "replicas", ""])
+def test_list_of_an_unknown_kind_is_an_error_and_is_not_read(name):
+    found = sweep(Account())
+    with pytest.raises(ValueError, match="is not a valid Kind"):
+        found.read_list(Account(), name)
+    assert found.read == {"persona", *Kind}
+
+
+def test_row_of_a_model_without_a_way_to_see_whose_it_is_is_an_error():
+    """A kind that nobody decided about is not one of which everything was read."""
+    document = SimpleNamespace(kind="video", key="d1")
+    found = Sweep(keys=frozenset({"r1"}), replica_ids=frozenset({"r1"}))
+    with pytest.raises(AssertionError):
+        found.read_list(Account(document), Kind.VIDEO)
+    assert found.read == set()
 
 
 def test_answers_tell_missing_objects_from_errors():

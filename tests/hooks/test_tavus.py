@@ -11,6 +11,7 @@ from tavus_provider.client.config import ClientOptions
 from tavus_provider.exceptions import TavusRetryableError, TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
 from tavus_provider.hooks.tavus import TavusHook
+from tavus_provider.keys import Kind
 from tavus_provider.sandbox import Sandbox
 
 API = "https://tavusapi.com"
@@ -228,6 +229,7 @@ def test_methods_are_those_of_the_client(sandbox):
         assert hook.list_personas() == client.list_personas()
         assert hook.list_conversations() == client.list_conversations()
         assert hook.list_conversations(latest_only=True) == client.list_conversations(latest_only=True)
+        assert hook.list_items(Kind.VIDEO) == client.list_items(Kind.VIDEO)
         assert hook.list_videos() == client.list_videos()
         assert hook.list_videos(latest_only=True) == client.list_videos(latest_only=True)
         assert hook.get_replica(REPLICA) == client.get_replica(REPLICA)
