@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -59,16 +60,26 @@ def parse_json(data: bytes) -> Any:
     )
 
 
+def merge_objects(objects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one object with the values of all: :class:`ConflictingValues` where they are not equal."""
+    keys = dict.fromkeys(key for one in objects for key in one)
+    return {key: _one_value([one.get(key) for one in objects]) for key in keys}
+
+
 def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         values: dict[str, list[Any]] = {}
         for key, value in pairs:
             values.setdefault(key, []).append(value)
-        for key, given in values.items():
-            if any(type(value) is not type(given[0]) or value != given[0] for value in given):
-                found[key] = ConflictingValues(tuple(given))
+        found = {key: _one_value(given) for key, given in values.items()}
     return found
+
+
+def _one_value(given: Sequence[Any]) -> Any:
+    if all(type(value) is type(given[0]) and value == given[0] for value in given):
+        return given[-1]
+    return ConflictingValues(tuple(given))
 
 
 def _parse_float(text: str) -> float | UnusableNumber:

@@ -21,6 +21,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from tavus_provider.exceptions import TavusValidationError
+from tavus_provider.json_parser import merge_objects
 from tavus_provider.keys import Kind, check_id
 from tavus_provider.row_fields import (
     EARLIEST,
@@ -310,14 +311,26 @@ def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T 
     """
     Parse the rows of a page. Never raises.
 
+    Rows of one id that differ are read as one row that has both values where they differ: which one is true
+    is not known.
+
     :param start: position of the first row in the whole listing
     """
+    rows = list(rows)
     parsed: list[T | UnreadableRow] = []
+    places: dict[str, list[int]] = {}
     for position, row in enumerate(rows, start):
         one = parse_row(model, row)
         if isinstance(one, UnreadableRow) and (not row or not isinstance(row, dict)):
             one = replace(one, position=position)
+        if not isinstance(one, UnreadableRow):
+            places.setdefault(one.key, []).append(len(parsed))
         parsed.append(one)
+    for same in places.values():
+        if any(parsed[index] != parsed[same[0]] for index in same):
+            merged = parse_row(model, merge_objects([rows[index] for index in same]))
+            for index in same:
+                parsed[index] = merged
     return parsed
 
 

@@ -16,6 +16,7 @@ from tavus_provider.models import (
     check_bool,
     check_replica_id,
     parse_row,
+    parse_rows,
 )
 from tavus_provider.row_fields import parse_time
 
@@ -625,3 +626,35 @@ def test_deeply_nested_unreadable_row_does_not_raise():
     for _ in range(100_000):
         row = [row]
     assert parse_row(Replica, {"x": row}).own_ids == ()
+
+
+# Rows of one page that have the same id and differ
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["old first", "old last"])
+def test_replica_that_is_listed_twice_with_two_dates_has_no_known_date(order):
+    rows = [ROW, {**ROW, "created_at": "2026-11-01T00:00:00Z", "thumbnail_video_url": None}][::order]
+    for parsed in parse_rows(Replica, rows, start=0):
+        assert (parsed.replica_id, parsed.created_at) == ("r1a2b3c4d5e6", None)
+        assert parsed.unreadable == {
+            "created_at": "created_at is given more than once, with different values, not a date"
+        }
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["used first", "used last"])
+def test_row_that_is_listed_twice_keeps_every_replica_that_it_names(order):
+    rows = [PERSONA, {**PERSONA, "default_replica_id": None}, {**PERSONA, "default_replica_id": "r2"}][
+        ::order
+    ]
+    (parsed,) = set(parse_rows(Persona, rows, start=0))
+    assert set(parsed.replica_ids) == {"r1", "r2"}
+    calls = [
+        {"conversation_id": "c1", "replica_id": "r1", "status": status} for status in ("active", "ended")
+    ]
+    (parsed,) = set(parse_rows(Conversation, calls[::order], start=0))
+    assert (parsed.replica_id, parsed.status) == ("r1", None)
+
+
+def test_rows_that_differ_only_in_fields_that_are_not_read_are_equal():
+    rows = [ROW, {**ROW, "thumbnail_video_url": "x"}, {**ROW, "replica_id": "r2"}]
+    assert parse_rows(Replica, rows, start=0) == [Replica.from_api(row) for row in rows]
