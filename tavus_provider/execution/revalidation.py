@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final
 
 from tavus_provider.keys import is_named
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.outcomes import GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
-from tavus_provider.planning.plan import Plan, PlanRow, format_time
+from tavus_provider.planning.plan import Plan, PlanRow
 from tavus_provider.planning.report import Result
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.verdict import Verdict
@@ -144,9 +145,16 @@ def difference(row: PlanRow, replica: Replica) -> str | None:
         return f"replica_type is now {ascii(replica.replica_type)[:40]}"
     if replica.replica_name != row["replica_name"]:
         return "replica_name changed since the plan was made"
-    if format_time(replica.created_at) != row["created_at"]:
+    if not _is_same_time(row["created_at"], replica.created_at):
         return "created_at changed since the plan was made"
     return None
+
+
+def _is_same_time(planned: str | None, now: datetime | None) -> bool:
+    """Whether two dates are equal to the second: a list and a look-up may give fractions differently."""
+    if planned is None or now is None:
+        return planned is None and now is None
+    return abs(datetime.fromisoformat(planned) - now) < timedelta(seconds=1)
 
 
 def describe_absence(replica_id: str, detail: str, *, prior: PriorAttempts) -> str:

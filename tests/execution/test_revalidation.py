@@ -19,6 +19,7 @@ from tavus_provider.planning.plan import make_plan
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
+from tavus_provider.retention.verdict import format_time
 
 NOW = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 
@@ -127,6 +128,26 @@ def test_missing_replica_is_not_gone_if_a_row_shows_no_id():
 )
 def test_changed_replica_is_skipped(change, detail):
     assert settle(replica("r1", **change)) == (Outcome.SKIPPED, detail)
+
+
+@pytest.mark.parametrize(
+    ("planned", "now", "is_same"),
+    [
+        pytest.param("12:00:00.327123", "12:00:00.327", True, id="milliseconds"),
+        pytest.param("12:00:00.327123", "12:00:00", True, id="seconds"),
+        pytest.param("12:00:00.7", "12:00:01", True, id="rounded"),
+        pytest.param("12:00:00", "12:00:01", False, id="a second later"),
+        pytest.param("12:00:01", "12:00:00", False, id="a second earlier"),
+    ],
+)
+def test_created_at_with_fewer_digits_is_no_change(planned, now, is_same):
+    """A list and a look-up may differ in them; every permanent delete was skipped then."""
+    made, seen = (
+        Replica.from_api({"replica_id": "r1", "replica_type": "user", "created_at": f"2026-01-01T{time}Z"})
+        for time in (planned, now)
+    )
+    row = {"replica_name": None, "created_at": format_time(made.created_at)}
+    assert (difference(row, seen) is None) is is_same
 
 
 @pytest.mark.parametrize("hard", [False, True])
