@@ -24,7 +24,7 @@ def is_applied(response: Response) -> bool:
     """Whether the response to a DELETE or POST says that it was applied: not so a 202 or a proxy's page."""
     return response.status in (200, 204) and (
         response.is_json
-        or not response.headers.get("content-type")
+        or not (response.headers.get("content-type") or response.body.lstrip().startswith(b"<"))
         or not (response.body or response.body_error)
     )
 

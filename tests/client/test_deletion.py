@@ -264,6 +264,15 @@ def test_empty_html_response_is_deleted(client, sandbox, status):
     assert len(sandbox.state()["requests"]) == 1
 
 
+def test_page_without_a_content_type_is_no_confirmation(raw_server, make_client):
+    page = b"HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n\n<!DOCTYPE html>"
+    gone = http_response(400, '{"error": "Invalid replica_id"}')
+    server = raw_server(lambda head, _: page if head.startswith("DELETE") else gone)
+    deletion = make_client(server.url).delete_replica("r1a")
+    assert deletion.outcome == "confirmed"
+    assert "returned 200 (no content type), which does not confirm the request" in deletion.detail
+
+
 @pytest.mark.parametrize(
     "more",
     [
