@@ -64,6 +64,7 @@ def erase(url: str, number: int) -> dict[str, dict[str, float]]:
     from tavus_provider.execution.erasure import ErasureExecutor
     from tavus_provider.execution.erasure_facts import read_erasure_facts
     from tavus_provider.hooks.tavus import TavusHook
+    from tavus_provider.keys import Kind
     from tavus_provider.planning.erasure import ErasureOptions, make_erasure_plan
     from tavus_provider.planning.erasure_request import parse_request
 
@@ -72,7 +73,7 @@ def erase(url: str, number: int) -> dict[str, dict[str, float]]:
         request="DSR-2026-0142",
         received_on=now.date().isoformat(),
         ground="request",
-        replica_ids=[replica_id(number)],
+        ids={Kind.REPLICA: [replica_id(number)]},
         now=now,
     )
     measured = {}

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from airflow.sdk import Param
 
+from tavus_provider.keys import Kind
 from tavus_provider.units import UNITS, pattern_below
 
 _NAMES: Final[dict[str, Any]] = {
@@ -162,6 +163,7 @@ _ID_LIST: Final[dict[str, Any]] = {
 }
 _DATE: Final[dict[str, Any]] = {"pattern": "^[0-9]{4}-[0-9]{2}-[0-9]{2}$", "maxLength": 10}
 _MORE: Final = "Dates and kinds"
+_KINDS: Final = [kind.value for kind in Kind]
 
 
 def erasure_params() -> dict[str, Param]:
@@ -237,12 +239,12 @@ def erasure_params() -> dict[str, Param]:
             **_DATE,
         ),
         "kinds": Param(
-            ["replica", "video", "conversation"],
+            _KINDS,
             type="array",
-            items={"type": "string", "enum": ["replica", "video", "conversation"]},
-            examples=["replica", "video", "conversation"],
+            items={"type": "string", "enum": _KINDS},
+            examples=_KINDS,
             minItems=1,
-            maxItems=3,
+            maxItems=len(_KINDS),
             section=_MORE,
             title="Kinds to erase",
             description="What is deleted. The certificate says which kinds the request did not name.",

@@ -82,6 +82,14 @@ def test_dag_files_load_without_import_errors(bag):
     }
 
 
+def test_plan_of_an_erasure_gets_every_field_of_the_form(bag):
+    dag = bag.dags["tavus_erase_person"]
+    plan = dag.get_task("plan")
+    assert {name: getattr(plan, name) for name in dag.params} == {
+        name: f"{{{{ params.{name} }}}}" for name in dag.params
+    }
+
+
 def test_dag_file_has_the_name_of_its_dag(bag):
     assert {Path(dag.fileloc).stem for dag in bag.dags.values()} == set(bag.dags)
 

@@ -201,6 +201,7 @@ class PlanErasureOperator(TavusOperator):
         )
 
     def _parse_request(self) -> ErasureRequest:
+        from tavus_provider.keys import Kind
         from tavus_provider.planning.erasure_request import parse_request
 
         return parse_request(
@@ -208,9 +209,7 @@ class PlanErasureOperator(TavusOperator):
             received_on=self.received_on,
             due_on=self.due_on,
             ground=self.ground,
-            replica_ids=self.replica_ids,
-            conversation_ids=self.conversation_ids,
-            video_ids=self.video_ids,
+            ids={kind: getattr(self, kind.ids_name) for kind in Kind},
             kinds=self.kinds,
             now=base.now(),
         )

@@ -24,10 +24,12 @@ from tavus_provider.planning.plan import fits_xcom, format_time
 
 VERSION: Final = 1
 
+_PLURALS: Final = [kind.plural for kind in Kind]
 METHOD: Final = (
-    "A run ends active conversations, and then sends DELETE with hard=true for each object: replicas first, "
-    "then videos, then conversations. Afterwards it asks Tavus for each object by its id, and reads the "
-    "complete lists of replicas, videos, conversations and personas. The table says what was seen."
+    "A run ends active conversations, and then sends DELETE with hard=true for each object: "
+    f"{_PLURALS[0]} first, then {', then '.join(_PLURALS[1:])}. Afterwards it asks Tavus for each object by "
+    f"its id, and reads the complete lists of {', '.join(_PLURALS)} and personas. The table says what was "
+    "seen."
 )
 LIMITS: Final = (
     "This certificate says what the API of Tavus returned. It does not say what Tavus stores: not what a "

@@ -27,10 +27,9 @@ not match. The reference becomes the name of a folder.
 _REQUEST: Final = re.compile(REQUEST_PATTERN[1:-1])
 _DATE: Final = re.compile("[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _SHAPES: Final[Mapping[str, re.Pattern[str]]] = {
-    # As Tavus assigns them. No other kind has ids of this shape: a video has ten hexadecimal digits.
-    "replica": re.compile("r[0-9a-f]{9,12}"),
+    # As Tavus assigns them. No other kind has ids of this shape.
+    **{kind.value: kind.shape for kind in Kind if kind.shape is not None},
     "persona": re.compile("p[0-9a-f]{9,12}"),
-    "conversation": re.compile("c[0-9a-f]{14,16}"),
 }
 _BEHIND: Final = timedelta(hours=12)
 _AHEAD: Final = timedelta(hours=14)
@@ -66,7 +65,7 @@ class ErasureRequest:
     :param is_due_date_given: whether ``due_on`` was given and not computed
     :param ground: why the data must be erased
     :param replica_ids: the replicas that show the person; what was made with them is erased too
-    :param keys: the keys of everything that was named: replicas, videos and conversations
+    :param keys: the keys of everything that was named
     :param kinds: the kinds of objects to erase
     """
 
@@ -86,9 +85,7 @@ def parse_request(
     received_on: object,
     due_on: object = None,
     ground: object,
-    replica_ids: object = (),
-    conversation_ids: object = (),
-    video_ids: object = (),
+    ids: Mapping[Kind, object],
     kinds: object = None,
     now: datetime,
 ) -> ErasureRequest:
@@ -99,8 +96,9 @@ def parse_request(
     :param received_on: a date, ``YYYY-MM-DD``, not in the future
     :param due_on: a date, not before ``received_on``; default: one calendar month after ``received_on``
     :param ground: a value of :class:`Ground`
-    :param replica_ids, conversation_ids, video_ids: lists of ids; at least one id is needed
-    :param kinds: the kinds to erase: ``replica``, ``video``, ``conversation``; default: all
+    :param ids: for each kind a list of ids, or ``None``; at least one id is needed. Messages call the lists
+        by :attr:`.Kind.ids_name`
+    :param kinds: the kinds to erase, as words; default: all
     :param now: the wall clock, aware
     :raises TavusValidationError: in one line, naming the first part that is wrong. A due date that is past is
         accepted here; see :func:`find_past_due_date`
@@ -113,28 +111,25 @@ def parse_request(
     if due < received:
         raise _error(f"due_on: {due} is before received_on, {received}")
     chosen = _parse_kinds(kinds)
-    replicas = _parse_ids("replica_ids", replica_ids, Kind.REPLICA)
-    keys = [*replicas]
-    for name, value, kind in (
-        ("video_ids", video_ids, Kind.VIDEO),
-        ("conversation_ids", conversation_ids, Kind.CONVERSATION),
-    ):
-        found = _parse_ids(name, value, kind)
-        if found and kind not in chosen:
-            raise _error(f"{name}: has ids, but kinds does not have {kind.value!r}")
-        keys += found
+    named = {kind: _parse_ids(kind, ids.get(kind)) for kind in Kind}
+    for kind, found in named.items():
+        # Replicas say what belongs to the request, also if they are not to be deleted themselves.
+        if found and kind not in chosen and kind is not Kind.REPLICA:
+            raise _error(f"{kind.ids_name}: has ids, but kinds does not have {kind.value!r}")
+    keys = [key for found in named.values() for key in found]
+    names = ", ".join(kind.ids_name for kind in Kind)
     if not keys:
-        raise _error("replica_ids, conversation_ids, video_ids: all are empty; name at least one id")
-    ids = [parse_key(key)[1] for key in keys]
-    if twice := next((one for one in ids if ids.count(one) > 1), None):
-        raise _error(f"{twice} is in two of replica_ids, conversation_ids and video_ids")
+        raise _error(f"{names}: all are empty; name at least one id")
+    bare = [parse_key(key)[1] for key in keys]
+    if twice := next((one for one in bare if bare.count(one) > 1), None):
+        raise _error(f"{twice} is in two of {names}")
     return ErasureRequest(
         request=reference,
         received_on=received,
         due_on=due,
         is_due_date_given=due_on not in (None, ""),
         ground=_parse_ground(ground),
-        replica_ids=tuple(replicas),
+        replica_ids=tuple(named[Kind.REPLICA]),
         keys=tuple(keys),
         kinds=chosen,
     )
@@ -225,8 +220,9 @@ def _parse_kinds(value: object) -> tuple[Kind, ...]:
     return tuple(kind for kind in Kind if kind in names)
 
 
-def _parse_ids(name: str, value: object, kind: Kind) -> list[str]:
+def _parse_ids(kind: Kind, value: object) -> list[str]:
     """Return the keys of the ids in a list. An id may be written as its key."""
+    name = kind.ids_name
     keys: dict[str, None] = {}
     for item in _parse_list(name, () if value is None else value):
         text: Any = item

@@ -8,6 +8,7 @@ import pytest
 
 from tavus_provider.digest import digest_of
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
+from tavus_provider.keys import Kind
 from tavus_provider.models import Conversation, Replica, Video
 from tavus_provider.planning.erasure import (
     ErasureFacts,
@@ -32,8 +33,10 @@ ITEMS = {
 
 def make(held=(), options=None, request=(), **facts):
     asked = {"request": "DSR-1", "received_on": "2026-11-01", "ground": "request", "replica_ids": ["r1"]}
+    asked |= dict(request)
+    ids = {kind: asked.pop(kind.ids_name) for kind in Kind if kind.ids_name in asked}
     return make_erasure_plan(
-        parse_request(**asked | dict(request), now=NOW),
+        parse_request(**asked, ids=ids, now=NOW),
         ErasureFacts(**{"items": ITEMS} | facts),
         options=options or ErasureOptions(),
         held=frozenset(held),

@@ -9,7 +9,9 @@ import pytest
 
 from tavus_provider.dag_params import erasure_params
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.keys import Kind
+from tavus_provider.keys import Kind, item_key
+from tavus_provider.operators.tavus import PlanErasureOperator
+from tavus_provider.planning.beyond_reach import find_beyond_reach
 from tavus_provider.planning.erasure_request import (
     REQUEST_PATTERN,
     Ground,
@@ -30,7 +32,9 @@ GOOD = {
 
 
 def parse(**changes):
-    return parse_request(**GOOD | changes)
+    arguments = GOOD | changes
+    ids = {kind: arguments.pop(kind.ids_name) for kind in Kind if kind.ids_name in arguments}
+    return parse_request(ids=ids, **arguments)
 
 
 def test_parts_of_a_request():
@@ -84,7 +88,7 @@ def test_due_date_is_one_calendar_month_later(received, due):
         ({"due_on": "soon"}, "due_on: 'soon' is not a date"),
         ({"ground": "because"}, "ground: 'because' is not one of consent_withdrawn,"),
         ({"ground": None}, "ground: empty is not one of"),
-        ({"replica_ids": []}, "replica_ids, conversation_ids, video_ids: all are empty"),
+        ({"replica_ids": []}, "replica_ids, video_ids, conversation_ids: all are empty"),
         ({"replica_ids": "rf4e9d9790f0"}, "replica_ids: must be a list, not 'rf4e9d9790f0'"),
         ({"replica_ids": ["None"]}, "replica_ids: 'None' is not the id of a replica"),
         ({"replica_ids": [["r1"]]}, "replica_ids: a list is not the id of a replica"),
@@ -129,8 +133,26 @@ def test_a_day_is_past_when_it_is_past_everywhere():
     assert is_past(date(2026, 11, 27), now=datetime(2026, 11, 28, 12, tzinfo=UTC))
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_ids_of_every_kind_are_accepted(kind):
+    found = parse(**{"replica_ids": [], kind.ids_name: [kind.example]})
+    assert found.keys == (item_key(kind, kind.example),)
+
+
+def test_replicas_that_are_not_to_be_deleted_say_what_belongs_to_the_request():
+    assert parse(kinds=["video"]).replica_ids == ("rf4e9d9790f0",)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_has_a_field_an_argument_and_what_is_beyond_reach(kind):
+    assert kind.ids_name in erasure_params()
+    assert kind.ids_name in PlanErasureOperator.template_fields
+    assert len(find_beyond_reach([kind])) > len(find_beyond_reach([]))
+
+
 def test_form_has_the_same_pattern_and_grounds():
     params = erasure_params()
     assert params["request"].schema["pattern"] == REQUEST_PATTERN
     assert set(params["ground"].schema["enum"]) == set(Ground)
+    assert params["kinds"].schema["items"]["enum"] == list(Kind)
     assert re.fullmatch(params["received_on"].schema["pattern"], "2026-11-28")
