@@ -152,7 +152,9 @@ class WindowReader(Generic[T]):
                 if self._finds_pages_from_one(window, rows):
                     break
                 if not self._is_linked(window, rows):
-                    if self._linked == 1 and self._limit < self._listing.limit:
+                    if self._linked == 1 and (
+                        len(page.rows) < window.limit or self._limit < self._listing.limit
+                    ):
                         self._check_limit(self._limit)
                     self._overlap = max(1, min(2 * self._overlap, self._limit // 2))
                     self._width = max(1, self._width // 2)

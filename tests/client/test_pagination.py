@@ -124,6 +124,14 @@ def test_server_that_ignores_the_limit_is_read_twice(count, first_page, counts_f
     assert server.read(first_page=first_page) == ids(count)
 
 
+@pytest.mark.parametrize("count", [99, 100, 101, 150, 197, 198, 199, 200, 201, 530])
+@pytest.mark.parametrize("first_page", [1, 0])
+def test_limit_that_is_always_the_largest_one_is_read_twice(count, first_page):
+    """The second page is shorter than its limit, so that only the first one shows that the limit is ignored."""
+    server = FixedPages(ids(count), clamp=100, first_page=first_page)
+    assert server.read(first_page=first_page) == ids(count)
+
+
 @pytest.mark.parametrize("at", range(1, 13))
 def test_exchange_of_a_row_between_fixed_pages_hides_no_other_row(at):
     """One row is deleted at the start and one is added at the end, so that total_count stays the same."""
