@@ -171,9 +171,11 @@ class _DeadlineStream(io.RawIOBase):
                 count = self._sock.recv_into(buffer)
                 break
             except (BlockingIOError, ssl.SSLWantReadError):
-                self._state.wait(self._sock)
+                write = False
             except ssl.SSLWantWriteError:
-                self._state.wait(self._sock, write=True)
+                write = True
+            # Outside of the except block, so that a timeout is not the consequence of another error.
+            self._state.wait(self._sock, write=write)
         self._state.received = self._state.received or count > 0
         return count
 
@@ -327,9 +329,10 @@ class _TLSContext(ssl.SSLContext):
                     wrapped.do_handshake()
                     break
                 except ssl.SSLWantReadError:
-                    state.wait(wrapped)
+                    write = False
                 except ssl.SSLWantWriteError:
-                    state.wait(wrapped, write=True)
+                    write = True
+                state.wait(wrapped, write=write)
             wrapped.settimeout(max(0.001, state.seconds_left()))
         except BaseException:
             wrapped.close()

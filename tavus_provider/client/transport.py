@@ -286,8 +286,9 @@ class Transport:
             problem = f"the certificate of {self.origin} could not be verified ({failure})"
             raise TavusRequestRejectedError(f"{what} was not sent: {problem}", attempts=1)
         if not_sent:
+            way = " through the proxy in [tavus] proxy" if self._proxies else ""
             raise RequestNotSentError(
-                f"{what} was not sent: no connection to {self.origin} ({failure})", attempts=1
+                f"{what} was not sent: no connection to {self.origin}{way} ({failure})", attempts=1
             )
         raise _no_response(what, "the client was stopped" if state.cut_off else failure, state)
 

@@ -125,9 +125,16 @@ def test_slow_body_does_not_extend_the_deadline(slow_server, transport):
 
 def test_silence_until_the_deadline_is_no_response(raw_server, transport):
     server = raw_server(lambda *_: [])
-    with pytest.raises(NoResponseError, match="got no final response") as caught:
+    with pytest.raises(NoResponseError, match=r"got no final response \(TimeoutError\)") as caught:
         transport(server.url, timeout=0.5).send("DELETE", R1)
     assert not caught.value.response_began
+
+
+def test_handshake_without_an_answer_is_named_a_timeout(transport, certificates):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(RequestNotSentError, match=r"no connection to https://.* \(TimeoutError\)"):
+            transport(url, ca_bundle=certificates.trusted, timeout=0.5).send("DELETE", R1)
 
 
 @pytest.mark.parametrize(("method", "path", "limit"), [("GET", "/v2/replicas", 8192), ("DELETE", R1, 64)])
@@ -616,7 +623,10 @@ def test_missing_ca_bundle_is_named(tmp_path, transport):
 
 def test_proxy_without_a_tunnel_is_certain_and_does_not_get_the_key(raw_server, transport):
     proxy = raw_server(lambda *_: [b"HTTP/1.1 503 no\r\nContent-Length: 0\r\n\r\n", CLOSE])
-    with pytest.raises(RequestNotSentError, match=r"was not sent: no connection to https://tavusapi\.com"):
+    with pytest.raises(
+        RequestNotSentError,
+        match=r"no connection to https://tavusapi\.com through the proxy in \[tavus\] proxy \(",
+    ):
         transport("https://tavusapi.com", proxy=proxy.url).send("DELETE", R1)
     (head,) = proxy.heads
     assert head.startswith("CONNECT tavusapi.com:443 HTTP/1.")
