@@ -164,6 +164,8 @@ class RecentReader:
     _checkpoints: dict[str, Checkpoint] = field(default_factory=dict)
     _warned: set[str] = field(default_factory=set)
     _future: str | None = None
+    _trusted: set[str] | None = None
+    """The checkpoints that may be used; ``None`` for all."""
 
     def read(self) -> Recent:
         """
@@ -191,6 +193,44 @@ class RecentReader:
         for attempt in attempts:
             self._check(attempt)
         return Recent(checkpoint=checkpoint, attempts=attempts, until=format_start(now), future=self._future)
+
+    def read_with(self, job: str) -> Recent:
+        """
+        Return what happened, and read everything if the index does not know the last attempts of a job.
+
+        A release without an index wrote these. Checkpoints that are there already are not used any more.
+
+        :param job: a job that every such release would have written to
+        :raises LedgerUnavailableError: as :meth:`read`
+        """
+        recent = self.read()
+        unknown = self._find_unknown(job, recent)
+        if not unknown:
+            return recent
+        log.warning(
+            "%d attempts of the ledger, such as %s, are not in its index: an earlier release wrote them, or "
+            "their pointers were removed. Everything is read",
+            len(unknown),
+            unknown[0],
+        )
+        self._trusted = set()
+        return self.read()
+
+    def _find_unknown(self, job: str, recent: Recent) -> list[str]:
+        """Return the attempts of a job without a pointer that are newer than all known ones. One listing."""
+        if recent.checkpoint is None:
+            return []  # all attempts were listed
+        newest = max((name.rpartition("/")[2] for name in recent.schedules(job)), default="")
+        stems = list_folder(self.root, f"{self.folder}/{job}")
+        newer = [stem for stem in stems if _STEM.fullmatch(stem) and stem > newest]
+        if not newer:
+            return []
+        # One that started meanwhile has a pointer by now: it is written first.
+        months = [
+            f"{self.folder}/{INDEX_FOLDER}/{month}" for month in sorted({_month(stem) for stem in newer})
+        ]
+        pointers = {file for files in list_folders(self.root, months) for file in files}
+        return [f"{self.folder}/{job}/{stem}" for stem in newer if f"{stem}.{job}" not in pointers]
 
     def read_newest(self, *, most: int) -> Recent:
         """
@@ -247,6 +287,8 @@ class RecentReader:
             log.warning("The checkpoint %s of the ledger is not used: it %s", name, fault)
             return recent
         self._checkpoints[name] = checkpoint
+        if self._trusted is not None:
+            self._trusted.add(name)
         left = tuple(attempt for attempt in recent.attempts if not checkpoint.covers(attempt.name))
         return Recent(checkpoint=checkpoint, attempts=left, until=recent.until)
 
@@ -273,6 +315,8 @@ class RecentReader:
     def _newest(self, month: str, files: list[str], now: datetime) -> Checkpoint | None:
         for file in sorted(filter(is_checkpoint, files), reverse=True):
             name = f"{self.folder}/{INDEX_FOLDER}/{month}/{file}"
+            if self._trusted is not None and name not in self._trusted:
+                continue
             if name in self._checkpoints:
                 return self._checkpoints[name]
             checkpoint, fault = load_checkpoint(self.root, name)

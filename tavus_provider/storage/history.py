@@ -35,7 +35,8 @@ def read_history(ledger: Ledger, policy: Policy) -> History:
 
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
-    recent = ledger.recent()
+    # A schedule that is overlooked, such as one that cancels, would end a grace period too early.
+    recent = ledger.recent_with(job_name("schedule", policy.name)) if policy.has_grace else ledger.recent()
     scheduled, due = _read_schedule(ledger, policy, recent)
     return History(
         scheduled=scheduled,

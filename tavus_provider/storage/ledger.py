@@ -140,6 +140,17 @@ class Ledger:
         """
         return self._reader.read()
 
+    def recent_with(self, job: str) -> Recent:
+        """
+        Return what happened in this account; everything, if a release without an index wrote to a job.
+
+        It takes one listing more than :meth:`recent`.
+
+        :param job: a job of the kind ``schedule``
+        :raises LedgerUnavailableError: if it cannot be read
+        """
+        return self._reader.read_with(job)
+
     def last_schedules(self, job: str, *, recent: Recent | None = None) -> list[Attempt]:
         """
         Return the last attempts of a job of the kind ``schedule``, at least one that can be read if any can.

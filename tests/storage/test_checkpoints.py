@@ -13,12 +13,13 @@ from storage.attempts import ORIGIN
 
 from tavus_provider.digest import canonical_json, seal
 from tavus_provider.exceptions import LedgerUnavailableError
+from tavus_provider.retention.policy import Policy
 from tavus_provider.storage import attempts as attempts_module
 from tavus_provider.storage import checkpoints, object_storage
 from tavus_provider.storage.attempts import format_start, parse_start, read_named_attempts
 from tavus_provider.storage.checkpoints import CHECKPOINT_AFTER, MAX_SINCE_BASE, list_account
 from tavus_provider.storage.deletions import Deletions
-from tavus_provider.storage.history import deleted_ids, soft_deleted
+from tavus_provider.storage.history import deleted_ids, read_history, soft_deleted
 from tavus_provider.storage.ledger import Ledger, job_name
 from tavus_provider.storage.ledger_verify import verify
 from tavus_provider.storage.records import parse_record
@@ -252,13 +253,80 @@ def test_ledger_of_an_earlier_release_has_no_index(ledger):
     assert shown(ledger) == read_everything(ledger)
 
 
+def remove_pointer(ledger, writer):
+    """Make an attempt look as if a release without an index had written it."""
+    for file in index_files(ledger):
+        if writer.name.rpartition("/")[2] in file.name:
+            ledger.root.fs.rm(file.path)
+
+
+STALE = Policy.parse({"name": "stale", "expire": [{"older_than": "90d", "grace": "14d"}]})
+
+
+@pytest.fixture
+def overlooked(ledger):
+    """A ledger with checkpoints, and then two attempts of an earlier release that cancelled a schedule."""
+    job = job_name("schedule", "stale")
+    ledger.begin_attempt(job, scheduled={"r1x": ledger.now().isoformat()}, due={}, cancelled=[]).close()
+    runs(ledger, CHECKPOINT_AFTER + 2)
+    remove_pointer(ledger, run(ledger, "late1"))
+    cancelling = ledger.begin_attempt(job, scheduled={}, due={}, cancelled=["r1x"])
+    cancelling.close()
+    remove_pointer(ledger, cancelling)
+    return reopen(ledger)
+
+
+def test_schedule_of_an_earlier_release_beside_checkpoints_is_read(overlooked, caplog):
+    history = read_history(overlooked, STALE)
+    assert history.scheduled == {}
+    assert "late1" in history.soft_deleted
+    (warning,) = [record.message for record in caplog.records]
+    assert warning.startswith("1 attempts of the ledger, such as ")
+
+
+def test_ledger_is_repaired_by_the_next_checkpoint(overlooked, caplog):
+    read_history(overlooked, STALE)
+    run(overlooked, "next1")
+    assert verify(overlooked.root)[1] != []  # the pointers are still missing
+    assert not any("is overlooked by runs" in finding for finding in verify(overlooked.root)[1])
+    caplog.clear()
+    assert "late1" in read_history(reopen(overlooked), STALE).soft_deleted
+    assert read_history(reopen(overlooked), STALE).scheduled == {}
+    assert shown(overlooked) == read_everything(overlooked)
+    assert not caplog.records
+
+
+def test_attempt_that_starts_while_the_ledger_is_read_is_not_overlooked(ledger, monkeypatch, caplog):
+    runs(ledger, CHECKPOINT_AFTER + 2)
+    job, real = job_name("schedule", "stale"), checkpoints.RecentReader.read
+
+    def read(reader):
+        recent = real(reader)
+        monkeypatch.setattr(checkpoints.RecentReader, "read", real)
+        ledger.begin_attempt(job, scheduled={}, due={}, cancelled=[]).close()
+        return recent
+
+    reader = reopen(ledger)
+    monkeypatch.setattr(checkpoints.RecentReader, "read", read)
+    assert reader.recent_with(job).checkpoint is not None
+    assert not caplog.records
+
+
+def test_looking_for_an_overlooked_schedule_takes_one_listing(ledger, count_calls):
+    ledger.begin_attempt(job_name("schedule", "stale"), scheduled={}, due={}, cancelled=[]).close()
+    runs(ledger, CHECKPOINT_AFTER + 2)
+    job = job_name("schedule", "stale")
+    without, with_it = (
+        count_calls(read) for read in (reopen(ledger).recent, lambda: reopen(ledger).recent_with(job))
+    )
+    assert with_it == without + 1
+
+
 def test_attempt_of_an_earlier_release_beside_checkpoints_is_found(ledger):
     runs(ledger, CHECKPOINT_AFTER + 2)
     late = run(ledger, "late1")
     assert verify(ledger.root)[1] == []
-    for file in index_files(ledger):
-        if late.name.rpartition("/")[2] in file.name:
-            ledger.root.fs.rm(file.path)
+    remove_pointer(ledger, late)
     assert "late1" not in soft_deleted(reopen(ledger))
     assert any(f"{late.name} is overlooked by runs: " in finding for finding in verify(ledger.root)[1])
 
