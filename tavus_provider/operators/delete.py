@@ -6,9 +6,15 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from tavus_provider.exceptions import PlanRejectedError, ReplicaNotFoundError, TavusError
+from tavus_provider.exceptions import (
+    PlanRejectedError,
+    ReplicaNotFoundError,
+    TavusError,
+    TavusRetryableError,
+)
 from tavus_provider.models import check_bool, check_replica_id
 from tavus_provider.operators import base
 from tavus_provider.operators.base import (
@@ -24,7 +30,8 @@ from tavus_provider.outcomes import Outcome
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from tavus_provider.planning.plan import Plan
+    from tavus_provider.execution.freshness import Freshness
+    from tavus_provider.planning.plan import Plan, PlanRow
     from tavus_provider.storage.ledger import Ledger
 
 
@@ -43,6 +50,9 @@ class _Record:
 class DeleteReplicaOperator(TavusOperator):
     """
     Delete one Tavus replica. This cannot be undone, with or without ``hard``.
+
+    What was read of the replica, of legal holds and of erasures is at most 60 seconds old when the delete is
+    sent: if it has to wait for a rate limit, they are read again.
 
     Retries of the task are safe: the replica is deleted at most once. An error that a retry cannot fix (an
     invalid id, 400, 401, 403, a legal hold of the deployment) fails without a retry. Use
@@ -94,10 +104,18 @@ class DeleteReplicaOperator(TavusOperator):
             replica_id = check_replica_id(self.replica_id)
             ignore_if_missing = check_bool("ignore_if_missing", self.ignore_if_missing)
             with self._recorded(context, replica_id) as record:
-                self._check_replica(context, replica_id, begun_before=record.begun_before)
+                with _caveat(begun_before=record.begun_before):
+                    freshness = self._check_replica(context, replica_id)
                 try:
                     with timed("delete", tavus_conn_id=self.tavus_conn_id):
-                        deletion = self.hook.delete_replica(replica_id, hard=self.hard)
+                        deletion = self.hook.delete_replica(
+                            replica_id, hard=self.hard, before_send=lambda: freshness.confirm(replica_id)
+                        )
+                except TavusRetryableError:
+                    if (objection := freshness.objections.get(replica_id)) is None:
+                        raise
+                    with _caveat(begun_before=record.begun_before):
+                        raise PlanRejectedError(objection) from None
                 except ReplicaNotFoundError as error:
                     detail = f"{error}; it does not exist, was already deleted, or belongs to another account"
                     if record.begun_before or try_number(context) > 1:
@@ -114,42 +132,58 @@ class DeleteReplicaOperator(TavusOperator):
             self.log.info("%s: %s (%s)", outcome, replica_id, detail)
             return {"replica_id": replica_id, "hard": self.hard, "outcome": outcome, "detail": detail}
 
-    def _check_replica(self, context: Context, replica_id: str, *, begun_before: bool) -> None:
-        """Refuse a replica that is held, belongs to an erasure, or is not as it was approved."""
+    def _check_replica(self, context: Context, replica_id: str) -> Freshness:
+        """
+        Refuse a replica that is held, belongs to an erasure, or is not as it was approved.
+
+        :returns: checks it again before the delete is sent, if that has to wait
+        """
+        from tavus_provider.execution.freshness import Freshness
+
+        started = base.monotonic()
+        plan = row = None
+        _refuse_if_held(replica_id)
+        _refuse_if_erasure_is_open(self.ledger, replica_id)
+        if self._needs_plan:
+            authority = self.authority(context)
+            plan = self.check_plan(self.plan, hard=self.hard, authority=authority)
+            row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
+            if row is None:
+                raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
+            self._refuse_if_changed(row)
+            _refuse_beyond_limits(plan, replica_id, deleted=authority.begun_deletes())
+            authority.record_deleting(plan, replica_id)
+            # Again, because a task that runs at the same time may have recorded its delete meanwhile.
+            _refuse_beyond_limits(plan, replica_id, deleted=authority.begun_deletes())
+        return Freshness(
+            lambda: self._find_objections(replica_id, row),
+            valid_until=None if plan is None else datetime.fromisoformat(plan["valid_until"]),
+            now=base.now,
+            read_at=started,
+            clock=base.monotonic,
+        )
+
+    def _find_objections(self, replica_id: str, row: PlanRow | None) -> dict[str, str]:
+        """Read again what forbids the delete, and return why it must not be sent, if so."""
         try:
             _refuse_if_held(replica_id)
             _refuse_if_erasure_is_open(self.ledger, replica_id)
-            if self._needs_plan:
-                self._refuse_if_changed(context, replica_id)
+            if row is not None:
+                self._refuse_if_changed(row)
         except PlanRejectedError as error:
-            if not begun_before:
-                raise
-            # "Nothing was deleted" may not be true for the earlier attempt.
-            reason = re.split(r"[.;] nothing was deleted", str(error), flags=re.IGNORECASE)[0]
-        else:
-            return
-        raise PlanRejectedError(
-            f"{reason}; this attempt sent nothing, but an earlier attempt may have deleted it"
-        )
+            return {replica_id: str(error)}
+        return {}
 
-    def _refuse_if_changed(self, context: Context, replica_id: str) -> None:
+    def _refuse_if_changed(self, row: PlanRow) -> None:
         from tavus_provider.execution.inventory import evaluate_one
         from tavus_provider.execution.revalidation import difference
 
-        authority = self.authority(context)
-        plan = self.check_plan(self.plan, hard=self.hard, authority=authority)
-        row = next((row for row in plan["delete"] if row["replica_id"] == replica_id), None)
-        if row is None:
-            raise PlanRejectedError(f"replica {replica_id} is not in the plan; nothing was deleted")
+        replica_id = row["replica_id"]
         verdict = evaluate_one(self.hook, replica_id, now=base.now, ignore_if_missing=True)
         if verdict.listed and (changed := difference(row, verdict.replica)):
             raise PlanRejectedError(
                 f"replica {replica_id}: {changed}; nothing was deleted, trigger a new run"
             )
-        _refuse_beyond_limits(plan, replica_id, deleted=authority.begun_deletes())
-        authority.record_deleting(plan, replica_id)
-        # Again, because a task that runs at the same time may have recorded its delete meanwhile.
-        _refuse_beyond_limits(plan, replica_id, deleted=authority.begun_deletes())
 
     @contextlib.contextmanager
     def _recorded(self, context: Context, replica_id: str) -> Iterator[_Record]:
@@ -249,6 +283,22 @@ class LookUpReplicaOperator(TavusOperator):
             store(plan)
             self.authority(context).record_plan(plan)
             return plan
+
+
+@contextlib.contextmanager
+def _caveat(*, begun_before: bool) -> Iterator[None]:
+    """Correct "nothing was deleted" in a rejection, if an earlier attempt may have deleted the replica."""
+    try:
+        yield
+    except PlanRejectedError as error:
+        if not begun_before:
+            raise
+        reason = re.split(r"[.;] nothing was deleted", str(error), flags=re.IGNORECASE)[0]
+    else:
+        return
+    raise PlanRejectedError(
+        f"{reason}; this attempt deleted nothing, but an earlier attempt may have deleted it"
+    )
 
 
 def _refuse_beyond_limits(plan: Plan, replica_id: str, *, deleted: Set[str]) -> None:

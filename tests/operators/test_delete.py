@@ -6,11 +6,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from erasures import plan_erasure
 from operators.tasks import OLD, Ti, delete, look_up, requests, run
 from plans import approve_plan
 
+from tavus_provider.client import rate_limiter
 from tavus_provider.exceptions import TavusOutcomeUnknownError, TavusRetryableError
 from tavus_provider.operators import base
+from tavus_provider.storage.attempts import read_attempts
+from tavus_provider.storage.ledger import ledger_root, list_jobs
 
 
 @pytest.mark.parametrize(("hard", "query"), [(False, ""), (True, "?hard=true")])
@@ -143,7 +147,8 @@ def test_hold_after_an_unknown_outcome_does_not_claim_that_nothing_was_deleted(s
     sent = len(requests(sandbox, "DELETE"))
     held.write_text(f"[{OLD}]")
     with pytest.raises(
-        AirflowFailException, match=r"this attempt sent nothing, but an earlier attempt may have deleted it$"
+        AirflowFailException,
+        match=r"this attempt deleted nothing, but an earlier attempt may have deleted it$",
     ):
         run(delete(), Ti(try_number=2))
     assert len(requests(sandbox, "DELETE")) == sent
@@ -256,3 +261,91 @@ def test_look_up_fails_for_a_missing_replica_unless_ignored(sandbox):
     (row,) = run(look_up("r404", ignore_if_missing=True))["delete"]
     assert row["replica_id"] == "r404"
     assert row["reason"].endswith("it may be soft-deleted already")
+
+
+# -- a wait between what is read and the delete
+
+
+@pytest.fixture
+def wait_for(sandbox, clock, monkeypatch):
+    """
+    Reject the first delete with a Retry-After, and let something happen meanwhile.
+
+    ``wait_for(70, change)``
+    """
+
+    def arrange(seconds, change):
+        run(look_up())  # creates the rate limiter
+        (limiter,) = rate_limiter._shared.values()
+        changes = [change]
+
+        def sleep(duration, stop):
+            if duration > 5 and changes:
+                changes.pop()()
+            return clock.sleep(duration, stop)
+
+        monkeypatch.setattr(limiter, "sleep", sleep)
+        monkeypatch.setattr(base, "monotonic", clock)
+        sandbox.switch(faults=[{"method": "DELETE", "status": 429, "retry_after": str(seconds)}])
+
+    return arrange
+
+
+def test_hold_that_begins_while_the_delete_waits_counts(sandbox, held, wait_for):
+    held.write_text("[]")
+    wait_for(70, lambda: held.write_text(f'["{OLD}"]'))
+    with pytest.raises(
+        AirflowFailException, match=f"^replica {OLD} is under legal hold; nothing was deleted$"
+    ):
+        run(delete())
+    assert len(requests(sandbox, "DELETE")) == 1
+    (attempt,) = read_attempts(ledger_root(), list_jobs(ledger_root()))[-1:]
+    assert attempt.outcomes == {OLD: "not_attempted"}
+
+
+def test_erasure_that_begins_while_the_delete_waits_counts(sandbox, wait_for):
+    wait_for(70, lambda: plan_erasure(replica_ids=[OLD]))
+    with pytest.raises(AirflowFailException, match=f"^replica {OLD} belongs to the erasure DSR-2026-0142"):
+        run(delete())
+    assert len(requests(sandbox, "DELETE")) == 1
+
+
+def test_use_that_begins_while_an_approved_delete_waits_counts(sandbox, wait_for):
+    task = approved()
+    persona = {"persona_id": "p1", "default_replica_id": OLD}
+    wait_for(70, lambda: sandbox.put("personas", persona))
+    with pytest.raises(AirflowFailException, match="cannot be deleted by hand: is the default of persona p1"):
+        run(task)
+    assert len(requests(sandbox, "DELETE")) == 1
+
+
+def test_holds_that_cannot_be_read_again_are_retried(sandbox, held, wait_for):
+    held.write_text("[]")
+    wait_for(70, held.unlink)
+    with pytest.raises(TavusRetryableError, match="what is held and in use could not be read again"):
+        run(delete())
+    assert len(requests(sandbox, "DELETE")) == 1
+
+
+def test_plan_that_expires_while_the_delete_waits_is_not_carried_out(sandbox, wait_for, monkeypatch):
+    hours = [0]
+    monkeypatch.setattr(base, "now", lambda: datetime.now(UTC) + timedelta(hours=sum(hours)))
+    task = approved()
+    wait_for(70, lambda: hours.append(25))
+    with pytest.raises(TavusRetryableError, match="the plan expired at"):
+        run(task)
+    assert len(requests(sandbox, "DELETE")) == 1
+
+
+def test_delete_is_sent_after_a_wait_that_changed_nothing(sandbox, held, wait_for):
+    held.write_text("[]")
+    wait_for(70, lambda: None)
+    assert run(delete())["outcome"] == "deleted"
+    assert len(requests(sandbox, "DELETE")) == 2
+
+
+def test_approved_replica_is_not_read_again_after_a_short_wait(sandbox, wait_for):
+    task, before = approved(), []
+    wait_for(20, lambda: before.append(len(requests(sandbox))))
+    assert run(task)["outcome"] == "deleted"
+    assert requests(sandbox)[before[0] :] == [f"DELETE /v2/replicas/{OLD}"]
