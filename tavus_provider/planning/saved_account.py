@@ -29,7 +29,7 @@ from tavus_provider.sanitize import quote
 
 VERSION: Final = 1
 
-Kind = TypeVar("Kind", Conversation, Video)
+T = TypeVar("T", Conversation, Video)
 
 
 class SavedReplica(TypedDict):
@@ -263,7 +263,7 @@ def _save_activity(activity: Activity) -> SavedActivity:
     }
 
 
-def _load_activities(model: type[Kind], rows: Sequence[SavedActivity], name: str) -> list[Kind]:
+def _load_activities(model: type[T], rows: Sequence[SavedActivity], name: str) -> list[T]:
     return [
         model(
             row["id"],

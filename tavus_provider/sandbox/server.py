@@ -25,7 +25,6 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from tavus_provider.sandbox.faults import encode_body, is_header_value
 from tavus_provider.sandbox.seeds import builtin_seed, read_seed
 from tavus_provider.sandbox.world import (
-    KINDS,
     LOG_LENGTH,
     OPERATIONS,
     RESOURCES,
@@ -125,7 +124,7 @@ class Sandbox:
         """Return the document that `GET /_sandbox/state` sends."""
         with self._lock:
             return {
-                **{kind: self._api.world.to_json(kind) for kind in KINDS},
+                **{kind: self._api.world.to_json(kind) for kind in RESOURCES},
                 "requests": [dict(entry) for entry in self._log.entries],
                 "deletes": [dict(entry) for entry in self._api.deletes],
                 "switches": self._api.switches.to_json(),
@@ -191,7 +190,11 @@ class Sandbox:
                 self._api.switches.set(body)
                 return self._api.switches.to_json()
 
-        return {"switches": set_switches, "reset": lambda _: self.reset(), **{k: put_rows(k) for k in KINDS}}
+        return {
+            "switches": set_switches,
+            "reset": lambda _: self.reset(),
+            **{k: put_rows(k) for k in RESOURCES},
+        }
 
     def _control_endpoint(self, action: Callable[[Any], Any]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:

@@ -25,7 +25,7 @@ FACE_WORDS = {
 
 
 @dataclass(frozen=True)
-class Kind:
+class Resource:
     """One resource of the API: its id field, the fields that a seed may set, and its first page number."""
 
     id: str
@@ -38,21 +38,21 @@ class Kind:
         return self.id.removesuffix("_id")
 
 
-KINDS: Mapping[str, Kind] = {
-    "replicas": Kind(
+RESOURCES: Mapping[str, Resource] = {
+    "replicas": Resource(
         "replica_id",
         ("replica_name", "status", "replica_type", "model_name", "training_progress", "error_message"),
         {"status": "completed", "replica_type": "user", "model_name": "phoenix-4"},
     ),
-    "personas": Kind(
+    "personas": Resource(
         "persona_id", ("persona_name", "persona_type", "default_replica_id"), {"persona_type": "user"}
     ),
-    "conversations": Kind(
+    "conversations": Resource(
         "conversation_id",
         ("conversation_name", "status", "replica_id", "persona_id"),
         {"status": "ended"},
     ),
-    "videos": Kind("video_id", ("video_name", "status", "replica_id"), {"status": "ready"}, first_page=0),
+    "videos": Resource("video_id", ("video_name", "status", "replica_id"), {"status": "ready"}, first_page=0),
 }
 
 # Real persona rows contain API keys of third parties; a client must not log or store them.
@@ -83,7 +83,7 @@ def _parse_age(text: Any, *, now: dt.datetime, where: str) -> dt.datetime:
         raise SeedError(f"{where}: {text!r} is outside the supported range of dates") from None
 
 
-def _parse_field(spec: Kind, name: Any, value: Any, *, now: dt.datetime, where: str) -> Any:
+def _parse_field(spec: Resource, name: Any, value: Any, *, now: dt.datetime, where: str) -> Any:
     """Return the value that a row stores for one field of a seed."""
     if name in {"age", "updated"}:
         return _parse_age(value, now=now, where=where)
@@ -100,12 +100,14 @@ class World:
     """All rows by resource and id, in order of creation. Deleted rows stay, with `deleted` set."""
 
     def __init__(self, seed: Any, *, now: dt.datetime) -> None:
-        self.rows: dict[str, dict[str, Row]] = {kind: {} for kind in KINDS}
+        self.rows: dict[str, dict[str, Row]] = {kind: {} for kind in RESOURCES}
         if not isinstance(seed, Mapping):
-            raise SeedError(f"a seed must be an object with {', '.join(KINDS)}, not {type(seed).__name__}")
+            raise SeedError(
+                f"a seed must be an object with {', '.join(RESOURCES)}, not {type(seed).__name__}"
+            )
         for kind, rows in seed.items():
-            if kind not in KINDS:
-                raise SeedError(f"{kind!r} is not one of {', '.join(KINDS)}")
+            if kind not in RESOURCES:
+                raise SeedError(f"{kind!r} is not one of {', '.join(RESOURCES)}")
             if not isinstance(rows, list):
                 raise SeedError(f"{kind}: must be a list")
             for index, row in enumerate(rows):
@@ -113,7 +115,7 @@ class World:
 
     def put(self, kind: str, raw: Any, *, now: dt.datetime, where: str, new: bool = False) -> None:
         """Add a row as in a seed, or change the given fields of the row with the same id."""
-        spec = KINDS[kind]
+        spec = RESOURCES[kind]
         if not isinstance(raw, Mapping):
             raise SeedError(f"{where}: must be an object")
         row_id = raw.get(spec.id)
@@ -231,9 +233,9 @@ class Api:
 
     def list_rows(self, request: ApiRequest) -> ApiResponse:
         rows = [row for row in self.world.rows[request.kind].values() if self._listed(request.kind, row)]
-        if wanted := request.param(f"{KINDS[request.kind].label}_type"):
+        if wanted := request.param(f"{RESOURCES[request.kind].label}_type"):
             valid = wanted in {"user", "system"}
-            type_field = f"{KINDS[request.kind].label}_type"
+            type_field = f"{RESOURCES[request.kind].label}_type"
             rows = [row for row in rows if valid and (row.get(type_field) or "").startswith(wanted)]
         if request.kind == "replicas" and (ids := request.param("replica_ids")):
             requested = {part.strip() for part in ids.split(",")}
@@ -247,7 +249,7 @@ class Api:
                 return _bad_request("status", "Unknown field.")
             if status and self.switches["status_filter"] == "works":
                 rows = [row for row in rows if row.get("status") == status]
-        first = KINDS[request.kind].first_page
+        first = RESOURCES[request.kind].first_page
         limit = request.number("limit", 10)
         limit = min(limit if limit > 0 else 10, self.switches["clamp_limit"] or 100)
         start = (max(request.number("page", first), first) - first) * limit
@@ -300,7 +302,7 @@ class Api:
 
     def _mark_deleted(self, kind: str, row: Row, effect: str) -> None:
         row["deleted"] = effect
-        self._deleted_at[kind, row[KINDS[kind].id]] = self.now()
+        self._deleted_at[kind, row[RESOURCES[kind].id]] = self.now()
 
     def _cascade(self, replica_id: str) -> None:
         """Delete what was made with a replica, as far as the switch `cascade` says."""
@@ -364,7 +366,7 @@ class Api:
         return ApiResponse(200, effect="ended")
 
     def _listed(self, kind: str, row: Row) -> bool:
-        row_id = row[KINDS[kind].id]
+        row_id = row[RESOURCES[kind].id]
         if kind == "replicas" and row_id in self.switches["unlisted"]:
             return False
         deleted_at = self._deleted_at.get((kind, row_id))
@@ -384,7 +386,7 @@ class Api:
         if row is None:
             return None
         again = hard and row["deleted"] == "soft" and self.switches["soft_then_hard"] == "works"
-        label = KINDS[request.kind].label
+        label = RESOURCES[request.kind].label
         own = label not in {"replica", "persona"} or (row.get(f"{label}_type") or "").startswith("user")
         return row if own and (row["deleted"] is None or again) else None
 
@@ -392,7 +394,7 @@ class Api:
         return "face" if request.alias else str(self.switches["vocabulary"])
 
     def _invalid_id(self, request: ApiRequest) -> ApiResponse:
-        id_field = KINDS[request.kind].id
+        id_field = RESOURCES[request.kind].id
         if self._vocabulary(request) == "face":
             id_field = FACE_WORDS.get(id_field, id_field)
         match self.switches["unknown_id"]:
@@ -449,7 +451,9 @@ class Api:
             elif field in shown:
                 shown[field] = format_date(shown[field], dialect)
         if self.switches["nulls"] == "empty":
-            optional = {name: shown.get(name) for name in (*KINDS[kind].fields, "created_at", "updated_at")}
+            optional = {
+                name: shown.get(name) for name in (*RESOURCES[kind].fields, "created_at", "updated_at")
+            }
             shown |= {name: "" for name, value in optional.items() if value is None}
         return self._rename_fields(request, shown)
 
@@ -468,9 +472,9 @@ RESOURCES = (
     ("conversations", "conversations", False), ("videos", "videos", False),
 )  # fmt: skip
 OPERATIONS: tuple[tuple[str, str, Callable[[Api, ApiRequest], ApiResponse], tuple[str, ...]], ...] = (
-    ("GET", "", Api.list_rows, tuple(KINDS)),
-    ("GET", "/{id}", Api.get, tuple(KINDS)),
-    ("DELETE", "/{id}", Api.delete, tuple(KINDS)),
+    ("GET", "", Api.list_rows, tuple(RESOURCES)),
+    ("GET", "/{id}", Api.get, tuple(RESOURCES)),
+    ("DELETE", "/{id}", Api.delete, tuple(RESOURCES)),
     ("POST", "", Api.create, ("replicas",)),
     ("PATCH", "/{id}/name", Api.rename, ("replicas",)),
     ("POST", "/{id}/end", Api.end, ("conversations",)),

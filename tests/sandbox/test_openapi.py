@@ -32,7 +32,7 @@ def test_responses_match_the_openapi_document(tavus: Sandbox) -> None:
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    known = {spec.id: [row[spec.id] for row in tavus.state()[kind]] for kind, spec in world.KINDS.items()}
+    known = {spec.id: [row[spec.id] for row in tavus.state()[kind]] for kind, spec in world.RESOURCES.items()}
     session = requests.Session()
     seen: dict[str, set[int]] = {}
 

@@ -31,7 +31,7 @@ def test_state_over_http_equals_state_in_process(tavus: Sandbox) -> None:
         "n": 1, "in_flight": 1, "method": "DELETE", "path": f"/v2/replicas/{ANNA}", "query": "hard=true",
         "status": 200, "key_ok": True, "user_agent": "me/1", "effect": "hard",
     }  # fmt: skip
-    assert [len(state[kind]) for kind in world.KINDS] == [30, 4, 4, 3]
+    assert [len(state[kind]) for kind in world.RESOURCES] == [30, 4, 4, 3]
 
 
 def test_request_log_drops_the_oldest_request(monkeypatch: pytest.MonkeyPatch) -> None:
