@@ -27,6 +27,7 @@ from tavus_provider.sandbox.seeds import builtin_seed, read_seed
 from tavus_provider.sandbox.world import (
     LOG_LENGTH,
     OPERATIONS,
+    PREFIXES,
     RESOURCES,
     Api,
     ApiRequest,
@@ -145,7 +146,7 @@ class Sandbox:
 
     def _build_app(self) -> ASGIApp:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-        for prefix, kind, alias in RESOURCES:
+        for prefix, kind, alias in PREFIXES:
             for method, rest, operation, kinds in OPERATIONS:
                 if kind in kinds:
                     endpoint = self._api_endpoint(operation, kind, alias)

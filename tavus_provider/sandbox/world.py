@@ -466,7 +466,7 @@ def _parse_json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-RESOURCES = (
+PREFIXES = (
     ("replicas", "replicas", False), ("faces", "replicas", True),
     ("personas", "personas", False), ("pals", "personas", True),
     ("conversations", "conversations", False), ("videos", "videos", False),
