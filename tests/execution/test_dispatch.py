@@ -58,17 +58,18 @@ def test_error_stops_everything(where):
 def test_stop_does_not_wait_for_a_thread_that_hangs(monkeypatch):
     """A DNS look-up cannot be ended."""
     monkeypatch.setattr(dispatch, "LEAVE_AFTER", 0.1)
-    halt, release, begun, done = Halt(), threading.Event(), [], []
+    halt, release, begun, ended, done = Halt(), threading.Event(), [], [], []
 
     def hang(row):
         if halt.is_set:
             return
         begun.append(row)
         halt.stop("stopped")
-        release.wait(60)
+        release.wait(30)
+        ended.append(row)
 
     run(range(9), hang, halt=halt, done=done.append, concurrency=1)
-    assert (begun, done) == ([0], [])
+    assert (begun, ended, done) == ([0], [], [])
     release.set()
 
 
