@@ -471,4 +471,28 @@ def company() -> list[Run]:
         user="jo.fischer",
     )
     waiting.planned(policy=small, before=before).asked(state="awaiting_input").add("apply", None)
-    return [*runs, rejected, waiting]
+    approved = Run(
+        "tavus_purge_replicas",
+        "manual__approved",
+        midnight - 9 * day + timedelta(hours=10),
+        hard=True,
+        user="jo.fischer",
+    )
+    earlier = [(f"webinar-2025_speaker-{number}", 420 + number, "completed") for number in range(3)]
+    rows = [
+        *replicas(approved.when),
+        *(
+            Replica(
+                f"r{number}e8d10c77a{number}",
+                replica_name=name,
+                status=status,
+                replica_type="user",
+                model_name="phoenix-3",
+                created_at=approved.when - timedelta(days=age),
+            )
+            for number, (name, age, status) in enumerate(earlier)
+        ),
+    ]
+    only = {**small, "scope": {"include": ["webinar-2025_*"], "exclude": ["brand_*"]}}
+    approved.planned(rows, policy=only).asked("Approve", by="maria.santos").applied()
+    return [approved, *runs, rejected, waiting]

@@ -287,6 +287,23 @@ def test_first_picture_takes_at_most_10_requests_with_500_runs_of_118_tasks(fake
     assert "reading" not in frame.locator("#runs tbody tr").first.inner_text()
 
 
+def test_header_names_who_approved_last_although_a_later_purge_was_rejected(fake, open_page):
+    fake.runs = company()
+    frame = frame_of(open_page())
+    frame.locator("#account dt", has_text="Last rejected").wait_for()
+    facts = {
+        name: frame.locator(f"#account div:has(dt:text-is('{name}')) dd").inner_text()
+        for name in ("Account", "Last approved", "Last rejected", "Next run", "Forecast")
+    }
+    tavus, approved, rejected, after, forecast = facts.values()
+    assert tavus == "tavus_default tavusapi.com"
+    assert approved.startswith("by maria.santos ")
+    assert rejected.startswith("by maria.santos ")
+    assert approved < rejected, "by time"
+    assert after.endswith(" 00:00, tavus_prune_replicas")
+    assert forecast == "11 deletes in 30 days, if it runs daily"
+
+
 # -- one account at a time
 
 
@@ -303,12 +320,12 @@ def test_everything_is_of_the_chosen_account(fake, open_page):
     frame = frame_of(page)
     cards = frame.locator("#accounts button")
     assert cards.count() == 2
-    assert frame.locator("#account dd").first.inner_text() == "tavus_default"
+    assert frame.locator("#account dd strong").first.inner_text() == "tavus_default"
     frame.locator("#accounts button", has_text="10 deletes in 30 days").wait_for()
     cards.nth(1).click()
     frame.locator("#account dd", has_text="eu.example.com").wait_for()
     frame.locator("#content:not([aria-busy])").wait_for()
-    assert frame.locator("#account dd").first.inner_text() == "tavus_eu"
+    assert frame.locator("#account dd strong").first.inner_text() == "tavus_eu"
     assert frame.locator("#runs-choice option").count() == 1
     frame.locator("#runs tbody tr .badge").first.wait_for()
     assert frame.locator("#runs tbody tr").count() == 1
@@ -324,9 +341,10 @@ def test_accounts_are_known_without_rendered_fields(fake, open_page):
         for task in made.tasks:
             task["rendered_fields"] = {}
     frame = frame_of(open_page())
-    names = [text.split("\n")[0] for text in frame.locator("#accounts button").all_inner_texts()]
+    frame.locator("#accounts button", has_text="unknown connection").wait_for(state="detached")
+    names = frame.locator("#accounts button strong").all_inner_texts()
     assert names == ["tavus_default", "tavus_eu"]
-    assert frame.locator("#account dd").first.inner_text() == "tavus_default"
+    assert frame.locator("#account dd strong").first.inner_text() == "tavus_default"
     assert len(requests_before_the_first_picture(frame)) <= 10
 
 
@@ -343,7 +361,7 @@ def test_accounts_of_airflow_3_1_are_read_after_the_first_picture(fake, open_pag
             task["rendered_fields"] = {}
     page = open_page(path="/plugin/tavus?dag_id=prune_6&run_id=r6")
     frame = frame_of(page)
-    assert frame.locator("#account dd").first.inner_text() == "tavus_6"
+    assert frame.locator("#account dd strong").first.inner_text() == "tavus_6"
     assert len(requests_before_the_first_picture(frame)) <= 10
     frame.locator("#accounts button").nth(8).wait_for()
     names = {text.split("\n")[0] for text in frame.locator("#accounts button").all_inner_texts()}

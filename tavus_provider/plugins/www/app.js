@@ -6,11 +6,11 @@ import { PageError, forgetXComs, kindOf, readApprovalTasks, readApprovals, readD
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
-import { escapeText, number } from "./format.js";
+import { escapeText, number, time } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { countByGroup, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
-import { isUnderWay } from "./run_state.js";
+import { isApproval, isUnderWay } from "./run_state.js";
 import { followTheme } from "./theme.js";
 import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
@@ -18,7 +18,7 @@ const RUNS_SHOWN = 10;
 const DAGS_READ = 4;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
-const ANSWERS_READ = 3;
+const ANSWERS_READ = 5;
 const UNKNOWN_READ = 20;
 const UNKNOWN_READ_FIRST = 2; // before the first picture
 const PARALLEL_READS = 3;
@@ -56,11 +56,16 @@ async function detailsOf(entry, account, { fresh = false } = {}) {
   }
 }
 
+function showAccountFacts() {
+  const { account, details } = page;
+  showAccount({ account, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
+}
+
 function showAll({ keep = false } = {}) {
   const { account, details, verdicts } = page;
   const { plan, report, entry } = details;
   if (entry === account.entries[0]) account.latest = details;
-  showAccount({ account, latest: account.latest, shown: details, show: showChosen });
+  showAccountFacts();
   showAccountChoice(page.accounts, account, chooseAccount);
   showErasures(page.erasures, account, page.accounts);
   showRun(details);
@@ -71,6 +76,7 @@ function showAll({ keep = false } = {}) {
     showDeciders(plan, verdicts);
     showAges(rows, plan);
     showNotice(plan, verdicts, rows);
+    byId("replicas-title").textContent = `Replicas and reasons${plan.made_at ? `, as planned ${time(plan.made_at)}` : ""}`;
   }
   byId("one-replica").hidden = Boolean(plan) || entry.kind !== "delete";
   byId("content").hidden = false;
@@ -126,7 +132,7 @@ async function showOutlook(entry, { plan, task }, request) {
   if (entry === newestPlan(page.account)) page.account.forecast = forecast;
   showDifference(difference);
   showForecast(forecast);
-  showAccount({ account: page.account, latest: page.account.latest, shown: page.details, show: showChosen });
+  showAccountFacts();
 }
 
 // Reads the state of a run again while it is under way, and the run itself if its state has changed.
@@ -221,29 +227,31 @@ async function showAccountOf(entry) {
   await showEntryWithRuns(entry);
   const latest = account.entries[0];
   const [dags, details, forecast] = await Promise.all([
-    Promise.all(account.dagIds.slice(0, DAGS_READ).map(readDag)),
+    readDags(account),
     latest === entry ? page.details : readRunsOf(account.dagIds).then(() => detailsOf(latest, account)),
     account.forecast === undefined ? readXCom(newestPlan(account).task, "forecast") : account.forecast,
   ]);
-  Object.assign(account, { dags: dags.filter(Boolean), latest: details, forecast });
+  Object.assign(account, { dags, latest: details, forecast });
   if (account !== page.account) return;
   showAccountChoice(page.accounts, account, chooseAccount);
-  showAccount({ account, latest: details, shown: page.details, show: showChosen });
+  showAccountFacts();
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
   await readRunsTable();
-  account.answer ??= await readLastAnswer(account);
-  if (account === page.account) showAccount({ account, latest: account.latest, shown: page.details, show: showChosen });
+  account.answers ??= await readAnswers(account);
+  if (account === page.account) showAccountFacts();
 }
 
-// Returns the newest answer to an approval of this account, or null. Only the newest few are looked at.
-async function readLastAnswer(account) {
+// Returns the newest answers to approvals of this account, up to the newest Approve. Only a few are read.
+async function readAnswers(account) {
   const ours = new Set(account.entries.map(({ task }) => runKey(task)));
   const asked = (await readApprovalTasks()).tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
+  const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
-    const answer = (await readApprovals(task))?.find(({ response_received, task_instance }) => response_received && task_instance.task_id === task.task_id);
-    if (answer) return answer;
+    const answer = (await readApprovals(task))?.find(({ response_received, task_instance }) => response_received && task_instance.id === task.id);
+    if (answer) answers.push(answer);
+    if (answer && isApproval(answer)) break;
   }
-  return null;
+  return answers;
 }
 
 async function showEntryWithRuns(entry) {
@@ -255,7 +263,7 @@ async function readOtherAccounts() {
   await inParallel(page.accounts.filter((account) => account !== page.account).slice(0, ACCOUNTS_READ), async (account) => {
     account.details ??= await detailsOf(newestPlan(account), account);
     account.forecast ??= await readXCom(newestPlan(account).task, "forecast");
-    account.dags ??= (await Promise.all(account.dagIds.slice(0, DAGS_READ).map(readDag))).filter(Boolean);
+    account.dags ??= await readDags(account);
     showAccountChoice(page.accounts, page.account, chooseAccount);
   });
 }
@@ -285,7 +293,13 @@ async function learnAccounts({ most, wantedDag = null }) {
   if (!unknown.length) return;
   await inParallel(unknown, async (task) => learn(task, await readXCom(task)));
   regroup();
+  if (!page.details) return;
+  // The account that is shown may have more Dags now.
+  page.account.dags = await readDags(page.account);
+  showAccountFacts();
 }
+
+const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, DAGS_READ).map(readDag))).filter(Boolean);
 
 // Returns the account and the entry that the address asks for, or the newest plan.
 function choose(wanted) {
@@ -328,7 +342,7 @@ async function start() {
   clearTimeout(page.timer);
   try {
     const wanted = requested();
-    Object.assign(page, { tasks: [], offset: 0, more: false, accounts: [], account: null, entry: null });
+    Object.assign(page, { tasks: [], offset: 0, more: false, accounts: [], account: null, entry: null, details: null });
     page.runs.clear();
     page.read.clear();
     forgetXComs();

@@ -83,7 +83,7 @@ function checkList(row) {
   return [
     make("ol", { class: "checks" }, row.checks.map(([check, seen], at) => make("li", { class: at === decides ? "decides" : "" },
       make("span", { class: "check-name" }, escapeText(check).replaceAll("_", " ")),
-      make("span", { class: "check-seen" }, escapeText(seen ?? "")), at === decides ? make("span", { class: "badge subtle", "data-tone": "info" }, "decides") : null))),
+      make("span", { class: "check-seen" }, at === decides ? null : make("span", { class: "muted" }, "no: "), escapeText(seen ?? "")), at === decides ? make("span", { class: "badge subtle", "data-tone": "info" }, "decides") : null))),
     row.nextReason ? make("p", { class: "muted" }, `Would otherwise be decided by: ${row.nextReason}`) : null,
   ];
 }
@@ -100,7 +100,7 @@ function detailRow(row) {
     .catch(() => past.replaceChildren(make("p", { class: "muted" }, "The earlier runs could not be read.")));
   const facts = [["Created", time(row.createdAt)], ["Last used", time(row.lastUsedAt)], ["Id", row.id]].filter(([, value]) => value !== "–");
   return make("tr", { class: "detail" }, make("td", { colspan: COLUMNS.length }, make("div", { class: "detail-grid" },
-    make("section", {}, make("h4", {}, "Checks, in order"), checkList(row), row.outcomeDetail ? make("p", {}, make("strong", {}, "Outcome: "), row.outcomeDetail) : null),
+    make("section", {}, make("h4", {}, "Checks, in order: the first that applies decides"), checkList(row), row.outcomeDetail ? make("p", {}, make("strong", {}, "Outcome: "), row.outcomeDetail) : null),
     make("section", {}, make("h4", {}, "History"), past, make("dl", { class: "facts small" }, facts.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))))))));
 }
 

@@ -15,8 +15,9 @@ export const isUnderWay = ({ run }) => ["running", "queued"].includes(run?.state
 const ofKind = (details, kind) => details.tasks.filter((task) => kindOf(task) === kind);
 export const approvalTask = (details) => ofKind(details, "approve").find(({ state }) => state !== "skipped") ?? ofKind(details, "approve")[0];
 const deleteTasks = (details) => [...ofKind(details, "apply"), ...ofKind(details, "delete")];
+export const isApproval = (answer) => Boolean(answer.response_received && answer.chosen_options?.includes("Approve"));
 const rejected = ({ approval }) => approval?.response_received && approval.chosen_options?.includes("Reject");
-const approved = ({ approval }) => approval?.response_received && approval.chosen_options?.includes("Approve");
+const approved = ({ approval }) => approval && isApproval(approval);
 const person = ({ approval }) => escapeText(approval?.responded_by_user?.name || approval?.responded_by_user?.id || "a person");
 
 // The failed task that explains the run: the earliest in the order of the steps; that of another operator last.
@@ -170,7 +171,7 @@ function deleteSteps(details) {
   const isRunning = tasks.some(({ state }) => UNDER_WAY.includes(state));
   const state = isRunning ? "running" : tasks.some((task) => task.state === "failed") ? "failed" : stepState(chosen.state);
   const { all, gone, unfinished } = totals(report?.counts);
-  const step = { title: "Delete", state, when: isRunning ? null : chosen.end_date, path: taskPath(chosen), text: "" };
+  const step = { title: "Delete", state, when: isRunning || ["skipped", "upstream_failed"].includes(chosen.state) ? null : chosen.end_date, path: taskPath(chosen), text: "" };
   if (!report) {
     const why = rejected(details) ? "skipped, rejected" : chosen.state === "upstream_failed" ? "not started" : chosen.state === "skipped" ? "skipped" : "";
     return [{ ...step, text: state === "done" ? "left no report" : why }, ...(isUnderWay(details) ? [{ title: "Verify", state: "todo", text: "" }] : [])];
@@ -178,7 +179,7 @@ function deleteSteps(details) {
   if (report.dry_run) return [{ ...step, text: "dry run, nothing was sent" }];
   const verified = (report.items ?? []).filter(({ detail }) => /no longer listed/.test(detail ?? "")).length;
   return [
-    { ...step, title: gone ? "Deleted" : "Delete", text: all ? describeCounts(report.counts) : "nothing to delete" },
+    { ...step, title: !gone ? "Delete" : unfinished ? "Partly deleted" : "Deleted", text: all ? describeCounts(report.counts) : "nothing to delete" },
     ...(gone ? [{
       title: unfinished ? "Not verified" : "Verified", state: unfinished ? "failed" : "done", when: chosen.end_date,
       text: unfinished ? `${plural(unfinished, "replica")} may still exist` : verified ? `${number(verified)} no longer listed` : "Tavus confirmed each delete",

@@ -6,7 +6,7 @@ import { byId, icon, link, make, replace, stateBadge, stateIcon } from "./dom.js
 import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
 import { statusLabel } from "./labels.js";
 import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
-import { approvalTask, describe, headline, steps } from "./run_state.js";
+import { approvalTask, describe, headline, isApproval, steps } from "./run_state.js";
 
 const CHART_BARS = 9;
 const NAMES_OF_A_DIFFERENCE = 5;
@@ -27,32 +27,38 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 
 // The next scheduled run of the Dags of an account, in words.
 function nextRun({ dags }) {
-  const next = dags?.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).map((dag) => dag.next_dagrun_run_after).sort()[0];
-  if (next) return `${time(next)}${new Date(next) < Date.now() ? " due" : ""}`;
+  const [next] = dags?.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).sort((a, b) => (a.next_dagrun_run_after < b.next_dagrun_run_after ? -1 : 1)) ?? [];
+  const at = next?.next_dagrun_run_after;
+  if (next) return `${time(at)}${new Date(at) < Date.now() ? " due" : ""}, ${escapeText(next.dag_id)}`;
   return dags?.some(({ is_paused }) => is_paused) ? "paused" : dags?.length ? "when triggered" : "–";
 }
 
 // `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
-// `show` opens a run.
-export function showAccount({ account, latest, shown, show }) {
+// `isNewestPlan` says whether the run below is the newest with a plan; `show` opens a run.
+export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   const { plan, run, task } = latest ?? {};
   const { badge, words } = latest ? describe(latest) : {};
-  const { forecast, answer } = account;
+  const { forecast, answers } = account;
+  const approval = answers?.find(isApproval);
+  const rejection = answers?.[0] !== approval ? answers?.[0] : null;
   const origin = shown.plan?.origin ?? plan?.origin;
   replace(byId("account"), ...[
-    fact("Connection", make("strong", {}, escapeText(account.connection))),
-    fact("Host", origin ? hostName(origin) : quiet("–")),
+    fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
-    answer ? fact("Last approval", link(`${taskPath(answer.task_instance)}/required_actions`, `${answer.chosen_options?.includes("Approve") ? "approved" : "rejected"} by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)) : null,
+    answers ? fact("Last approved", approval ? answerLink(approval) : quiet(rejection ? "none of the latest" : "no answer yet")) : null,
+    rejection ? fact("Last rejected", answerLink(rejection)) : null,
     fact("Next run", nextRun(account)),
-    fact("Next 30 days", typeof forecast?.next_30_days === "number" ? plural(forecast.next_30_days, "delete") : quiet("no forecast")),
+    fact("Forecast", typeof forecast?.next_30_days === "number" ? [plural(forecast.next_30_days, "delete"), quiet(" in 30 days, if it runs daily")] : quiet("none")),
   ].filter(Boolean));
   byId("account").hidden = false;
-  showNewerRun({ latest, shown, show });
+  showNewerRun({ latest, shown, isNewestPlan, show });
 }
 
+const answerLink = (answer) => [
+  link(`${taskPath(answer.task_instance)}/required_actions`, `by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)];
+
 // What the latest run did, if the run below is an older one.
-function showNewerRun({ latest, shown, show }) {
+function showNewerRun({ latest, shown, isNewestPlan, show }) {
   const newer = byId("newer");
   newer.hidden = !latest?.run || latest.entry === shown.entry;
   if (newer.hidden) return;
@@ -60,7 +66,7 @@ function showNewerRun({ latest, shown, show }) {
   newer.className = `alert ${tone === "error" ? "error" : "info"}`;
   replace(newer, icon(tone === "error" ? "warning" : "clock"), make("div", {},
     make("p", {}, make("strong", {}, `The latest run, of ${time(latest.run.run_after)}: `), stateBadge(badge), ` ${words}.`),
-    make("p", {}, "Below is an older run. ", make("button", { type: "button", class: "linklike", onclick: () => show(latest.entry) }, "Show the latest run"))));
+    make("p", {}, isNewestPlan ? "Below is the newest run with a plan. " : "Below is an older run. ", make("button", { type: "button", class: "linklike", onclick: () => show(latest.entry) }, "Show the latest run"))));
 }
 
 // The choice between accounts: cards, of which one is pressed.
@@ -75,7 +81,7 @@ export function showAccountChoice(accounts, chosen, choose) {
       make("span", { class: "muted" }, details?.plan?.origin ? hostName(details.plan.origin) : " "),
       make("span", {}, state ? [stateBadge(state.badge), ` ${timeNear(details.run?.run_after, new Date())}`] : quiet(time(account.entries[0].task.run_after))),
       make("span", { class: "muted" }, account.dags ? `Next run: ${nextRun(account)}` : " "),
-      make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `${plural(forecast.next_30_days, "delete")} in 30 days` : "no forecast")));
+      make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `Forecast: ${plural(forecast.next_30_days, "delete")} in 30 days` : "no forecast")));
   })));
 }
 
@@ -124,7 +130,8 @@ function showPlanFacts({ plan, report }, task) {
     fact("Policy", escapeText(plan.policy?.name ?? (stored ? "in the stored plan" : "without a name"))),
     fact("Limits", `${number(deletes)} of at most ${number(limits.max_deletions)} replicas, ${total ? ((100 * deletes) / total).toFixed(1) : 0} % of at most ${number(limits.max_deletion_percent)} %`),
     narrowing(plan) ? fact("Narrowed by the form", narrowing(plan)) : null,
-    fact("Plan", link(taskPath(task), `${escapeText(task.dag_id)} / ${escapeText(task.task_id)}`), `, valid until ${time(plan.valid_until)}, digest `, make("code", {}, escapeText(plan.digest ?? "–").slice(0, 12))),
+    fact("Plan", link(taskPath(task), `${escapeText(task.dag_id)} / ${escapeText(task.task_id)}`), quiet(", digest "), make("code", {}, escapeText(plan.digest ?? "–").slice(0, 12))),
+    fact("Valid until", time(plan.valid_until)),
     stored ? fact("Stored at", make("code", { class: "path" }, escapeText(stored))) : null,
     report?.notice ? fact("Report", report.notice) : null,
   ].filter(Boolean));
