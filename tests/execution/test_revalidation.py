@@ -212,6 +212,36 @@ def test_replica_that_is_only_in_the_ledger_is_deleted_and_its_absence_proves_no
     assert (done.to_delete, done.unlisted) == (plan["delete"], {"r1"})
 
 
+@pytest.mark.parametrize(
+    ("hard", "soft_deleted", "held", "deleted", "settled"),
+    [
+        pytest.param(True, {"r1"}, set(), True, None, id="purge-after-a-prune"),
+        pytest.param(True, {"r1"}, {"r1"}, False, Outcome.SKIPPED, id="held"),
+        pytest.param(True, set(), set(), False, Outcome.ALREADY_GONE, id="gone"),
+        pytest.param(False, {"r1"}, set(), False, Outcome.ALREADY_GONE, id="prune-after-a-prune"),
+    ],
+)
+def test_missing_replica_that_was_soft_deleted_is_deleted_permanently_only(
+    hard, soft_deleted, held, deleted, settled
+):
+    """Its training footage still exists."""
+    plan = plan_for("r1", "r2", hard=hard)
+    done = revalidate(
+        plan,
+        plan["delete"][:1],
+        decide([replica("r2")]),
+        prior=PriorAttempts(),
+        soft_deleted=soft_deleted,
+        held=frozenset(held),
+    )
+    assert [row["replica_id"] for row in done.to_delete] == (["r1"] if deleted else [])
+    assert done.unlisted == ({"r1"} if deleted else set())
+    assert {key: result.outcome for key, result in done.settled.items()} == (
+        {"r1": settled} if settled else {}
+    )
+    assert done.absent == ({"r1"} if settled is Outcome.ALREADY_GONE else set())
+
+
 def test_difference_of_an_unchanged_replica_is_none():
     (row,) = plan_for("r1")["delete"]
     assert difference(row, replica("r1")) is None

@@ -32,7 +32,11 @@ from tavus_provider.exceptions import (
     TavusError,
     TavusOutcomeUnknownError,
 )
-from tavus_provider.operators.tavus import ApplyRetentionOperator, DeleteReplicaOperator
+from tavus_provider.operators.tavus import (
+    ApplyRetentionOperator,
+    ApproveRetentionOperator,
+    DeleteReplicaOperator,
+)
 from tavus_provider.storage.authority import RunAuthority, Trigger
 from tavus_provider.storage.ledger import Ledger, job_name, ledger_root
 from tavus_provider.storage.ledger_verify import verify
@@ -176,6 +180,7 @@ def test_exchanged_plan_is_rejected_by_every_task(sandbox, stored, hard):
         lambda: run(delete(OLD, plan=other, hard=hard)),
         lambda: split(other, 3),
         lambda: summarize(other, []),
+        lambda: run(ApproveRetentionOperator(task_id="approve", plan=other)),
     ):
         with pytest.raises(REJECTED, match=r"no record that a plan task|the XCom was changed"):
             task()
