@@ -25,6 +25,8 @@ RATIO_FREE_BYTES: Final = 64 * 2**10
 _CHUNK_BYTES = 64 * 2**10
 _GZIP_WINDOW_BITS = zlib.MAX_WBITS + 16
 _GZIP = frozenset({"gzip", "x-gzip"})
+_UNENCODED = frozenset({"", "identity", "none", "utf-8", "utf8"})
+"""What servers write in ``Content-Encoding`` for a body that is not encoded."""
 _DECOMPRESSED = _GZIP | {"deflate"}
 
 
@@ -63,7 +65,8 @@ def read_body(raw: urllib3.BaseHTTPResponse, limit: int, encoding: str) -> Body:
     :param raw: the response, of which nothing was read
     :param encoding: the ``Content-Encoding`` header: identity, gzip or deflate; only one
     """
-    encoding = encoding.strip().lower()
+    names = (name.strip().lower() for name in encoding.split(","))
+    encoding = ", ".join(name for name in names if name not in _UNENCODED)
     parts: list[bytes] = []
     size = 0
     try:
@@ -83,7 +86,7 @@ def read_body(raw: urllib3.BaseHTTPResponse, limit: int, encoding: str) -> Body:
         reason = "the body did not end in time" if expired else f"the body was cut ({innermost_type(error)})"
         return Body(b"".join(parts), reason, truncated=not expired)
     content = b"".join(parts)
-    if content and encoding not in ("", "identity", *_DECOMPRESSED):
+    if content and encoding and encoding not in _DECOMPRESSED:
         return Body(
             content, f"the body has the encoding {escape_line(encoding, 20)}, which was not requested"
         )

@@ -18,6 +18,8 @@ from tavus_provider.exceptions import (
     TavusRetryableError,
 )
 from tavus_provider.keys import Kind
+from tavus_provider.row_fields import describe
+from tavus_provider.sanitize import quote
 
 
 def is_applied(response: Response) -> bool:
@@ -74,8 +76,11 @@ def parse_json(what: str, response: Response, *, redact: Callable[[str], str]) -
             return response.json()
         except ValueError as failure:
             reason = str(failure)
+        cause = (
+            "what is between this worker and Tavus" if response.body_error else "the connection's base URL"
+        )
         raise TavusInvalidResponseError(
-            f"{what} returned 200, but {reason}: check the connection's base URL",
+            f"{what} returned 200, but {reason}: check {cause}",
             status=200,
             request_id=response.request_id,
         )
@@ -94,17 +99,27 @@ def parse_page(what: str, body: object) -> tuple[Sequence[object], int]:
     """
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list):
-        raise TavusInvalidResponseError(f"{what} returned no list of rows in 'data'")
+        found = f"{quote(rows, none='nothing')} there" if isinstance(body, dict) else quote(body, none="null")
+        raise TavusInvalidResponseError(
+            f"{what} returned no list of rows in 'data', but {found}; expected an object with 'data' and "
+            "'total_count', as Tavus documents it: check the connection's base URL, and what is between this "
+            "worker and Tavus"
+        )
     total = body.get("total_count") if isinstance(body, dict) else None
-    if isinstance(total, str) and re.fullmatch(r"[0-9]{1,12}", total):
+    if isinstance(total, str) and re.fullmatch(r"\s*[0-9]{1,12}\s*", total, re.ASCII):
         total = int(total)
     if type(total) is not int or total < 0:
         raise TavusInvalidResponseError(
-            f"{what} returned total_count {json.dumps(total, default=str)[:20]}: expected a whole "
-            f"number, without which "
-            "the listing cannot be shown to be complete"
+            f"{what} returned total_count {_show_count(total)}: expected a whole number, without which the "
+            "listing cannot be shown to be complete"
         )
     return rows, total
+
+
+def _show_count(total: object) -> str:
+    if total is None or isinstance(total, str | int | float):
+        return json.dumps(total)[:20]
+    return describe(total)
 
 
 def error_of(

@@ -84,6 +84,13 @@ def test_damaged_body_is_an_error_that_a_retry_may_fix(get, encoding, compress, 
     assert response.body_error == f"the body is not valid {encoding.lower().strip()}"
 
 
+@pytest.mark.parametrize("encoding", ["identity, identity", "utf-8", "UTF8", "none", ","])
+def test_body_with_an_encoding_that_is_none_is_read_as_it_is(get, encoding):
+    assert get(encoded(ROWS, encoding)).body_error is None
+    response = get(encoded(gzip.compress(ROWS), f"{encoding}, gzip"))
+    assert (response.body, response.body_error) == (ROWS, None)
+
+
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "compress"])
 def test_other_encodings_are_named(get, encoding):
     response = get(encoded(b"{}", encoding))

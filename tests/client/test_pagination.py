@@ -127,7 +127,7 @@ def test_server_that_ignores_the_limit_is_read_twice(count, first_page, counts_f
 @pytest.mark.parametrize("count", [99, 100, 101, 150, 197, 198, 199, 200, 201, 530])
 @pytest.mark.parametrize("first_page", [1, 0])
 def test_limit_that_is_always_the_largest_one_is_read_twice(count, first_page):
-    """The second page is shorter than its limit, so that only the first one shows that the limit is ignored."""
+    """The second page is shorter than its limit, so only the first one shows that the limit is ignored."""
     server = FixedPages(ids(count), clamp=100, first_page=first_page)
     assert server.read(first_page=first_page) == ids(count)
 
@@ -495,6 +495,17 @@ def test_listing_is_complete_for_any_page_size(make_account, count, clamp):
         pytest.param([page(1, total=True)], "total_count true", id="total true"),
         pytest.param([page(1, total=-1)], "total_count -1", id="total -1"),
         pytest.param([page(1, total=1.0)], "total_count 1.0", id="total a float"),
+        pytest.param([page(1, total={"value": 1})], "total_count a dict: expected", id="total an object"),
+        pytest.param(
+            [{"text": '{"data": [], "total_count": 0, "total_count": 1}'}],
+            "total_count given more than once, with different values: expected",
+            id="two totals",
+        ),
+        pytest.param(
+            [{"json": {"data": {"data": [row(1)]}}}],
+            "no list of rows in 'data', but a dict there;",
+            id="twice",
+        ),
         pytest.param([page(1)], "returned a row on two pages", id="total too high"),
         pytest.param([page(total=5)], "returned 0 rows and total_count 5", id="empty page"),
         pytest.param(
@@ -533,7 +544,8 @@ def test_listing_that_may_be_incomplete_is_an_error(mocked_client, requests_mock
 
 
 def test_total_count_may_be_a_number_as_text(mocked_client, requests_mock):
-    requests_mock.get(f"{API}/v2/replicas", [page(1, 2, total="2")])
+    requests_mock.get(f"{API}/v2/replicas", [page(1, 2, total="2"), page(1, 2, total=" 2\n")])
+    assert len(mocked_client.list_replicas()) == 2
     assert len(mocked_client.list_replicas()) == 2
 
 
