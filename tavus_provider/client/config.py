@@ -55,6 +55,10 @@ class ClientOptions:
         return cls(**parse_extras(text, key=key))
 
 
+OPTION_NAMES: Final = tuple(option.name for option in fields(ClientOptions))
+"""The names of all extras of a connection."""
+
+
 class InvalidOptionError(TavusValidationError):
     """
     An option is not a number, or is outside its bounds.
@@ -113,11 +117,10 @@ def parse_extras(text: object, *, key: str = "") -> dict[str, Any]:
     :raises InvalidOptionError: for a value outside its bounds
     """
     values = _parse_json_object(text)
-    known = {known.name for known in fields(ClientOptions)}
-    if unknown := sorted(set(values) - known):
+    if unknown := sorted(set(values) - set(OPTION_NAMES)):
         raise TavusValidationError(
             f"the connection has unknown extras {_show_names(unknown, key)}: "
-            f"expected only {', '.join(sorted(known))}; "
+            f"expected only {', '.join(OPTION_NAMES)}; "
             "the API key belongs in the password, everything else in section tavus of the configuration"
         )
     given = {name: _parse_number(value) for name, value in values.items() if value is not None}

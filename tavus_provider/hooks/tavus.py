@@ -13,6 +13,7 @@ from airflow.sdk.log import mask_secret
 from tavus_provider.client.api import AccessCheck, Deletion, Ending, TavusClient
 from tavus_provider.client.config import (
     DEFAULT_ORIGIN,
+    OPTION_NAMES,
     ClientConfig,
     ClientOptions,
     InvalidOptionError,
@@ -233,7 +234,7 @@ class TavusHook(BaseHook):
             ),
             (
                 lambda: parse_extras(connection.extra),
-                "The extras are invalid: expected only timeout, concurrency and requests_per_second.",
+                f"The extras are invalid: expected only {', '.join(OPTION_NAMES)}.",
             ),
         ]
         for check, message in checks:

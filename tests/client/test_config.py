@@ -291,9 +291,7 @@ def test_unknown_extra_is_rejected_by_name_without_its_value(extra, name):
     with pytest.raises(TavusValidationError) as caught:
         ClientOptions.parse(json.dumps(extra))
     text = str(caught.value)
-    assert text.startswith(
-        f"the connection has unknown extras {name}: expected only concurrency, requests_per_second"
-    )
+    assert text.startswith(f"the connection has unknown extras {name}: expected only timeout, concurrency, ")
     assert "the API key belongs in the password" in text
     assert "s3cret" not in text
 

@@ -272,7 +272,7 @@ MESSAGES = {
     "key": (False, "The API key is missing or invalid: enter it in the field API key."),
     "extras": (
         False,
-        "The extras are invalid: expected only timeout, concurrency and requests_per_second.",
+        "The extras are invalid: expected only timeout, concurrency, requests_per_second.",
     ),
     "timeout": (
         False,
