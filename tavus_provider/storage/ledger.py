@@ -61,8 +61,16 @@ MAX_DELAY: Final = timedelta(minutes=10)
 
 
 def ledger_root() -> ObjectStoragePath:
-    """Return the root of the ledger: ``[tavus] ledger``, by default ``tavus-ledger`` in ``AIRFLOW_HOME``."""
-    return resolve(conf.get("tavus", "ledger", fallback="") or _DEFAULT_ROOT)
+    """
+    Return the root of the ledger: ``[tavus] ledger``, by default ``tavus-ledger`` in ``AIRFLOW_HOME``.
+
+    :raises LedgerUnavailableError: if the location is no path and no URL of a storage
+    """
+    try:
+        return resolve(conf.get("tavus", "ledger", fallback="") or _DEFAULT_ROOT)
+    except StorageError as error:
+        fault = unavailable("read", error)
+    raise fault
 
 
 def _utc_now() -> datetime:

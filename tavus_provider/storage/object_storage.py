@@ -19,13 +19,21 @@ from airflow.configuration import AIRFLOW_HOME
 from airflow.sdk import ObjectStoragePath
 
 from tavus_provider.exceptions import TavusError
-from tavus_provider.sanitize import redact_url
+from tavus_provider.sanitize import escape_line, redact_url
 
 _FILE_MODE: Final = 0o600
 _FOLDER_MODE: Final = 0o700
 _LOCAL_PROTOCOLS: Final = frozenset({"", "file", "local"})
 _BUCKET_PROTOCOLS: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "adl", "az", "oss", "oci"})
+_BROKEN_URL: Final = re.compile(
+    "([a-z][a-z0-9+.-]+):/(?!/)|(s3a?|gs|gcs|abfss?|adl|az|oss|oci):(?!/)", re.IGNORECASE
+)
+"""A URL without both slashes. As a path it would be a folder that nobody looks into."""
 _LOCAL_URL: Final = re.compile("(?:file|local):(?://(?:[^/@]*@)?)?")
+
+
+class _LocationError(ValueError):
+    """A location is neither a path nor a URL. The message says what would be right."""
 
 
 class StorageError(TavusError):
@@ -65,6 +73,9 @@ def resolve(location: str, *, base: ObjectStoragePath | str | None = None) -> Ob
         prefix = _LOCAL_URL.match(location)
         if "://" in location and prefix is None:
             return ObjectStoragePath(location)
+        if prefix is None and (broken := _BROKEN_URL.match(location)):
+            scheme = broken[1] or broken[2]
+            raise _LocationError(f"not a URL: expected {scheme}:// and the name of the bucket")
         local = os.path.expanduser(location[prefix.end() :] if prefix else location)
         if os.path.isabs(local):
             return ObjectStoragePath(os.path.normpath(local))
@@ -215,9 +226,17 @@ def _put(path: ObjectStoragePath, data: bytes) -> None:
 
 def _storage_error(location: ObjectStoragePath | str, error: Exception) -> StorageError:
     number = error.errno if isinstance(error, OSError) else None
+    reason = os.strerror(number) if isinstance(number, int) else type(error).__name__
+    if isinstance(error, _LocationError):
+        reason = str(error)
+    elif str(error).startswith(("No filesystem registered for scheme", "Protocol not known")):
+        scheme = escape_line(str(location).partition(":")[0], 20)
+        reason = (
+            f"no storage is installed for {scheme}://; install its Airflow provider, or check the spelling"
+        )
     return StorageError(
         redact(location),
-        os.strerror(number) if isinstance(number, int) else type(error).__name__,
+        reason,
         is_missing=isinstance(error, FileNotFoundError),
         exists=isinstance(error, FileExistsError),
     )

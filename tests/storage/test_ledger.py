@@ -367,3 +367,12 @@ def test_later_attempt_comes_last_although_the_clock_of_its_worker_is_behind(roo
         names.append(writer.name)
         assert [attempt.name for attempt in ledger.attempts(JOB)] == names
         assert last_outcomes(ledger.attempts(JOB)) == {"r1": outcome}
+
+
+def test_mistyped_url_of_the_ledger_is_no_folder_in_airflow_home(monkeypatch):
+    monkeypatch.setenv("AIRFLOW__TAVUS__LEDGER", "s3:/bucket/ledger")
+    with pytest.raises(LedgerUnavailableError) as caught:
+        ledger_root()
+    assert str(caught.value).startswith(
+        "the ledger cannot be read at 's3:/bucket/ledger' (not a URL: expected s3:// and "
+    )

@@ -72,8 +72,21 @@ def test_location_without_storage_is_an_error():
         read_bytes(resolve(f"odd://user:{SECRET}@bucket/policy.yaml"))
     # Airflow 3.1 adds a slash in front of the bucket.
     assert caught.value.location.replace("@/", "@") == "odd://***@bucket/policy.yaml"
-    assert caught.value.reason == "ValueError"
+    assert caught.value.reason == (
+        "no storage is installed for odd://; install its Airflow provider, or check the spelling"
+    )
     assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "location", ["s3:/bucket/x", "S3:/bucket/x", "gs:bucket/x", "http:/host/x", "abfss:/x"]
+)
+def test_url_without_both_slashes_is_no_path(location):
+    """It would be a folder in AIRFLOW_HOME, and the ledger of each worker its own."""
+    with pytest.raises(StorageError) as caught:
+        resolve(location)
+    scheme = location.partition(":")[0]
+    assert caught.value.reason == f"not a URL: expected {scheme}:// and the name of the bucket"
 
 
 # -- files

@@ -189,7 +189,7 @@ def test_error_names_the_file_and_the_place_in_it(file, content, problem):
     [
         ("/no/such/file.yaml", "cannot be read (No such file or directory)"),
         ("", "cannot be read ("),
-        ("odd://bucket/policy.yaml", "cannot be read (ValueError)"),
+        ("odd://bucket/policy.yaml", "cannot be read (no storage is installed for odd://;"),
         ("a\nb.yaml", "cannot be read (No such file or directory)"),
         ("\x00", "cannot be read ("),
     ],
