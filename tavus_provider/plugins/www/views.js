@@ -131,7 +131,6 @@ function showPlanFacts({ plan, report }, task) {
     fact("Limits", `${number(deletes)} of at most ${number(limits.max_deletions)} replicas, ${total ? ((100 * deletes) / total).toFixed(1) : 0} % of at most ${number(limits.max_deletion_percent)} %`),
     narrowing(plan) ? fact("Narrowed by the form", narrowing(plan)) : null,
     fact("Plan", link(taskPath(task), `${escapeText(task.dag_id)} / ${escapeText(task.task_id)}`), quiet(", digest "), make("code", {}, escapeText(plan.digest ?? "–").slice(0, 12))),
-    fact("Valid until", time(plan.valid_until)),
     stored ? fact("Stored at", make("code", { class: "path" }, escapeText(stored))) : null,
     report?.notice ? fact("Report", report.notice) : null,
   ].filter(Boolean));
