@@ -29,6 +29,12 @@ _BROKEN_URL: Final = re.compile(
     "([a-z][a-z0-9+.-]+):/(?!/)|(s3a?|gs|gcs|abfss?|adl|az|oss|oci):(?!/)", re.IGNORECASE
 )
 """A URL without both slashes. As a path it would be a folder that nobody looks into."""
+_NOT_INSTALLED: Final = (
+    "No filesystem registered for scheme",
+    "Unsupported filesystem",
+    "Protocol not known",
+)
+"""How the messages of Airflow, universal_pathlib and fsspec begin if there is no storage for a URL."""
 _LOCAL_URL: Final = re.compile("(?:file|local):(?://(?:[^/@]*@)?)?")
 
 
@@ -229,7 +235,7 @@ def _storage_error(location: ObjectStoragePath | str, error: Exception) -> Stora
     reason = os.strerror(number) if isinstance(number, int) else type(error).__name__
     if isinstance(error, _LocationError):
         reason = str(error)
-    elif str(error).startswith(("No filesystem registered for scheme", "Protocol not known")):
+    elif isinstance(error, ValueError) and str(error).startswith(_NOT_INSTALLED):
         scheme = escape_line(str(location).partition(":")[0], 20)
         reason = (
             f"no storage is installed for {scheme}://; install its Airflow provider, or check the spelling"
