@@ -180,10 +180,17 @@ def _create_local_file(path: str, data: bytes) -> None:
     folder = os.path.dirname(path)
     _create_local_folders(folder)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+    except (
+        OSError
+    ):  # such as a full disk: a part of a record would look damaged, and hide the cause next time
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
     _sync_folder(folder)
 
 

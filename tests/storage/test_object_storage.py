@@ -6,6 +6,8 @@ import ast
 import errno
 import os
 import stat
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -141,6 +143,27 @@ def test_permissions_of_existing_folders_are_not_changed(tmp_path):
     (tmp_path / "a").mkdir(mode=0o755)
     write_once(ObjectStoragePath(f"{tmp_path}/a/file"), b"data")
     assert stat.S_IMODE((tmp_path / "a").stat().st_mode) == 0o755
+
+
+def test_nothing_is_left_of_a_file_that_does_not_fit(tmp_path):
+    """Otherwise the next attempt says that the file exists, and not that the disk is full."""
+    code = """
+import resource, signal, sys
+from airflow.sdk import ObjectStoragePath
+from tavus_provider.storage.object_storage import StorageError, write_once
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for attempt in range(2):
+    try:
+        write_once(ObjectStoragePath(sys.argv[1]), b"x" * 2000)
+    except StorageError as error:
+        print("reason:", error.reason)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code, f"{tmp_path}/1"], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.count(f"reason: {os.strerror(errno.EFBIG)}") == 2
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_file_and_every_new_folder_are_synchronized(tmp_path, monkeypatch):
