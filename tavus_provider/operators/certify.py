@@ -15,6 +15,7 @@ from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import ERASED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, fail_without_retry, push_xcom, task_identity
+from tavus_provider.operators.metrics import send_requests
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -200,6 +201,13 @@ class CheckErasuresOperator(TavusOperator):
                 for problem in problems:
                     self.log.error("%s: %s", status.request, problem)
             failed = [row for row in rows if row["problems"]]
+            days_left = [_days_left(status, now=base.now()) for status in statuses if status.is_open]
+            send_requests(
+                open_count=len(days_left),
+                overdue=sum(days is not None and days < 0 for days in days_left),
+                failing=len(failed),
+                tavus_conn_id=self.tavus_conn_id,
+            )
             summary = f"{len(rows):,} requests are open or need somebody, {len(failed):,} of them now"
             self.log.info("%s", summary)
             push_xcom(context, "summary", summary)

@@ -1,5 +1,5 @@
 """
-Metrics of plans and deletes, through Airflow's own.
+Metrics of plans, deletes and erasure requests, through Airflow's own.
 
 They are sent only if the deployment turns on metrics in section ``[metrics]``. They hold numbers and the id
 of the connection, and no id or name of a replica. StatsD drops tags, so a status or an outcome is a part of
@@ -63,6 +63,19 @@ def send_outcomes(outcomes: Iterable[str], *, hard: bool, tavus_conn_id: str) ->
         tags = {"conn_id": tavus_conn_id, "outcome": outcome, "hard": str(hard).lower()}
         _send("incr", f"tavus.deletes.{kind}.{outcome}", count, {"conn_id": tavus_conn_id})
         _send("incr", "tavus.deletes", count, tags)
+
+
+def send_requests(*, open_count: int, overdue: int, failing: int, tavus_conn_id: str) -> None:
+    """
+    Send how many requests for erasures are open, overdue, and need somebody now.
+
+    :param open_count: requests without a certificate that is complete
+    :param overdue: those of them whose due date is over
+    :param failing: requests with any problem
+    """
+    gauges = {"open": open_count, "overdue": overdue, "failing": failing}
+    for name, value in gauges.items():
+        _send("gauge", f"tavus.erasures.{name}", value, {"conn_id": tavus_conn_id})
 
 
 def _send(kind: str, name: str, value: Any, tags: dict[str, str]) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from erasures import plan_erasure
 from operators.tasks import EXPIRED, Ti, apply_task, delete, plan_task, run
+
+from tavus_provider.operators import base
+from tavus_provider.operators.tavus import CheckErasuresOperator
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,6 +56,25 @@ def test_plan_sends_a_gauge_for_each_status(sandbox, sent):
     assert gauges["tavus.replicas.expired"] == 6
     assert set(sent.values("timing")) == {"tavus.read_duration", "tavus.decide_duration"}
     assert {str(tags) for *_, tags in sent.sent} == {"{'conn_id': 'tavus_default'}"}
+
+
+@pytest.mark.parametrize(
+    ("days", "gauges"),
+    [
+        (0, {"open": 1, "overdue": 0, "failing": 0}),
+        (25, {"open": 1, "overdue": 0, "failing": 1}),
+        (31, {"open": 1, "overdue": 1, "failing": 1}),
+    ],
+)
+def test_check_of_erasures_sends_gauges_of_open_and_overdue_requests(
+    sandbox, sent, monkeypatch, days, gauges
+):
+    plan_erasure()  # received on 2026-11-01
+    sent.sent.clear()
+    monkeypatch.setattr(base, "now", lambda: datetime(2026, 11, 1, 12, tzinfo=UTC) + timedelta(days=days))
+    with contextlib.suppress(AirflowFailException):
+        run(CheckErasuresOperator(task_id="check"))
+    assert sent.values("gauge") == {f"tavus.erasures.{name}": count for name, count in gauges.items()}
 
 
 def test_overdue_replicas_of_the_plan_are_counted(sandbox, sent, monkeypatch):
