@@ -18,7 +18,7 @@ from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.known_use import KnownUse
 from tavus_provider.retention.policy import Policy
-from tavus_provider.retention.verdict import Status, Verdict
+from tavus_provider.retention.verdict import ReasonCode, Status, Verdict
 
 if TYPE_CHECKING:
     from tavus_provider.models import Conversation, Persona, Video
@@ -145,14 +145,16 @@ def evaluate_one(
     check_clock(client)
     if missing is not None:
         reason = f"chosen by hand although {missing}; it may be soft-deleted already"
-        return Verdict(Replica(replica_id), Status.EXPIRED, "by_hand", reason, rule="by hand", listed=False)
+        return Verdict(
+            Replica(replica_id), Status.EXPIRED, ReasonCode.MANUAL, reason, rule="by hand", listed=False
+        )
     inventory = _read_lists(client, MANUAL_POLICY, [replica], now=now)
     verdict = evaluate(MANUAL_POLICY, inventory, now=now()).verdicts[0]
-    if verdict.reason_code in ("not_user", "in_use"):
+    if verdict.reason_code in (ReasonCode.NOT_USER, ReasonCode.IN_USE):
         raise PlanRejectedError(
             f"replica {replica_id} cannot be deleted by hand: {verdict.reason}; nothing was deleted"
         )
-    caveat = "" if verdict.status == "expired" else f" although {verdict.reason}"
+    caveat = "" if verdict.status == Status.EXPIRED else f" although {verdict.reason}"
     return verdict._replace(status=Status.EXPIRED, rule="by hand", reason=f"chosen by hand{caveat}")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.planning.verdicts import Verdicts
 from tavus_provider.retention.engine import Decision
-from tavus_provider.retention.verdict import Status, Verdict
+from tavus_provider.retention.verdict import ReasonCode, Status, Verdict
 
 MAX_ROWS: Final = 200
 """The largest number of rows of one kind. ``counts`` are complete."""
@@ -128,7 +128,7 @@ def _row(verdict: Verdict) -> DifferenceRow:
 
 def _is_used_since(verdict: Verdict, made_at: str) -> bool:
     """Return whether a replica is in use, or was used after the plan before was made."""
-    if verdict.reason_code == "in_use":
+    if verdict.reason_code == ReasonCode.IN_USE:
         return True
     try:
         return verdict.last_used_at is not None and verdict.last_used_at > datetime.fromisoformat(made_at)

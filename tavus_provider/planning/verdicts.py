@@ -44,7 +44,7 @@ class Verdicts(TypedDict):
 
 def make_verdicts(decision: Decision) -> Verdicts:
     """Return the verdicts of a decision: all rows, with what the checks saw."""
-    counts = dict(sorted(Counter(verdict.reason_code for verdict in decision.verdicts).items()))
+    counts = dict(sorted(Counter(verdict.reason_code.value for verdict in decision.verdicts).items()))
     rows = [
         cast(
             "VerdictRow", verdict.to_json() | {"checks": [list(seen) for seen in decision.checks_of(verdict)]}

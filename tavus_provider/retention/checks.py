@@ -28,7 +28,7 @@ from tavus_provider.retention.turning_points import (
     refund_points,
     use_points,
 )
-from tavus_provider.retention.verdict import Source, Status
+from tavus_provider.retention.verdict import ReasonCode, Source, Status
 from tavus_provider.sanitize import escape_line
 
 _MAX_RULES_SHOWN: Final = 5
@@ -369,7 +369,7 @@ class Check(NamedTuple):
     """
 
     status: Status
-    reason_code: str
+    reason_code: ReasonCode
     find_reason: Callable[[ReplicaFacts, Context], str | None]
     see: Callable[[ReplicaFacts, Context], str]
     turning_points: Callable[[Policy, Inventory], Iterator[datetime]] = no_points
@@ -378,45 +378,45 @@ class Check(NamedTuple):
 
 # hard_delete_after comes before what is undetermined or preferred: these deletes are due, not only allowed.
 CHECKS: Final = (
-    Check(Status.OUT_OF_SCOPE, "not_user", find_not_user, see_type),
-    Check(Status.OUT_OF_SCOPE, "out_of_scope", find_out_of_scope, see_scope),
-    Check(Status.HELD, "held", find_hold, see_no_hold),
+    Check(Status.OUT_OF_SCOPE, ReasonCode.NOT_USER, find_not_user, see_type),
+    Check(Status.OUT_OF_SCOPE, ReasonCode.OUT_OF_SCOPE, find_out_of_scope, see_scope),
+    Check(Status.HELD, ReasonCode.HELD, find_hold, see_no_hold),
     # A soft delete can get in the way of an erasure: Tavus may not delete permanently what it does not show.
-    Check(Status.KEPT, "erasure_open", find_erasure_open, see_no_erasure),
-    Check(Status.KEPT, "soft_deleted", find_soft_deleted, see_soft_delete),
-    Check(Status.KEPT, "no_hard_delete_after", find_no_hard_delete_after, see_soft_delete),
+    Check(Status.KEPT, ReasonCode.ERASURE_OPEN, find_erasure_open, see_no_erasure),
+    Check(Status.KEPT, ReasonCode.SOFT_DELETED, find_soft_deleted, see_soft_delete),
+    Check(Status.KEPT, ReasonCode.NO_HARD_DELETE_AFTER, find_no_hard_delete_after, see_soft_delete),
     Check(
         Status.EXPIRED,
-        "hard_delete_after",
+        ReasonCode.HARD_DELETE_AFTER,
         find_hard_delete_due,
         see_soft_delete,
         hard_delete_points,
         Source.SOFT_DELETED,
     ),
-    Check(Status.UNDETERMINED, "undetermined", find_undetermined, see_known, date_points),
-    Check(Status.KEPT, "protected", find_protected, see_unprotected),
-    Check(Status.KEPT, "in_use", find_use, see_unused, use_points),
-    Check(Status.KEPT, "training", find_training, see_status),
-    Check(Status.KEPT, "failed_recently", find_recent_failure, see_failure, refund_points),
+    Check(Status.UNDETERMINED, ReasonCode.UNDETERMINED, find_undetermined, see_known, date_points),
+    Check(Status.KEPT, ReasonCode.PROTECTED, find_protected, see_unprotected),
+    Check(Status.KEPT, ReasonCode.IN_USE, find_use, see_unused, use_points),
+    Check(Status.KEPT, ReasonCode.TRAINING, find_training, see_status),
+    Check(Status.KEPT, ReasonCode.FAILED_RECENTLY, find_recent_failure, see_failure, refund_points),
     Check(
         Status.KEPT,
-        "keep_within",
+        ReasonCode.KEEP_WITHIN,
         find_keep_within,
         see_keep_within,
         lambda policy, inventory: age_points(policy.keep.keep_within, inventory),
     ),
-    Check(Status.KEPT, "keep_last", find_keep_last, see_keep_last),
+    Check(Status.KEPT, ReasonCode.KEEP_LAST, find_keep_last, see_keep_last),
     Check(
         Status.KEPT,
-        "too_young",
+        ReasonCode.TOO_YOUNG,
         find_too_young,
         see_form_age,
         lambda policy, inventory: age_points(policy.narrow.older_than, inventory),
     ),
-    Check(Status.SCHEDULED, "scheduled", find_scheduled, see_grace, grace_points),
-    Check(Status.EXPIRED, "expired", find_expired, see_rules, condition_points),
-    Check(Status.EXPIRED, "quota", find_excess, see_excess, quota_points, Source.QUOTA),
-    Check(Status.NOT_EXPIRED, "not_expired", find_not_expired, see_rules),
+    Check(Status.SCHEDULED, ReasonCode.SCHEDULED, find_scheduled, see_grace, grace_points),
+    Check(Status.EXPIRED, ReasonCode.EXPIRED, find_expired, see_rules, condition_points),
+    Check(Status.EXPIRED, ReasonCode.QUOTA, find_excess, see_excess, quota_points, Source.QUOTA),
+    Check(Status.NOT_EXPIRED, ReasonCode.NOT_EXPIRED, find_not_expired, see_rules),
 )
 """All checks in their order. If no other one returns a reason, the last one does."""
 
@@ -431,7 +431,7 @@ class CheckResult(NamedTuple):
     """
 
     status: Status
-    reason_code: str
+    reason_code: ReasonCode
     reason: str | None
     seen: str
     decides: bool
@@ -440,7 +440,7 @@ class CheckResult(NamedTuple):
         """Return it as plain JSON."""
         return {
             "status": self.status.value,
-            "reason_code": self.reason_code,
+            "reason_code": self.reason_code.value,
             "reason": self.reason,
             "seen": self.seen,
             "decides": self.decides,

@@ -76,7 +76,7 @@ def _to_json(verdict: Verdict | None) -> dict[str, Any] | None:
         return None
     return {
         "status": verdict.status.value,
-        "reason_code": verdict.reason_code,
+        "reason_code": verdict.reason_code.value,
         "rule": verdict.rule,
         "reason": verdict.reason,
     }

@@ -29,7 +29,7 @@ from tavus_provider.retention.checks import (
 from tavus_provider.retention.context import Context, Inventory, ReplicaFacts, describe_unreadable
 from tavus_provider.retention.fields import LONG_AGO
 from tavus_provider.retention.policy import Limits, Narrow, Policy
-from tavus_provider.retention.verdict import Source, Status, Verdict
+from tavus_provider.retention.verdict import ReasonCode, Source, Status, Verdict
 from tavus_provider.sanitize import escape_line
 
 
@@ -74,7 +74,7 @@ def _explain(replica_id: str, context: Context) -> Iterator[CheckResult]:
     if facts is not None:
         yield from run_checks(facts, context)
     elif (reason := context.unreadable_ids.get(replica_id)) is not None:
-        yield CheckResult(Status.UNDETERMINED, UNREADABLE_ROW, reason, seen=reason, decides=True)
+        yield CheckResult(Status.UNDETERMINED, ReasonCode.UNREADABLE_ROW, reason, seen=reason, decides=True)
     elif replica_id in context.history.soft_deleted:
         yield from _explain_unlisted(replica_id, context)
 
@@ -84,12 +84,12 @@ def _explain_unlisted(replica_id: str, context: Context) -> Iterator[CheckResult
     is_narrowed = context.policy.narrow != Narrow()
     if is_narrowed:
         reason = "is no longer listed, so it has neither name nor date to check against the form"
-        yield CheckResult(Status.OUT_OF_SCOPE, "out_of_scope", reason, seen=reason, decides=True)
+        yield CheckResult(Status.OUT_OF_SCOPE, ReasonCode.OUT_OF_SCOPE, reason, seen=reason, decides=True)
         return
     facts = context.find_facts(Replica(replica_id))
     checks = [check for check in CHECKS if check.reason_code in _FOR_UNLISTED]
     for result in run_checks(facts, context, checks):
-        if result.reason_code == "hard_delete_after" and result.reason is not None:
+        if result.reason_code == ReasonCode.HARD_DELETE_AFTER and result.reason is not None:
             reason = f"{result.reason}; no longer listed"
             yield result._replace(reason=reason, seen=reason)
         else:
@@ -97,13 +97,13 @@ def _explain_unlisted(replica_id: str, context: Context) -> Iterator[CheckResult
 
 
 _FOR_UNLISTED: Final = (
-    "held",
-    "erasure_open",
-    "soft_deleted",
-    "no_hard_delete_after",
-    "hard_delete_after",
-    "protected",
-    "in_use",
+    ReasonCode.HELD,
+    ReasonCode.ERASURE_OPEN,
+    ReasonCode.SOFT_DELETED,
+    ReasonCode.NO_HARD_DELETE_AFTER,
+    ReasonCode.HARD_DELETE_AFTER,
+    ReasonCode.PROTECTED,
+    ReasonCode.IN_USE,
 )
 
 
@@ -185,7 +185,7 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
             yield Verdict(
                 replica=facts.replica,
                 status=Status.EXPIRED,
-                reason_code="hard_delete_after",
+                reason_code=ReasonCode.HARD_DELETE_AFTER,
                 reason=f"{reason}; no longer listed",
                 listed=False,
                 source=Source.SOFT_DELETED,
@@ -194,7 +194,7 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
             yield Verdict(
                 replica=facts.replica,
                 status=Status.HELD if hold is not None else Status.KEPT,
-                reason_code="held" if hold is not None else "erasure_open",
+                reason_code=ReasonCode.HELD if hold is not None else ReasonCode.ERASURE_OPEN,
                 reason=str(hold if hold is not None else erasure),
                 next_reason=f"hard_delete_after: {reason}",
                 listed=False,
@@ -206,13 +206,9 @@ def _decide_unreadable(row: UnreadableRow) -> Verdict:
     return Verdict(
         replica=Replica(row.shown_id),
         status=Status.UNDETERMINED,
-        reason_code=UNREADABLE_ROW,
+        reason_code=ReasonCode.UNREADABLE_ROW,
         reason=describe_unreadable(row),
     )
-
-
-UNREADABLE_ROW: Final = "unreadable_row"
-"""Reason code of a row of the listing that cannot be read."""
 
 
 def _reading_order(verdict: Verdict) -> tuple[Any, ...]:
@@ -248,12 +244,12 @@ class Decision:
         It needs the context; without it, only the check that decided is returned.
         """
         seen = []
-        if self.context is not None and verdict.reason_code != UNREADABLE_ROW:
+        if self.context is not None and verdict.reason_code != ReasonCode.UNREADABLE_ROW:
             for result in _explain(verdict.replica.replica_id, self.context):
-                seen.append((result.reason_code, result.seen))
+                seen.append((result.reason_code.value, result.seen))
                 if result.decides:
                     return seen
-        return [(verdict.reason_code, verdict.reason)]
+        return [(verdict.reason_code.value, verdict.reason)]
 
     @property
     def listed(self) -> int:
@@ -284,7 +280,7 @@ class Decision:
     def keep(self) -> dict[str, int]:
         """How many of the others are kept, by reason code."""
         counted_apart = (Status.EXPIRED, Status.SCHEDULED, Status.UNDETERMINED)
-        counts = Counter(v.reason_code for v in self.verdicts if v.status not in counted_apart)
+        counts = Counter(v.reason_code.value for v in self.verdicts if v.status not in counted_apart)
         return dict(sorted(counts.items()))
 
     @property
@@ -325,7 +321,8 @@ class Decision:
         """Yield the replicas of the account itself that stay without a legal hold."""
         held = frozenset[str]() if self.context is None else self.context.held
         for verdict in self.verdicts:
-            is_own = verdict.replica.replica_type != "system" and verdict.reason_code != "soft_deleted"
+            is_soft_deleted = verdict.reason_code == ReasonCode.SOFT_DELETED
+            is_own = verdict.replica.replica_type != "system" and not is_soft_deleted
             stays = verdict.listed and verdict.status not in (Status.EXPIRED, Status.HELD)
             if stays and is_own and not is_named(verdict.replica.replica_id, held):
                 yield verdict

@@ -87,7 +87,8 @@ class Simulation:
     @property
     def last_day(self) -> dict[str, int]:
         """How many replicas have each reason code on the last day."""
-        return dict(sorted(Counter(verdict.reason_code for verdict in self.last_decision.verdicts).items()))
+        codes = (verdict.reason_code.value for verdict in self.last_decision.verdicts)
+        return dict(sorted(Counter(codes).items()))
 
     def date_of(self, day: int) -> date:
         """Return the date of a day."""

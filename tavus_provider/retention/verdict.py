@@ -28,6 +28,39 @@ class Status(StrEnum):
     """No rule matches."""
 
 
+class ReasonCode(StrEnum):
+    """
+    Machine-readable reason of a verdict: which check decided.
+
+    The first ones are in the order of :data:`tavus_provider.retention.checks.CHECKS`.
+    """
+
+    NOT_USER = "not_user"
+    OUT_OF_SCOPE = "out_of_scope"
+    HELD = "held"
+    ERASURE_OPEN = "erasure_open"
+    SOFT_DELETED = "soft_deleted"
+    NO_HARD_DELETE_AFTER = "no_hard_delete_after"
+    HARD_DELETE_AFTER = "hard_delete_after"
+    UNDETERMINED = "undetermined"
+    PROTECTED = "protected"
+    IN_USE = "in_use"
+    TRAINING = "training"
+    FAILED_RECENTLY = "failed_recently"
+    KEEP_WITHIN = "keep_within"
+    KEEP_LAST = "keep_last"
+    TOO_YOUNG = "too_young"
+    SCHEDULED = "scheduled"
+    EXPIRED = "expired"
+    QUOTA = "quota"
+    NOT_EXPIRED = "not_expired"
+
+    UNREADABLE_ROW = "unreadable_row"
+    """No check: a row of the listing that cannot be read."""
+    MANUAL = "by_hand"
+    """No check: a person chose a replica that Tavus does not show."""
+
+
 class Source(StrEnum):
     """Why a replica is due for deletion."""
 
@@ -45,7 +78,7 @@ class Verdict(NamedTuple):
 
     A named tuple, because a decision makes one for every replica of an account.
 
-    :param reason_code: machine-readable reason, as reports count it
+    :param reason_code: as reports count it
     :param reason: one sentence that a person can check
     :param next_reason: what would decide if this reason did not apply, as ``reason_code: reason``; ``None``
         if nothing would
@@ -60,7 +93,7 @@ class Verdict(NamedTuple):
 
     replica: Replica
     status: Status
-    reason_code: str
+    reason_code: ReasonCode
     reason: str
     next_reason: str | None = None
     rule: str | None = None
@@ -89,7 +122,7 @@ class Verdict(NamedTuple):
             "replica_id": self.replica.replica_id,
             "replica_name": self.replica.replica_name,
             "status": self.status.value,
-            "reason_code": self.reason_code,
+            "reason_code": self.reason_code.value,
             "reason": self.reason,
             "next_reason": self.next_reason,
             "age_days": self.age_days,

@@ -18,12 +18,14 @@ from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.fields import ZERO
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.schedule import update_schedule
+from tavus_provider.retention.verdict import ReasonCode
 from tavus_provider.sanitize import quote
 from tavus_provider.storage.attempts import Attempt
 from tavus_provider.storage.checkpoints import Recent
 from tavus_provider.storage.erasures import open_erasures
 from tavus_provider.storage.ledger import Ledger, job_name
 
+_NOT_DUE: Final = (ReasonCode.OUT_OF_SCOPE, ReasonCode.NOT_EXPIRED)
 _TASK_KEYS: Final = ("dag_id", "run_id", "task_id", "map_index")
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,7 @@ def _warn_about_other_policy(
     lost = sorted(
         verdict.replica.replica_id
         for verdict in decision.verdicts
-        if verdict.replica.replica_id in announced and verdict.reason_code in ("out_of_scope", "not_expired")
+        if verdict.replica.replica_id in announced and verdict.reason_code in _NOT_DUE
     )
     if lost:
         log.warning(

@@ -22,8 +22,10 @@ from retention.samples import (
 
 from tavus_provider.exceptions import TavusInvalidResponseError
 from tavus_provider.models import Persona, Replica
+from tavus_provider.retention.checks import CHECKS
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import Decision, evaluate
+from tavus_provider.retention.verdict import ReasonCode
 
 SCOPED = {"include": ["demo_*", "test_*"], "exclude": ["*_keep"]}
 
@@ -676,3 +678,11 @@ def test_first_rule_that_matches_decides_about_grace() -> None:
     by = policy({"rule": "old", "older_than": "180d"}, GRACE, name="x")
     found = verdict(replica(), by=by)
     assert (found.status, found.due_at) == ("expired", None)
+
+
+# --- reason codes
+
+
+def test_every_reason_code_but_two_is_that_of_one_check() -> None:
+    codes = [check.reason_code for check in CHECKS]
+    assert [*codes, ReasonCode.UNREADABLE_ROW, ReasonCode.MANUAL] == list(ReasonCode)
