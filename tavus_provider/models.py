@@ -18,7 +18,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any, ClassVar, Final, Self, TypeVar
+from typing import Any, ClassVar, Final, Self, TypeVar, cast
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.json_parser import merge_objects
@@ -328,7 +328,9 @@ def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T 
         parsed.append(one)
     for same in places.values():
         if any(parsed[index] != parsed[same[0]] for index in same):
-            merged = parse_row(model, merge_objects([rows[index] for index in same]))
+            # Rows that can be read are objects.
+            objects = [cast("Mapping[str, Any]", rows[index]) for index in same]
+            merged = parse_row(model, merge_objects(objects))
             for index in same:
                 parsed[index] = merged
     return parsed

@@ -14,7 +14,7 @@ from tavus_provider.client.kinds import KINDS, Item
 from tavus_provider.client.listing import Page
 from tavus_provider.client.rate_limiter import RateLimiter
 from tavus_provider.client.reading import Reader
-from tavus_provider.client.responses import error_of, is_not_found, parse_json
+from tavus_provider.client.responses import error_of, is_not_found, parse_json, unwrap_item
 from tavus_provider.client.retry import RetryPolicy
 from tavus_provider.client.transport import Transport
 from tavus_provider.client.workers import WorkerThreads
@@ -236,7 +236,8 @@ class TavusClient:
         response = self._reader.get(path, info.query)
         if is_not_found(response, kind):
             raise error_of(what, response, kind=kind, redact=self._transport.redact)
-        item = info.model.from_api(parse_json(what, response, redact=self._transport.redact))
+        body = parse_json(what, response, redact=self._transport.redact)
+        item = info.model.from_api(unwrap_item(body, info.model.id_fields))
         if item.key != item_id:
             raise TavusInvalidResponseError(f"{what} returned another {kind}, {item.key}")
         return item

@@ -90,6 +90,22 @@ def parse_json(what: str, response: Response, *, redact: Callable[[str], str]) -
     raise TavusInvalidResponseError(str(error), status=response.status, request_id=response.request_id)
 
 
+def unwrap_item(body: object, id_fields: Sequence[str]) -> object:
+    """
+    Return the object in the response to a request for one, also if it is in ``data``, alone or in a list.
+
+    Tavus documents ``{"data": [{...}]}`` for a persona, and no envelope for other kinds (API reference).
+
+    :param id_fields: every name of the id of the object
+    """
+    if not isinstance(body, dict) or any(name in body for name in id_fields):
+        return body
+    inner = body.get("data")
+    if isinstance(inner, list) and len(inner) == 1:
+        inner = inner[0]
+    return inner if isinstance(inner, dict) else body
+
+
 def parse_page(what: str, body: object) -> tuple[Sequence[object], int]:
     """
     Return the rows and the ``total_count`` of the JSON of one page. The count may be a number as text.

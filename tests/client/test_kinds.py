@@ -136,6 +136,18 @@ def test_400_about_another_kind_does_not_mean_not_found(client, sandbox, kind, o
 
 
 @each_kind
+def test_object_in_an_envelope_is_read(mocked_client, requests_mock, kind):
+    row = {f"{kind}_id": key_of(kind).rpartition("/")[2], "status": "completed"}
+    for body in (row, row | {"data": {"script": "x"}}, {"data": row}, {"data": [row], "total_count": 1}):
+        requests_mock.get(mock.ANY, json=body)
+        assert mocked_client.get_item(key_of(kind)).status == "completed"
+    for body in ({"data": [row, row]}, {"data": []}, {"data": {"data": row}}):
+        requests_mock.get(mock.ANY, json=body)
+        with pytest.raises(TavusInvalidResponseError, match="cannot be read"):
+            mocked_client.get_item(key_of(kind))
+
+
+@each_kind
 def test_response_about_another_object_is_an_error(mocked_client, requests_mock, kind):
     requests_mock.get(mock.ANY, json={f"{kind}_id": "a1b2c3"})
     with pytest.raises(TavusInvalidResponseError, match=f"returned another {kind}, a1b2c3"):
