@@ -169,7 +169,7 @@ RUNS = {
     "approved": (
         lambda: run().planned(policy=WIDE).asked("Approve").applied(),
         "Success",
-        "8 of 8 deleted, 1 undetermined, 15 kept",
+        "8 of 8 deleted permanently, 1 undetermined, 15 kept",
         "8 deleted",
     ),
     "rejected": (
@@ -179,7 +179,12 @@ RUNS = {
         "rejected by maria.santos, ",
     ),
     "timeout": (timed_out, "Failed", "Nothing deleted, 8 had been", "!Not approved: nobody answered"),
-    "waiting": (waiting, "Awaiting Input", "8 to delete, 1 undetermined", "waits for approval until"),
+    "waiting": (
+        waiting,
+        "Awaiting Input",
+        "8 to delete permanently, 1 undetermined",
+        "waits for approval until",
+    ),
     "dry run": (
         lambda: scheduled().planned(policy=WIDE).applied(dry_run=True),
         "Success",
@@ -233,6 +238,18 @@ def test_timeline_says_who_approved_and_what_was_verified(fake, open_page):
     ]
     link = frame.get_by_role("link", name="Approved", exact=True).get_attribute("href")
     assert link.endswith("/dags/tavus_purge_replicas/runs/manual__1/tasks/approve/required_actions")
+
+
+def test_rows_show_what_became_of_them_and_unfinished_ones_are_named(fake, open_page):
+    made = fake.add(failed_apply())
+    frame = frame_of(open_page())
+    first, second = (row["replica_name"] for row in made.plan["delete"][:2])
+    told = frame.locator("#alert .error").inner_text()
+    assert f"{first} " in told
+    assert f"{second} " in told
+    assert "The next run tries again what is still expired then." in told
+    badges = frame.locator("#replicas td.status .badge").all_inner_texts()
+    assert (badges.count("Unknown"), badges.count("Deleted"), badges.count("Delete")) == (2, 6, 0)
 
 
 def test_stored_plan_shows_its_counts_and_where_its_rows_are(fake, open_page):
@@ -290,10 +307,10 @@ def test_first_picture_takes_at_most_10_requests_with_500_runs_of_118_tasks(fake
 def test_header_names_who_approved_last_although_a_later_purge_was_rejected(fake, open_page):
     fake.runs = company()
     frame = frame_of(open_page())
-    frame.locator("#account dt", has_text="Last rejected").wait_for()
+    frame.locator("#account dt", has_text="Last purge rejected").wait_for()
     facts = {
         name: frame.locator(f"#account div:has(dt:text-is('{name}')) dd").inner_text()
-        for name in ("Account", "Last approved", "Last rejected", "Next run", "Forecast")
+        for name in ("Account", "Last purge approved", "Last purge rejected", "Next run", "Forecast")
     }
     tavus, approved, rejected, after, forecast = facts.values()
     assert tavus == "tavus_default tavusapi.com"
@@ -301,7 +318,7 @@ def test_header_names_who_approved_last_although_a_later_purge_was_rejected(fake
     assert rejected.startswith("by maria.santos ")
     assert approved < rejected, "by time"
     assert after.endswith(" 00:00, tavus_prune_replicas")
-    assert forecast == "11 deletes in 30 days, if it runs daily"
+    assert forecast == "11 deletes in 30 days from the plan, if it runs daily"
 
 
 # -- one account at a time

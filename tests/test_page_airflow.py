@@ -164,7 +164,7 @@ def test_browser_page_says_who_answered_and_what_failed(airflow, sign_in):
     airflow.answer(approved, "Approve")
     assert airflow.finished(approved)[0] == "success"
     frame = open_run(page, airflow, approved)
-    assert "2 of 2 deleted" in frame.locator("#headline").inner_text()
+    assert "2 of 2 deleted permanently" in frame.locator("#headline").inner_text()
     timeline = frame.locator("#timeline").inner_text()
     assert "by admin" in timeline
     assert "2 no longer listed" in timeline
@@ -379,10 +379,10 @@ def test_browser_pictures_of_the_documentation(sign_in, scheme):
     page.route("**/api/v2/**", respond)
     page.goto(f"{page.url.split('/', 3)[0]}//{page.url.split('/', 3)[2]}/plugin/tavus")
     frame = frame_of(page)
-    frame.locator("#account dt", has_text="Last rejected").wait_for()
+    frame.locator("#account dt", has_text="Last purge rejected").wait_for()
     frame.locator("#account dd", has_text="by maria.santos").first.wait_for()
     frame.locator("#difference .change").first.wait_for()
-    assert frame.locator("#headline").inner_text() == "8 to delete, 1 undetermined, 15 kept"
+    assert frame.locator("#headline").inner_text() == "8 to delete permanently, 1 undetermined, 15 kept"
     page.wait_for_load_state("networkidle")
     if folder := os.environ.get("DOCS_PICTURES"):
         page.screenshot(path=Path(folder) / f"page-{scheme}.png")

@@ -66,12 +66,12 @@ function mainRow(row) {
     onclick: () => { if (!state.open.delete(row.key)) state.open.add(row.key); showRows(); byId("replicas").querySelector(`[data-key="${CSS.escape(row.key)}"] .toggle`)?.focus(); },
   }, icon("chevron"));
   const due = row.dueAt ? make("span", { class: "muted" }, ` · ${time(row.dueAt)}, ${until(row.dueAt)}`) : null;
-  const outcome = row.outcome ? toneBadge(outcomeLabel(row.outcome)) : null;
+  const label = row.outcome ? outcomeLabel(row.outcome) : statusLabel(row.status);
   return make("tr", { class: opened ? "main opened" : "main", "data-key": row.key },
-    make("td", { class: "status" }, make("div", { class: "cells" }, toggle, toneBadge(statusLabel(row.status)))),
+    make("td", { class: "status" }, make("div", { class: "cells" }, toggle, toneBadge(label))),
     make("td", { class: "replica" }, make("span", { class: "name", dir: "auto" }, row.name), make("span", { class: "id" }, row.id)),
     make("td", { class: "number", "data-title": "Age" }, days(row.age)),
-    make("td", { class: "reason" }, row.reason, due, outcome ? make("div", { class: "outcome" }, outcome) : null),
+    make("td", { class: "reason" }, row.reason, due, row.outcome && !label.gone ? make("div", { class: "muted" }, row.outcomeDetail) : null),
     make("td", { class: "decider" }, row.decider));
 }
 

@@ -2,12 +2,13 @@
 // it is never concluded from the absence of a known failure.
 
 import { kindOf, runPath, taskPath } from "./airflow.js";
-import { escapeText, number, plural, time, timeNear } from "./format.js";
+import { escapeText, formatName, number, plural, time, timeNear } from "./format.js";
 import { describeCounts, outcomeLabel, totals } from "./labels.js";
 import { countByGroup, exceededLimit, plannedCount } from "./plan.js";
 
 const WAITING = ["awaiting_input", "deferred"];
 const UNDER_WAY = ["running", "queued", "scheduled", "up_for_retry", "restarting", "up_for_reschedule", ...WAITING];
+const NAMES_SHOWN = 3;
 const ORDER = ["look", "plan", "approve", "split", "apply", "delete", "summary"];
 
 export const isUnderWay = ({ run }) => ["running", "queued"].includes(run?.state);
@@ -39,6 +40,14 @@ function mainReason(report) {
   return text ? escapeText(text) : null;
 }
 
+// The first few replicas that may still exist, by name.
+function unfinishedNames({ plan, report }) {
+  const names = new Map((plan?.delete ?? []).map((row) => [row.replica_id, row.replica_name]));
+  const ids = (report.items ?? []).filter(({ outcome }) => outcomeLabel(outcome).unfinished).map(({ replica_id }) => replica_id);
+  const shown = ids.slice(0, NAMES_SHOWN).map((id) => `${names.has(id) ? `${formatName(names.get(id))} ` : ""}${escapeText(id)}`);
+  return `${shown.join(", ")}${ids.length > NAMES_SHOWN ? ` and ${number(ids.length - NAMES_SHOWN)} more` : ""}. ${plan ? "The next run tries again what is still expired then." : "Trigger the Dag again to try again."}`;
+}
+
 function failure(details) {
   const task = failedTask(details);
   const { plan, report, error } = details;
@@ -56,7 +65,7 @@ function failure(details) {
   const { all, unfinished } = totals(report?.counts);
   if (report && unfinished) {
     return result(`${number(unfinished)} of ${plural(all, "replica")} may still exist`,
-      mainReason(report) ?? because ?? "The report has the outcome of each replica.");
+      `${mainReason(report) ?? because ?? "The report has the outcome of each replica"}. ${unfinishedNames(details)}`);
   }
   const others = (details.failed?.total ?? 0) > 1 ? ` (${number(details.failed.total)} failed tasks)` : "";
   if (kind === "apply" && !report) return result(`${escapeText(task.task_id)} failed without a report${others}`, because ?? "What it did is in the ledger: replicas of the plan may or may not be deleted.");
@@ -65,7 +74,7 @@ function failure(details) {
 
 function progress(details) {
   const approve = approvalTask(details);
-  if (approve && WAITING.includes(approve.state)) return `waits for approval${details.plan?.valid_until ? ` until ${timeNear(details.plan.valid_until, new Date())}` : ""}`;
+  if (approve && WAITING.includes(approve.state)) return `waits for approval${details.plan?.valid_until ? ` until ${timeNear(details.plan.valid_until, new Date())}` : ""}; without an answer nothing is deleted`;
   const running = details.tasks.filter(({ state }) => UNDER_WAY.includes(state));
   if (running.some(({ state }) => state === "up_for_retry")) return "a task failed and will be tried again";
   if (running.some((task) => ["apply", "delete"].includes(kindOf(task)))) return "is deleting";
@@ -118,14 +127,15 @@ export function headline(details) {
   const planned = plannedCount(plan);
   const others = rest(groups);
   const { all, gone } = totals(report?.counts);
-  if (report && !report.dry_run && all) return list([`${number(gone)} of ${number(planned)} deleted`, ...others]);
+  const how = plan?.hard ? " permanently" : "";
+  if (report && !report.dry_run && all) return list([`${number(gone)} of ${number(planned)} deleted${how}`, ...others]);
   if (!planned) return list(["Nothing to delete", ...others]);
-  if (report?.dry_run) return list([`${number(planned)} would be deleted`, ...others]);
+  if (report?.dry_run) return list([`${number(planned)} would be deleted${how}`, ...others]);
   if (rejected(details)) return list([`Rejected, nothing deleted, ${number(planned)} had been planned`, ...others]);
   const hasTried = deleteTasks(details).some(({ state }) => ["failed", "success"].includes(state));
   if (run?.state === "failed" && !hasTried) return list([`Nothing deleted, ${number(planned)} had been planned`, ...others]);
   if (["failed", "success"].includes(run?.state) && hasTried) return list([`No report, ${number(planned)} had been planned`, ...others]);
-  return list([`${number(planned)} to delete`, ...others]);
+  return list([`${number(planned)} to delete${how}`, ...others]);
 }
 
 // -- the timeline

@@ -45,10 +45,10 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   replace(byId("account"), ...[
     fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
-    answers ? fact("Last approved", approval ? answerLink(approval) : quiet(rejection ? "none of the latest" : "no answer yet")) : null,
-    rejection ? fact("Last rejected", answerLink(rejection)) : null,
+    answers ? fact("Last purge approved", approval ? answerLink(approval) : quiet(rejection ? "none of those read" : "none")) : null,
+    rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
     fact("Next run", nextRun(account)),
-    fact("Forecast", typeof forecast?.next_30_days === "number" ? [plural(forecast.next_30_days, "delete"), quiet(" in 30 days, if it runs daily")] : quiet("none")),
+    fact("Forecast", typeof forecast?.next_30_days === "number" ? [plural(forecast.next_30_days, "delete"), quiet(" in 30 days from the plan, if it runs daily")] : quiet("none")),
   ].filter(Boolean));
   byId("account").hidden = false;
   showNewerRun({ latest, shown, isNewestPlan, show });
