@@ -41,6 +41,15 @@ def raw_response(
 # --- the request
 
 
+def test_whether_to_send_is_asked_after_each_wait_for_the_rate_limit(transport, requests_mock, monkeypatch):
+    requests_mock.delete(f"https://tavusapi.com{R1}", status_code=204)
+    one, events, answers = transport(), [], [False, True]
+    monkeypatch.setattr(one.rate_limiter, "acquire", lambda *args, **kwargs: events.append("wait") or True)
+    one.send("DELETE", R1, before_send=lambda: events.append("asked") or answers.pop(0))
+    assert events == ["wait", "asked", "wait", "asked"]
+    assert requests_mock.call_count == 1
+
+
 def test_delete_is_one_exact_request(transport, requests_mock):
     requests_mock.delete(f"https://tavusapi.com{R1}", status_code=204)
     one = transport()
