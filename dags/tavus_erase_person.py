@@ -24,6 +24,9 @@ from tavus_provider.operators.tavus import (
     PlanErasureOperator,
 )
 
+# Ids of Airflow connections of type tavus, one for each account. The trigger form chooses one of them.
+CONNECTIONS = ["tavus_default"]
+
 with DAG(
     dag_id="tavus_erase_person",
     schedule=None,
@@ -36,7 +39,7 @@ with DAG(
     default_args={"owner": "tavus"},
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "erasure", "irrevocable"],
-    params=erasure_params(),
+    params=erasure_params(CONNECTIONS),
 ) as dag:
     plan = PlanErasureOperator(
         task_id="plan",
@@ -48,6 +51,7 @@ Reads all replicas, videos, conversations and personas, and keeps what belongs t
 Fails if an id is unknown, if a persona names one of the replicas (change the persona in Tavus first), or if a
 limit in the DAG file is exceeded. XCom `return_value` is the plan, without names.
 """,
+        tavus_conn_id="{{ params.account }}",
         request="{{ params.request }}",
         received_on="{{ params.received_on }}",
         due_on="{{ params.due_on }}",
@@ -78,6 +82,7 @@ this task does not ask again: trigger a new run.
     )
     apply = ApplyErasureOperator(
         task_id="apply",
+        tavus_conn_id="{{ params.account }}",
         plan=plan.output,
         # Also if `approve` was skipped: then it only looks whether something is left.
         trigger_rule="none_failed_min_one_success",

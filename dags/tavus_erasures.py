@@ -14,6 +14,9 @@ from airflow.sdk import DAG
 
 from tavus_provider.operators.tavus import CheckErasuresOperator
 
+# Ids of Airflow connections of type tavus, one for each account: those of tavus_erase_person.
+CONNECTIONS = ["tavus_default"]
+
 with DAG(
     dag_id="tavus_erasures",
     schedule="@daily",
@@ -25,7 +28,7 @@ with DAG(
     owner_links={"tavus": "https://docs.tavus.io/"},
     tags=["tavus", "erasure"],
 ) as dag:
-    CheckErasuresOperator(
+    CheckErasuresOperator.partial(
         task_id="check",
         warn_days=7,
         doc_md="""
@@ -34,4 +37,4 @@ Reads what the ledger has about each request, and looks in the account for what 
 To stop watching a request that ended otherwise, add its reference to `closed_erasures` in section `[tavus]`
 of the configuration. XCom `return_value` has one entry for each request that is open or has a problem.
 """,
-    )
+    ).expand(tavus_conn_id=CONNECTIONS)

@@ -166,8 +166,22 @@ _MORE: Final = "Dates and kinds"
 _KINDS: Final = [kind.value for kind in Kind]
 
 
-def erasure_params() -> dict[str, Param]:
-    """Return the params of the DAG that erases a person, in the order in which the form shows them."""
+def erasure_params(connections: Sequence[str]) -> dict[str, Param]:
+    """
+    Return the params of the DAG that erases a person, in the order in which the form shows them.
+
+    :param connections: ids of the Airflow connections in the DAG file, one for each account; the form begins
+        with the first, and cannot name others
+    """
+    account = Param(
+        connections[0],
+        type="string",
+        enum=list(connections),
+        title="Account",
+        description="Id of the Airflow connection. If the person is in several accounts, trigger one run for "
+        "each, with the same reference.",
+        **({} if len(connections) > 1 else {"section": _MORE}),
+    )
     return {
         "request": Param(
             "",
@@ -204,6 +218,7 @@ def erasure_params() -> dict[str, Param]:
             title="Ground",
             description="Why the data must be erased. It is on the approval page and on the certificate.",
         ),
+        **({"account": account} if len(connections) > 1 else {}),
         "replica_ids": Param(
             [],
             title="Replicas of the person",
@@ -249,4 +264,5 @@ def erasure_params() -> dict[str, Param]:
             title="Kinds to erase",
             description="What is deleted. The certificate says which kinds the request did not name.",
         ),
+        **({} if len(connections) > 1 else {"account": account}),
     }

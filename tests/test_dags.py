@@ -85,9 +85,10 @@ def test_dag_files_load_without_import_errors(bag):
 def test_plan_of_an_erasure_gets_every_field_of_the_form(bag):
     dag = bag.dags["tavus_erase_person"]
     plan = dag.get_task("plan")
-    assert {name: getattr(plan, name) for name in dag.params} == {
+    assert {name: getattr(plan, {"account": "tavus_conn_id"}.get(name, name)) for name in dag.params} == {
         name: f"{{{{ params.{name} }}}}" for name in dag.params
     }
+    assert dag.get_task("apply").tavus_conn_id == plan.tavus_conn_id
 
 
 def test_dag_file_has_the_name_of_its_dag(bag):
@@ -145,6 +146,7 @@ def test_dag_file_has_the_name_of_its_dag(bag):
                 "video_ids": [],
                 "due_on": None,
                 "kinds": ["replica", "video", "conversation"],
+                "account": "tavus_default",
             },
         ),
         ("tavus_erasures", {"check": set()}, {}),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from erasures import ACTIVE, FACE, REQUEST, apply_erasure, certify, erase, plan_erasure
 
+DAGS = Path(__file__).parents[1] / "dags"
 CONF = {"request": REQUEST["request"], "received_on": REQUEST["received_on"], "replica_ids": [FACE]}
 
 
@@ -75,7 +78,7 @@ def test_form_rejects(sandbox, run_dag, bad):
 def test_check_is_green_without_requests(sandbox, run_dag):
     ran = run_dag("tavus_erasures")
     assert ran.state == "success"
-    assert ran.pull("check") == []
+    assert ran.pull("check", at=0) == []
 
 
 def test_check_is_red_if_an_erased_object_is_listed_again(sandbox, run_dag):
@@ -84,7 +87,33 @@ def test_check_is_red_if_an_erased_object_is_listed_again(sandbox, run_dag):
     sandbox.put("replicas", {"replica_id": FACE, "deleted": None})
     ran = run_dag("tavus_erasures")
     assert ran.state == "failed"
-    assert ran.pull("check")[0]["problems"] == [f"erased, and listed again: {FACE}"]
+    assert ran.pull("check", at=0)[0]["problems"] == [f"erased, and listed again: {FACE}"]
+
+
+def test_each_account_has_its_own_request_and_its_own_check(sandbox, run_dag, tmp_path, monkeypatch):
+    """The same reference in two accounts: one is erased, the other is open and overdue."""
+    import os
+
+    monkeypatch.setenv("AIRFLOW_CONN_TAVUS_EU", os.environ["AIRFLOW_CONN_TAVUS_DEFAULT"])
+    for name in ("tavus_erase_person", "tavus_erasures"):
+        text = (DAGS / f"{name}.py").read_text()
+        assert text.count('CONNECTIONS = ["tavus_default"]') == 1
+        text = text.replace('["tavus_default"]', '["tavus_default", "tavus_eu"]')
+        (tmp_path / f"{name}.py").write_text(text.replace(f'"{name}"', f'"two_{name}"'))
+    with pytest.raises(Exception, match="account"):
+        run_dag("two_tavus_erase_person", CONF | {"account": "another"}, folder=tmp_path)
+    ran = run_dag(
+        "two_tavus_erase_person",
+        CONF | {"account": "tavus_eu", "received_on": "2026-09-01"},
+        folder=tmp_path,
+        mark_success_pattern="approve",
+    )
+    assert ran.pull("plan")["tavus_conn_id"] == "tavus_eu"
+    ran = run_dag("two_tavus_erasures", folder=tmp_path)
+    assert ran.state == "failed"
+    assert ran.pull("check", at=0) == []
+    (row,) = ran.pull("check", at=1)
+    assert "overdue (due on 2026-10-01)" in row["problems"][0]
 
 
 def test_certificate_of_a_run_without_a_scheduler(sandbox):
