@@ -76,9 +76,10 @@ def test_wheel_contains_only_the_package(wheel):
     }
     assert {"index.html", "app.js", "labels.json"} <= {name.rsplit("/")[-1] for name in files}
     assert files <= set(names)
-    assert {name.split("/")[0].split("-")[0] for name in names} == {
+    assert {re.split("[-/]", name)[0] for name in names} == {
         "tavus_provider",
-        "airflow_provider_tavus",
+        "airflow_provider_tavus",  # the folder of the metadata
+        "airflow_provider_tavus.py",
     }
 
 
@@ -88,7 +89,7 @@ def test_wheel_contains_every_package_and_the_dags(wheel):
         packed = {name for name in archive.namelist() if name.endswith(".py")}
     package = {file.relative_to(ROOT).as_posix() for file in (ROOT / "tavus_provider").rglob("*.py")}
     dags = {f"tavus_provider/dags/{file.name}" for file in (ROOT / "dags").glob("*.py")}
-    assert packed == package | dags
+    assert packed == package | dags | {"airflow_provider_tavus.py"}
 
 
 def test_installed_dags_load_from_their_folder_as_a_bundle(installed):
@@ -117,6 +118,17 @@ def test_installed_dags_load_from_their_folder_as_a_bundle(installed):
     assert {row["dag_id"] for row in rows("list")} == {
         file.stem for file in (ROOT / "dags").glob("tavus_*.py")
     }
+
+
+def test_airflow_with_its_example_dags_logs_no_error_about_the_provider(installed):
+    """Airflow 3.3 imports a module named like the distribution, to find example DAGs."""
+    output = installed(
+        "-c",
+        "from airflow.dag_processing.bundles.manager import DagBundlesManager; DagBundlesManager()",
+        AIRFLOW__CORE__LOAD_EXAMPLES="True",
+    )
+    assert "example_dags" in output
+    assert "Traceback" not in output
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="asks git which files to pack")
