@@ -113,11 +113,15 @@ def find_hard_delete_due(facts: ReplicaFacts, context: Context) -> str | None:
         return None
     if facts.replica.replica_id in context.unreadable_ids:
         return None
-    if find_protected(facts, context) is not None or find_use(facts, context) is not None:
-        return None
-    if context.min_age is not None and facts.age < context.min_age.delta:  # also if its age is unknown
+    if _find_keeper(facts, context) is not None:
         return None
     return _describe_soft_delete(since, limit, context)
+
+
+def _find_keeper(facts: ReplicaFacts, context: Context) -> str | None:
+    """Return what keeps a replica from a permanent delete that is due, as ``reason_code: reason``."""
+    reasons = ((check.reason_code, check.find_reason(facts, context)) for check in _KEEPS_DUE)
+    return next((f"{code}: {reason}" for code, reason in reasons if reason is not None), None)
 
 
 def _describe_soft_delete(since: datetime, limit: Duration, context: Context) -> str:
@@ -138,8 +142,8 @@ def see_soft_delete(facts: ReplicaFacts, context: Context) -> str:
         return described
     if replica_id in context.unreadable_ids:
         return f"{described}, but its row in the listing cannot be read"
-    kept_by = find_protected(facts, context) or find_use(facts, context)
-    return described if kept_by is None else f"{described}, but it {kept_by}"
+    kept_by = _find_keeper(facts, context)
+    return described if kept_by is None else f"{described}, but {kept_by}"
 
 
 def find_undetermined(facts: ReplicaFacts, context: Context) -> str | None:
@@ -366,6 +370,8 @@ class Check(NamedTuple):
     :param see: returns what the check saw of a replica to which it does not apply, in one short sentence
     :param turning_points: yields every time at which its result can change if only time passes
     :param source: why a replica is due if this check makes it due
+    :param yields_to_hard_delete: for a check that keeps replicas: whether a permanent delete that is due
+        after a soft one (``hard_delete_after``) happens although this check applies
     """
 
     status: Status
@@ -374,6 +380,7 @@ class Check(NamedTuple):
     see: Callable[[ReplicaFacts, Context], str]
     turning_points: Callable[[Policy, Inventory], Iterator[datetime]] = no_points
     source: Source = Source.RULE
+    yields_to_hard_delete: bool = False
 
 
 # hard_delete_after comes before what is undetermined or preferred: these deletes are due, not only allowed.
@@ -396,16 +403,24 @@ CHECKS: Final = (
     Check(Status.UNDETERMINED, ReasonCode.UNDETERMINED, find_undetermined, see_known, date_points),
     Check(Status.KEPT, ReasonCode.PROTECTED, find_protected, see_unprotected),
     Check(Status.KEPT, ReasonCode.IN_USE, find_use, see_unused, use_points),
-    Check(Status.KEPT, ReasonCode.TRAINING, find_training, see_status),
-    Check(Status.KEPT, ReasonCode.FAILED_RECENTLY, find_recent_failure, see_failure, refund_points),
+    Check(Status.KEPT, ReasonCode.TRAINING, find_training, see_status, yields_to_hard_delete=True),
+    Check(
+        Status.KEPT,
+        ReasonCode.FAILED_RECENTLY,
+        find_recent_failure,
+        see_failure,
+        refund_points,
+        yields_to_hard_delete=True,
+    ),
     Check(
         Status.KEPT,
         ReasonCode.KEEP_WITHIN,
         find_keep_within,
         see_keep_within,
         lambda policy, inventory: age_points(policy.keep.keep_within, inventory),
+        yields_to_hard_delete=True,
     ),
-    Check(Status.KEPT, ReasonCode.KEEP_LAST, find_keep_last, see_keep_last),
+    Check(Status.KEPT, ReasonCode.KEEP_LAST, find_keep_last, see_keep_last, yields_to_hard_delete=True),
     Check(
         Status.KEPT,
         ReasonCode.TOO_YOUNG,
@@ -419,6 +434,22 @@ CHECKS: Final = (
     Check(Status.NOT_EXPIRED, ReasonCode.NOT_EXPIRED, find_not_expired, see_rules),
 )
 """All checks in their order. If no other one returns a reason, the last one does."""
+
+KEEPS_SOFT_DELETED: Final = tuple(
+    check
+    for check in CHECKS
+    if check.status in (Status.HELD, Status.KEPT) and not check.yields_to_hard_delete
+)
+"""
+The checks that keep a replica also from the permanent delete after a soft one, in their order.
+
+Every check that keeps replicas is one of them unless it says otherwise. They must work for a replica of which
+only the id is known, because Tavus may not list it any more.
+"""
+
+_HARD_DELETE: Final = next(check for check in CHECKS if check.source is Source.SOFT_DELETED)
+_KEEPS_DUE: Final = [one for one in CHECKS[CHECKS.index(_HARD_DELETE) :] if one in KEEPS_SOFT_DELETED]
+"""Those of them that come after ``hard_delete_after``, which asks them; the others decide before it."""
 
 
 class CheckResult(NamedTuple):

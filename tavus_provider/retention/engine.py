@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import gc
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,11 +19,9 @@ from tavus_provider.keys import is_named
 from tavus_provider.models import Replica, UnreadableRow
 from tavus_provider.retention.checks import (
     CHECKS,
+    KEEPS_SOFT_DELETED,
     Check,
     CheckResult,
-    find_erasure_open,
-    find_hard_delete_due,
-    find_hold,
     run_checks,
 )
 from tavus_provider.retention.context import Context, Inventory, ReplicaFacts, describe_unreadable
@@ -87,8 +85,7 @@ def _explain_unlisted(replica_id: str, context: Context) -> Iterator[CheckResult
         yield CheckResult(Status.OUT_OF_SCOPE, ReasonCode.OUT_OF_SCOPE, reason, seen=reason, decides=True)
         return
     facts = context.find_facts(Replica(replica_id))
-    checks = [check for check in CHECKS if check.reason_code in _FOR_UNLISTED]
-    for result in run_checks(facts, context, checks):
+    for result in run_checks(facts, context, _FOR_UNLISTED):
         if result.reason_code == ReasonCode.HARD_DELETE_AFTER and result.reason is not None:
             reason = f"{result.reason}; no longer listed"
             yield result._replace(reason=reason, seen=reason)
@@ -96,14 +93,8 @@ def _explain_unlisted(replica_id: str, context: Context) -> Iterator[CheckResult
             yield result
 
 
-_FOR_UNLISTED: Final = (
-    ReasonCode.HELD,
-    ReasonCode.ERASURE_OPEN,
-    ReasonCode.SOFT_DELETED,
-    ReasonCode.NO_HARD_DELETE_AFTER,
-    ReasonCode.HARD_DELETE_AFTER,
-    ReasonCode.PROTECTED,
-    ReasonCode.IN_USE,
+_FOR_UNLISTED: Final = tuple(
+    check for check in CHECKS if check in KEEPS_SOFT_DELETED or check.source is Source.SOFT_DELETED
 )
 
 
@@ -137,7 +128,7 @@ def _without_garbage_collection() -> Iterator[None]:
 
 
 def _decide(facts: ReplicaFacts, context: Context) -> Verdict:
-    reasons = _find_reasons(facts, context)
+    reasons = _find_reasons(facts, context, CHECKS)
     check, reason = next(reasons)
     # Of an undetermined replica the following checks would use facts that are unknown.
     next_one = next(reasons, None) if check.status in _HAS_NEXT_REASON else None
@@ -163,8 +154,10 @@ _HAS_NEXT_REASON: Final = (Status.HELD, Status.KEPT)
 _IS_DUE: Final = (Status.EXPIRED, Status.SCHEDULED)
 
 
-def _find_reasons(facts: ReplicaFacts, context: Context) -> Iterator[tuple[Check, str]]:
-    for check in CHECKS:
+def _find_reasons(
+    facts: ReplicaFacts, context: Context, checks: Iterable[Check]
+) -> Iterator[tuple[Check, str]]:
+    for check in checks:
         reason = check.find_reason(facts, context)
         if reason is not None:
             yield check, reason
@@ -177,28 +170,21 @@ def _decide_unlisted(context: Context) -> Iterator[Verdict]:
     listed = {facts.replica.replica_id for facts in context.replicas}
     for replica_id in sorted(context.history.soft_deleted.keys() - listed):
         facts = context.find_facts(Replica(replica_id))
-        reason = find_hard_delete_due(facts, context)
-        if reason is None:
+        reasons = list(_find_reasons(facts, context, _FOR_UNLISTED))
+        due = next((reason for check, reason in reasons if check.source is Source.SOFT_DELETED), None)
+        if due is None:
             continue
-        hold, erasure = find_hold(facts, context), find_erasure_open(facts, context)
-        if hold is None and erasure is None:
-            yield Verdict(
-                replica=facts.replica,
-                status=Status.EXPIRED,
-                reason_code=ReasonCode.HARD_DELETE_AFTER,
-                reason=f"{reason}; no longer listed",
-                listed=False,
-                source=Source.SOFT_DELETED,
-            )
-        else:
-            yield Verdict(
-                replica=facts.replica,
-                status=Status.HELD if hold is not None else Status.KEPT,
-                reason_code=ReasonCode.HELD if hold is not None else ReasonCode.ERASURE_OPEN,
-                reason=str(hold if hold is not None else erasure),
-                next_reason=f"hard_delete_after: {reason}",
-                listed=False,
-            )
+        check, reason = reasons[0]
+        is_kept = check.source is not Source.SOFT_DELETED
+        yield Verdict(
+            replica=facts.replica,
+            status=check.status,
+            reason_code=check.reason_code,
+            reason=reason if is_kept else f"{due}; no longer listed",
+            next_reason=f"{ReasonCode.HARD_DELETE_AFTER}: {due}" if is_kept else None,
+            listed=False,
+            source=check.source,
+        )
 
 
 def _decide_unreadable(row: UnreadableRow) -> Verdict:

@@ -18,9 +18,11 @@ from retention.samples import (
 )
 
 from tavus_provider.exceptions import TavusInvalidResponseError, TavusValidationError
-from tavus_provider.models import Replica
+from tavus_provider.models import Persona, Replica
+from tavus_provider.retention.checks import CHECKS, KEEPS_SOFT_DELETED
 from tavus_provider.retention.context import History, Inventory
 from tavus_provider.retention.engine import Decision, evaluate
+from tavus_provider.retention.verdict import ReasonCode, Status
 
 
 def test_decision_is_sorted_and_does_not_depend_on_the_order_of_the_listing() -> None:
@@ -208,6 +210,44 @@ def test_soft_deleted_replica_that_is_held_protected_or_used_is_not_due() -> Non
         ("gone1", "held", f"hard_delete_after: {SOFT_DELETED}"),
         ("r1", "held", f"hard_delete_after: {SOFT_DELETED}"),
     ]
+
+
+KEEPS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "held": ({}, {"held": frozenset({"gone1", "r1"})}),
+    "erasure_open": ({}, {"erasures": {"gone1": "DSR-1", "r1": "DSR-1"}}),
+    "protected": ({"keep": {"protected_ids": ["gone1", "r1"]}}, {}),
+    "in_use": ({}, {"personas": [Persona("p1", "gone1"), Persona("p2", "r1")]}),
+    "too_young": ({"narrow": {"older_than": "300d"}}, {}),
+}
+"""For each check that keeps soft-deleted replicas: a policy and an inventory to which it applies."""
+
+
+def test_there_is_a_case_for_every_check_that_keeps_soft_deleted_replicas() -> None:
+    """Two more of them only apply before the permanent delete is due."""
+    codes = [check.reason_code for check in KEEPS_SOFT_DELETED]
+    assert set(codes) == {*KEEPS, ReasonCode.SOFT_DELETED, ReasonCode.NO_HARD_DELETE_AFTER}
+
+
+@pytest.mark.parametrize("code", KEEPS)
+def test_check_that_keeps_soft_deleted_replicas_stops_their_permanent_delete(code: str) -> None:
+    """Whether Tavus still lists them or not."""
+    parts, use = KEEPS[code]
+    use = {"held": frozenset(), "erasures": {}, "personas": ()} | use
+    history = History(soft_deleted=dict.fromkeys(("gone1", "r1"), ago(days=30)), erasures=use["erasures"])
+    inventory = Inventory([replica()], held=use["held"], history=history, personas=use["personas"])
+    found = evaluate(policy(hard_delete_after="30d", **parts), inventory, now=NOW, hard=True)
+    assert found.delete == ()
+    verdicts = {verdict.replica.replica_id: verdict for verdict in found.verdicts}
+    assert verdicts["r1"].reason_code == code
+    assert verdicts.get("gone1", verdicts["r1"]).reason_code == code
+
+
+def test_only_preferences_yield_to_a_permanent_delete_that_is_due() -> None:
+    """Every other check that keeps replicas, such as a new one, keeps soft-deleted ones too."""
+    keeping = [check for check in CHECKS if check.status in (Status.HELD, Status.KEPT)]
+    assert {check.reason_code for check in keeping} - {check.reason_code for check in KEEPS_SOFT_DELETED} == {
+        *(ReasonCode.TRAINING, ReasonCode.FAILED_RECENTLY, ReasonCode.KEEP_WITHIN, ReasonCode.KEEP_LAST)
+    }
 
 
 @pytest.mark.parametrize("narrow", [{"include": ["*"]}, {"exclude": ["vip_*"]}, {"older_than": "1d"}])

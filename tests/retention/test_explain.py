@@ -152,8 +152,8 @@ def test_end_of_grace_is_seen() -> None:
         pytest.param(
             {"hard_delete_after": "30d"},
             Inventory((), personas=[Persona("p1", "r1")]),
-            "soft-deleted by this package 40 days ago, hard_delete_after is 30d, but it is the default of "
-            "persona p1",
+            "soft-deleted by this package 40 days ago, hard_delete_after is 30d, but in_use: is the default "
+            "of persona p1",
             id="in use",
         ),
     ],
