@@ -24,8 +24,8 @@ def fewest_requests(rows: int) -> int:
     Return the fewest pages that show a list of this length to be complete.
 
     Each page overlaps with an earlier one by a row, and begins at a multiple of its limit (see
-    ``client/windows.py``). The page that reaches farthest is always the best one: a page that begins at an
-    earlier row never reaches farther.
+    ``client/overlapping_windows.py``). The page that reaches farthest is always the best one: a page that
+    begins at an earlier row never reaches farther.
     """
     end, count = LIMIT, 1
     while end < rows:

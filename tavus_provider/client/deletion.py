@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from tavus_provider.client.change import ChangeRequest, count_attempts
+from tavus_provider.client.change_request import ChangeRequest, count_attempts
 from tavus_provider.client.kinds import KINDS
 from tavus_provider.client.retry import Retry
 from tavus_provider.client.transport import Response, Transport

@@ -3,7 +3,7 @@ Complete listings: all pages of a list, or an error. No HTTP: a function fetches
 
 A listing is complete if every row that existed during the whole read was seen. Rows that are added
 meanwhile do not matter; rows that are deleted meanwhile may be in it or not. Pages that overlap show that
-(:mod:`.windows`).
+(:mod:`.overlapping_windows`).
 
 Some servers allow no overlap: they ignore ``limit``, or return so few rows per page that all windows begin
 and end at the same rows. Then the whole list is read twice, one page after the other. It is complete if both
@@ -29,7 +29,7 @@ from tavus_provider.client.listing import (
     UnstableError,
     incomplete,
 )
-from tavus_provider.client.windows import WindowReader, read_one_by_one
+from tavus_provider.client.overlapping_windows import WindowReader, read_one_by_one
 
 PAGE_LIMIT: Final = 100
 """Most rows to ask for per page. A server may return fewer."""

@@ -12,8 +12,8 @@ from tavus_provider.exceptions import TavusError
 from tavus_provider.operators import base
 from tavus_provider.operators.assets import PRUNED, with_outlet
 from tavus_provider.operators.base import fail_without_retry, load_plan
+from tavus_provider.operators.policy_templates import is_template
 from tavus_provider.operators.reports import emit_pruned, publish_report
-from tavus_provider.operators.templates import is_template
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

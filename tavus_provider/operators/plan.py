@@ -13,8 +13,8 @@ from tavus_provider.operators.assets import SCHEDULED, emit_event, with_outlet
 from tavus_provider.operators.base import TavusOperator, check_bool_or_template, push_xcom, task_identity
 from tavus_provider.operators.decisions import publish_decision, publish_verdicts
 from tavus_provider.operators.metrics import send_decision, timed
-from tavus_provider.operators.outlook import publish_outlook
-from tavus_provider.operators.templates import (
+from tavus_provider.operators.page_xcoms import push_page_xcoms
+from tavus_provider.operators.policy_templates import (
     check_native,
     check_templates,
     take_rendered,
@@ -143,7 +143,7 @@ class PlanRetentionOperator(TavusOperator):
             beside: dict[str, str] = {}
             if inventory.known_use is not None and not dry_run:
                 beside |= store_known_use(inventory.known_use, plan_digest=plan["digest"])
-            publish_outlook(self, context, decision, policy=policy, inventory=inventory, plan=plan)
+            push_page_xcoms(self, context, decision, policy=policy, inventory=inventory, plan=plan)
             beside |= publish_verdicts(self, context, decision, plan_digest=plan["digest"])
             overdue = len(plan.get("overdue", ())) + plan.get("left_out", {}).get("overdue", 0)
             send_decision(decision, tavus_conn_id=self.tavus_conn_id, overdue=overdue)

@@ -3,7 +3,7 @@ The conditions of a rule: one class for each, with everything that the package k
 
 To add a condition, write its class here and add it to :data:`CONDITIONS`; then add its row to the table of
 fields in the documentation, and its tests. Nothing else lists the conditions; only
-``operators/templates.py`` names those that may be templates.
+``operators/policy_templates.py`` names those that may be templates.
 """
 
 from __future__ import annotations

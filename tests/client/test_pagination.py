@@ -13,7 +13,7 @@ from collections.abc import Callable
 import pytest
 from client.conftest import API, KEY
 
-from tavus_provider.client import windows
+from tavus_provider.client import overlapping_windows
 from tavus_provider.client.api import TavusClient
 from tavus_provider.client.id_table import IdTable
 from tavus_provider.client.listing import Page, PageTooLargeError
@@ -376,7 +376,7 @@ def test_row_twice_on_a_page_counts_once(count):
 
 
 def test_number_of_pages_is_limited(monkeypatch):
-    monkeypatch.setattr(windows, "MAX_PAGES", 5)
+    monkeypatch.setattr(overlapping_windows, "MAX_PAGES", 5)
     with pytest.raises(TavusInvalidResponseError, match="has more than 5 pages"):
         Server(ids(1000)).read()
 

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from operators.tasks import EXPIRED, KEY, POLICY, Ti, plan_task, run
 
 from tavus_provider.exceptions import TavusError
-from tavus_provider.operators import outlook
+from tavus_provider.operators import page_xcoms
 
 
 class LaterTi(Ti):
@@ -55,7 +55,7 @@ def test_plan_does_not_fail_if_its_difference_does(sandbox, monkeypatch, log):
     def fail(*args):
         raise ConnectionError(KEY)
 
-    monkeypatch.setattr(outlook, "_pull_before", fail)
+    monkeypatch.setattr(page_xcoms, "_pull_before", fail)
     ti = Ti()
     assert len(run(plan_task(), ti)["delete"]) == len(EXPIRED)
     assert "difference" not in ti.pushed

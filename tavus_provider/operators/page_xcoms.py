@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tavus_provider.retention.policy import Policy
 
 
-def publish_outlook(
+def push_page_xcoms(
     operator: BaseOperator,
     context: Context,
     decision: Decision,
