@@ -173,6 +173,7 @@ def erasure_params(connections: Sequence[str]) -> dict[str, Param]:
     :param connections: ids of the Airflow connections in the DAG file, one for each account; the form begins
         with the first, and cannot name others
     """
+    place: dict[str, Any] = {} if len(connections) > 1 else {"section": _MORE}
     account = Param(
         connections[0],
         type="string",
@@ -180,7 +181,7 @@ def erasure_params(connections: Sequence[str]) -> dict[str, Param]:
         title="Account",
         description="Id of the Airflow connection. If the person is in several accounts, trigger one run for "
         "each, with the same reference.",
-        **({} if len(connections) > 1 else {"section": _MORE}),
+        **place,
     )
     return {
         "request": Param(
