@@ -9,11 +9,18 @@ STORAGE := .venv-storage
 AZURITE := azurite@3.35.0
 comma := ,
 
-# Install the package into an environment: by uv, which is faster, or by pip if uv cannot be installed.
-install = unset PYTHONDONTWRITEBYTECODE; \
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 && \
-	$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python -c $(2) -e '.[$(or $(3),test)]' || \
-	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[$(or $(3),test)]'
+# Create an environment. Without the check, pip says of an older Python only that versions conflict.
+venv = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "$(PYTHON) is Python %d.%d, but 3.11 or \
+	newer is needed: set PYTHON, for example make PYTHON=python3.12 $(or $(MAKECMDGOALS),demo)" % sys.version_info[:2])' \
+	&& $(PYTHON) -m venv $(1)
+
+# Install the package into an environment: by uv, which is faster, or by pip if uv fails. uv does not trust the
+# certificates of the system by default: those of a proxy, for example.
+install = unset PYTHONDONTWRITEBYTECODE; export UV_SYSTEM_CERTS=true; echo "Installing into $(1) ..."; \
+	{ $(1)/bin/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 && \
+	$(1)/bin/uv pip install --quiet --compile-bytecode --python $(1)/bin/python -c $(2) -e '.[$(or $(3),test)]'; } || \
+	{ echo "uv could not install this: trying pip ..."; \
+	$(1)/bin/python -m pip install --quiet --disable-pip-version-check -c $(2) -e '.[$(or $(3),test)]'; }
 
 resolve := --quiet --upgrade --no-header --no-annotate --python-version 3.11
 # Newer versions of these would raise common-compat or rich above the floors that are to be tested.
@@ -109,34 +116,34 @@ clean:  ## Remove everything that the other targets have created
 	rm -rf $(VENV) $(LOWEST) $(STORAGE) .airflow .cluster build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/ready: setup.cfg constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	$(call install,$(VENV),constraints.txt)
+	@$(call venv,$(VENV))
+	@$(call install,$(VENV),constraints.txt)
 	@touch $@
 
 $(VENV)/bench: $(VENV)/ready
-	$(call install,$(VENV),constraints.txt,bench)
+	@$(call install,$(VENV),constraints.txt,bench)
 	@touch $@
 
 $(VENV)/docs: $(VENV)/ready
-	$(call install,$(VENV),constraints.txt,docs)
+	@$(call install,$(VENV),constraints.txt,docs)
 	@touch $@
 
 $(VENV)/release: $(VENV)/ready
-	$(call install,$(VENV),constraints.txt,release)
+	@$(call install,$(VENV),constraints.txt,release)
 	@touch $@
 
 $(VENV)/cluster: $(VENV)/ready
-	$(call install,$(VENV),constraints.txt,cluster)
+	@$(call install,$(VENV),constraints.txt,cluster)
 	@touch $@
 
 $(LOWEST)/ready: setup.cfg constraints-lowest.txt
-	$(PYTHON) -m venv $(LOWEST)
-	$(call install,$(LOWEST),constraints-lowest.txt)
+	@$(call venv,$(LOWEST))
+	@$(call install,$(LOWEST),constraints-lowest.txt)
 	@touch $@
 
 $(STORAGE)/ready: setup.cfg constraints.txt
-	$(PYTHON) -m venv $(STORAGE)
+	@$(call venv,$(STORAGE))
 	grep -v '^python-dateutil==' constraints.txt > $(STORAGE)/constraints.txt
-	$(call install,$(STORAGE),$(STORAGE)/constraints.txt,test$(comma)storage-test)
+	@$(call install,$(STORAGE),$(STORAGE)/constraints.txt,test$(comma)storage-test)
 	npm install --silent --prefix $(STORAGE) $(AZURITE)
 	@touch $@
