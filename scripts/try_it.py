@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -32,6 +33,8 @@ DAGS = Path(os.environ.get("TRY_IT_DAGS", ROOT / "dags"))
 USERS = json.loads(os.environ.get("TRY_IT_USERS", '{"admin": "admin", "viewer": "viewer"}'))
 """Names of users and their roles. The password of a user is the name."""
 BIN = Path(sys.executable).parent
+WAY_TO_TAVUS = ("AIRFLOW__TAVUS__PROXY", "AIRFLOW__TAVUS__CA_BUNDLE")
+"""The settings of the environment that `make plan` keeps."""
 OPERATOR_LINE = re.compile(
     r"^\S+ \[\w+ *\] (.*?) *\[airflow\.task\.operators\.tavus_provider\.[^]]*\] loc=.*$"
 )
@@ -42,6 +45,17 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def is_free(port: int) -> bool:
+    """Return whether nothing listens on this port of 127.0.0.1."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def environment(base_url: str, key: str) -> dict[str, str]:
@@ -63,8 +77,8 @@ def environment(base_url: str, key: str) -> dict[str, str]:
 
 def fresh_home(env: Mapping[str, str]) -> None:
     """Create an empty Airflow home with its database."""
-    shutil.rmtree(HOME, ignore_errors=True)
-    HOME.mkdir()
+    for entry in HOME.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     show("Creating the Airflow database (SQLite, in .airflow/) ...")
     with (HOME / "output.log").open("w") as log:
         subprocess.run([BIN / "airflow", "db", "migrate"], env=env, stdout=log, stderr=log, check=True)
@@ -129,14 +143,16 @@ def plan() -> int:
         show("TAVUS_API_KEY is not set. Set it to the API key of the account to plan for.")
         return 2
     env = environment(os.environ.get("TAVUS_BASE_URL", "https://tavusapi.com"), key)
+    env |= {name: os.environ[name] for name in WAY_TO_TAVUS if name in os.environ}
     fresh_home(env)
     return dags_test(env, {"dry_run": True})
 
 
 def airflow(port: int) -> int:
     """Run `airflow standalone` on loopback until it is interrupted."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # shells start background jobs with SIGINT ignored
-        signal.signal(number, signal.default_int_handler)
+    if not is_free(port):
+        show(f"Port {port} of 127.0.0.1 is in use. Choose another one: make airflow PORT={port + 1}")
+        return 2
     url = f"http://127.0.0.1:{port}"
     with sandbox() as base_url:
         env = environment(base_url, "sandbox") | {
@@ -182,9 +198,10 @@ def airflow(port: int) -> int:
         except KeyboardInterrupt:
             show("\nStopping ...")
         finally:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(30)
+            with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C ends the wait
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(30)
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
     return 0
@@ -242,7 +259,22 @@ def main() -> int:
     parser.add_argument("what", choices=["demo", "plan", "airflow"])
     parser.add_argument("--port", type=int, default=8080, help="port of the Airflow UI")
     chosen = parser.parse_args()
-    return airflow(chosen.port) if chosen.what == "airflow" else {"demo": demo, "plan": plan}[chosen.what]()
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells start background jobs with SIGINT ignored
+        signal.signal(number, signal.default_int_handler)
+    HOME.mkdir(exist_ok=True)
+    lock = os.open(HOME, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        show(f"`make demo`, `make plan` or `make airflow` is running already and uses {HOME}. Stop it first.")
+        return 2
+    try:
+        if chosen.what == "airflow":
+            return airflow(chosen.port)
+        return {"demo": demo, "plan": plan}[chosen.what]()
+    except KeyboardInterrupt:
+        show("\nStopped.")
+        return 130
 
 
 if __name__ == "__main__":

@@ -61,6 +61,7 @@ FILES = {
     "process": (
         "tests/test_crash.py",
         "tests/test_kill.py",
+        "tests/test_try_it.py",
         "tests/test_wheel.py",
         "tests/test_airflow.py",
         "tests/test_airflow_roles.py",
