@@ -7,7 +7,7 @@ deletes, and an apply task once more after them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol, assert_never
@@ -18,11 +18,12 @@ from tavus_provider.exceptions import (
     TavusInvalidResponseError,
 )
 from tavus_provider.execution.dispatch import call_each
-from tavus_provider.keys import Kind, item_key, parse_key
+from tavus_provider.keys import Kind, is_named, item_key, parse_key
 from tavus_provider.models import Activity, Persona, Replica, UnreadableRow
 from tavus_provider.planning.erasure import MAX_UNDETERMINED, Item, Reference
 from tavus_provider.planning.erasure_report import PERSONA
 
+_OTHER_CASE: Final = "names replica {}, an id of the request in another letter case"
 MAX_ASKED: Final = 200
 """Rows without a replica that are asked for one by one."""
 
@@ -58,7 +59,7 @@ class Sweep:
     """
 
     keys: Set[str]
-    replica_ids: Set[str]
+    replica_ids: frozenset[str]
     items: dict[str, Item] = field(default_factory=dict)
     undetermined: dict[str, str] = field(default_factory=dict)
     overflow: int = 0
@@ -118,6 +119,9 @@ class Sweep:
             if (replica_id := getattr(answer.item, "replica_id", None)) is None:
                 continue
             self.unattributed.discard(key)
+            if replica_id not in self.replica_ids and is_named(replica_id, self.replica_ids):
+                self.undetermined[key] = _OTHER_CASE.format(replica_id)
+                continue
             self.undetermined.pop(key, None)
             if answer.item is not None and replica_id in self.replica_ids:
                 self.items[key] = answer.item
@@ -125,15 +129,14 @@ class Sweep:
     def _read_personas(self, client: SweepClient) -> None:
         def keep(row: Persona | UnreadableRow) -> bool:
             if isinstance(row, UnreadableRow):
-                names_ours = not self.replica_ids.isdisjoint(row.replica_ids)
-                return names_ours or (bool(self.replica_ids) and not row.replica_ids)
-            return row.replica_id in self.replica_ids
+                return self._name_ours(row.replica_ids) or (bool(self.replica_ids) and not row.replica_ids)
+            return row.replica_id is not None and is_named(row.replica_id, self.replica_ids)
 
         self.references = []
         for row in client.list_personas(keep=keep):
             if not isinstance(row, UnreadableRow):
                 self.references.append({"persona_id": row.persona_id, "replica_id": str(row.replica_id)})
-            elif shown := self.replica_ids & set(row.replica_ids):
+            elif shown := [one for one in row.replica_ids if is_named(one, self.replica_ids)]:
                 self.references.append({"persona_id": row.shown_id, "replica_id": min(shown)})
             else:
                 self._add_undetermined(f"persona {row.shown_id}", f"cannot be read: {row.reason}")
@@ -166,6 +169,8 @@ class Sweep:
             return False
         if key in self.keys or row.replica_id in self.replica_ids:
             return True
+        if row.replica_id is not None and is_named(row.replica_id, self.replica_ids):
+            self._add_undetermined(key, _OTHER_CASE.format(row.replica_id))
         if row.replica_id is None and self.replica_ids:
             self.unattributed.add(key)
             self._add_undetermined(key, self._describe_unattributed(row))
@@ -185,9 +190,11 @@ class Sweep:
             return True
         if kind is Kind.REPLICA:
             return row.hides_its_id and bool(self.replica_ids)
-        return bool(self.replica_ids) and (
-            not row.replica_ids or not set(row.replica_ids).isdisjoint(self.replica_ids)
-        )
+        return bool(self.replica_ids) and (not row.replica_ids or self._name_ours(row.replica_ids))
+
+    def _name_ours(self, replica_ids: Iterable[str]) -> bool:
+        """Return whether one of these ids is a replica of the request, in any letter case."""
+        return any(is_named(replica_id, self.replica_ids) for replica_id in replica_ids)
 
     def _add_undetermined(self, row: str, reason: str) -> None:
         if row in self.undetermined or len(self.undetermined) < MAX_UNDETERMINED:

@@ -100,6 +100,21 @@ def test_rows_of_which_it_cannot_be_seen_whose_they_are(row, is_undetermined):
     assert found.items == {}
 
 
+def test_replica_in_another_letter_case_may_be_that_of_the_request():
+    account = Account(
+        Persona("p1", "R1"),
+        unreadable("persona", replicas=("R1",)),
+        video("v1", "R1"),
+        conversation("c1", "r1"),
+        unreadable("conversation", ("c2",), ("R1",)),
+    )
+    found = sweep(account)
+    assert set(found.items) == {"conversation/c1"}
+    assert [one["replica_id"] for one in found.references] == ["R1", "R1"]
+    assert found.undetermined["video/v1"] == "names replica R1, an id of the request in another letter case"
+    assert len(found.undetermined) == 2
+
+
 def test_without_a_replica_in_the_request_such_rows_do_not_matter():
     account = Account(
         video("v1"), unreadable("replica"), unreadable("persona", ("p1",)), conversation("c1", "r2")
@@ -119,6 +134,15 @@ def test_object_that_names_its_replica_although_its_row_does_not_is_attributed()
     found.attribute(account, known=(), concurrency=2)
     assert set(found.items) == {"video/v1"}
     assert set(found.undetermined) == {"video/v3"}
+
+
+def test_object_that_names_its_replica_in_another_letter_case_stays_undetermined():
+    account = Account(video("v1"), details=[video("v1", "R1")])
+    found = sweep(account)
+    found.read_list(account, "video")
+    found.attribute(account, concurrency=2)
+    assert found.items == {}
+    assert found.undetermined == {"video/v1": "names replica R1, an id of the request in another letter case"}
 
 
 def test_nothing_is_asked_if_too_many_rows_name_no_replica():
