@@ -145,13 +145,13 @@ def test_replicas_that_are_not_to_be_deleted_say_what_belongs_to_the_request():
 
 @pytest.mark.parametrize("kind", Kind)
 def test_every_kind_has_a_field_an_argument_and_what_is_beyond_reach(kind):
-    assert kind.ids_name in erasure_params()
+    assert kind.ids_name in erasure_params(["tavus_default"])
     assert kind.ids_name in PlanErasureOperator.template_fields
     assert len(find_beyond_reach([kind])) > len(find_beyond_reach([]))
 
 
 def test_form_has_the_same_pattern_and_grounds():
-    params = erasure_params()
+    params = erasure_params(["tavus_default"])
     assert params["request"].schema["pattern"] == REQUEST_PATTERN
     assert set(params["ground"].schema["enum"]) == set(Ground)
     assert params["kinds"].schema["items"]["enum"] == list(Kind)
