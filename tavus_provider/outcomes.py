@@ -32,6 +32,15 @@ class Outcome(StrEnum):
 GONE: Final = frozenset({Outcome.DELETED, Outcome.CONFIRMED})
 """This attempt deleted the replica."""
 
+ABSENT: Final = GONE | {Outcome.ALREADY_GONE}
+"""The replica does not exist any more, as far as was seen."""
+
+NOT_DELETED: Final = frozenset({Outcome.ALREADY_GONE, Outcome.FAILED, Outcome.NOT_ATTEMPTED, Outcome.SKIPPED})
+"""This attempt certainly did not delete the replica."""
+
+MAY_BE_DELETED: Final = frozenset(Outcome) - NOT_DELETED
+"""This attempt deleted the replica, or may have. A new outcome is one of these unless it is named above."""
+
 UNFINISHED: Final = frozenset({Outcome.FAILED, Outcome.UNKNOWN, Outcome.NOT_ATTEMPTED})
 """The replica may still exist although it was to be deleted. A task with one of these is not green."""
 

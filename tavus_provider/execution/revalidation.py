@@ -14,7 +14,7 @@ from typing import Final
 
 from tavus_provider.keys import is_named
 from tavus_provider.models import Replica, UnreadableRow
-from tavus_provider.outcomes import GONE, Outcome
+from tavus_provider.outcomes import ABSENT, GONE, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import Plan, PlanRow
 from tavus_provider.planning.report import Result
@@ -24,9 +24,6 @@ from tavus_provider.sanitize import escape_line
 
 MIN_MISSING: Final = 5
 """Fewer missing replicas than this are not taken as a sign of a wrong account."""
-
-_SHOWN_ABSENT: Final = GONE | {Outcome.ALREADY_GONE}
-"""Outcomes of an earlier attempt that show that a replica is gone, other than by its absence from a list."""
 
 BY_EARLIER_ATTEMPT: Final = "by an earlier attempt of this task"
 
@@ -83,7 +80,8 @@ def revalidate(
         elif result := _settle(row, verdict, hard=plan["hard"], hides_ids=hides_ids, prior=prior):
             settled[replica_id] = result
             is_absent = verdict is None and result.outcome is Outcome.ALREADY_GONE
-            if is_absent and prior.own.get(replica_id) not in _SHOWN_ABSENT:
+            # An outcome of an earlier attempt shows it other than by the absence from a list.
+            if is_absent and prior.own.get(replica_id) not in ABSENT:
                 if not plan["hard"] or replica_id not in soft_deleted:
                     absent.add(replica_id)
                 elif is_named(replica_id, held):

@@ -11,7 +11,7 @@ from tavus_provider.exceptions import ReplicaNotFoundError, TavusError
 from tavus_provider.execution.dispatch import call_each
 from tavus_provider.execution.revalidation import difference
 from tavus_provider.models import Replica, UnreadableRow
-from tavus_provider.outcomes import GONE, Outcome
+from tavus_provider.outcomes import ABSENT, GONE, MAY_BE_DELETED, Outcome
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import PlanRow
 from tavus_provider.planning.report import Result
@@ -244,7 +244,7 @@ def _judge_unknown(result: Result, found: LookUp, *, hard: bool) -> Result:
 
 
 def _depends_on_list(result: Result) -> bool:
-    return result.outcome in GONE or result.outcome in (Outcome.UNKNOWN, Outcome.ALREADY_GONE)
+    return result.outcome in ABSENT | MAY_BE_DELETED
 
 
 def _may_be_soft_deleted(replica_id: str, *, hard: bool, prior: PriorAttempts) -> bool:

@@ -25,7 +25,7 @@ from tavus_provider.operators.base import (
     try_number,
 )
 from tavus_provider.operators.metrics import send_outcomes, timed
-from tavus_provider.outcomes import Outcome
+from tavus_provider.outcomes import NOT_DELETED, Outcome
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -195,11 +195,10 @@ class DeleteReplicaOperator(TavusOperator):
             ledger.require_shared("a permanent delete" if self.hard else "a delete with a plan")
         job = job_name("delete", task["dag_id"], task["run_id"], task["task_id"], task["map_index"])
         attempts = ledger.attempts(job)
-        not_deleted = (Outcome.FAILED, Outcome.ALREADY_GONE, Outcome.NOT_ATTEMPTED)
         record = _Record(
             begun_before=any(
                 replica_id in attempt.intended
-                and attempt.outcomes.get(replica_id, Outcome.UNKNOWN) not in not_deleted
+                and attempt.outcomes.get(replica_id, Outcome.UNKNOWN) not in NOT_DELETED
                 for attempt in attempts
             )
         )

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from tavus_provider.outcomes import GONE, Outcome
+from tavus_provider.outcomes import MAY_BE_DELETED, Outcome
 
 _TASK_KEYS: Final = ("dag_id", "run_id", "task_id", "map_index")
 
@@ -112,12 +112,11 @@ def find_deleted(attempts: Iterable[RecordedAttempt], task: Mapping[str, object]
 
     :param task: ``dag_id`` and ``run_id`` of the run
     """
-    sent = {*GONE, Outcome.UNKNOWN}
     deleted: set[str] = set()
     for attempt in attempts:
         if all(attempt.begin_record.get(key) == task[key] for key in ("dag_id", "run_id")):
             found = last_outcomes([attempt])
-            deleted |= {i for i, outcome in found.items() if outcome is None or outcome in sent}
+            deleted |= {i for i, outcome in found.items() if outcome is None or outcome in MAY_BE_DELETED}
     return frozenset(deleted)
 
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import Final
 
-from tavus_provider.outcomes import GONE, Outcome
+from tavus_provider.outcomes import ABSENT
 from tavus_provider.planning.plan import OverdueRow, Plan, PlanRow
 from tavus_provider.planning.report import Report, ReportItem
 from tavus_provider.retention.fields import Duration
 
 _MAX_NAMED: Final = 10
-_NOT_THERE: Final = GONE | {Outcome.ALREADY_GONE}
 
 
 def find_overdue(
@@ -37,7 +36,7 @@ def find_overdue(
         rows += [
             _to_row(planned[item["replica_id"]], item)
             for item in report["items"]
-            if item["outcome"] not in _NOT_THERE and _is_older(planned[item["replica_id"]], plan, limit)
+            if item["outcome"] not in ABSENT and _is_older(planned[item["replica_id"]], plan, limit)
         ]
         rows.sort(key=lambda row: (-(row["age_days"] or 0), row["replica_id"]))
     return [row for row in rows if row["replica_id"] not in held]
