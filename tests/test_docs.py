@@ -213,6 +213,21 @@ def test_table_of_outcomes_has_all_of_them_and_which_fail_the_task():
     assert {outcome for outcome, task in rows.items() if task == "fails"} == UNFINISHED
 
 
+def test_modules_that_compare_single_outcomes_are_named():
+    """A new outcome needs a look at each of these comparisons."""
+    package = ROOT / "tavus_provider"
+
+    def compares_outcomes(file):
+        compared = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Compare)]
+        parts = [part for node in compared for part in ast.walk(node) if isinstance(part, ast.Attribute)]
+        return any(isinstance(part.value, ast.Name) and part.value.id == "Outcome" for part in parts)
+
+    paragraph = r"These modules compare single outcomes; .*?:\n(.*?)\n\n"
+    (named,) = re.findall(paragraph, read("CONTRIBUTING.md"), re.DOTALL)
+    comparing = {str(one.relative_to(package)) for one in package.rglob("*.py") if compares_outcomes(one)}
+    assert set(re.findall(r"`([\w/.]+)`", named)) == comparing
+
+
 @pytest.mark.parametrize("name", operators.__all__)
 def test_every_argument_of_an_operator_is_documented(name):
     section = read("docs/operators.md").split(f"\n## `{name}`\n", 1)[1].split("\n## ", 1)[0]
