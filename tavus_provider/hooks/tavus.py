@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final, Self
@@ -37,6 +38,11 @@ ACCESS_MESSAGES: Final = {
     "an administrator of the deployment can set proxy in section tavus of the configuration.",
     AccessCheck.INVALID_RESPONSE: "The response is not from the Tavus API: check the base URL.",
 }
+
+_EXPECTED_VARIABLE: Final = (
+    'must be JSON such as {"conn_type": "tavus", "password": "YOUR-API-KEY"}, or a URI such as '
+    "tavus://:YOUR-API-KEY@tavusapi.com"
+)
 
 
 class TavusHook(BaseHook):
@@ -276,16 +282,28 @@ class TavusHook(BaseHook):
         return fields
 
     def _read_connection(self) -> Any:
+        variable = f"AIRFLOW_CONN_{str(self.tavus_conn_id).upper()[:80]}"
+        text = os.environ.get(variable, "").strip()
+        connection, kind = None, ""
         try:
-            return self.get_connection(self.tavus_conn_id)
+            connection = self.get_connection(self.tavus_conn_id)
         except Exception as error:  # noqa: BLE001  # each secrets backend has its own errors
             kind = type(error).__name__
         # Raised outside the except block: the error may contain the text of the connection.
-        raise TavusValidationError(
-            f"the Airflow connection {ascii(self.tavus_conn_id)[:80]} is not defined or cannot be read "
-            f"({kind}): add it under Admin > Connections, or set "
-            f"AIRFLOW_CONN_{str(self.tavus_conn_id).upper()[:80]}"
-        )
+        if connection is None:
+            raise TavusValidationError(
+                f"the Airflow connection {ascii(self.tavus_conn_id)[:80]} is not defined or cannot be read "
+                f"({kind}): "
+                + (
+                    f"{variable} is set, but {_EXPECTED_VARIABLE}"
+                    if text
+                    else f"add it under Admin > Connections, or set {variable}"
+                )
+            )
+        # Airflow reads a bare key as a URI without a type.
+        if text and not connection.conn_type and not text.startswith("{") and "://" not in text:
+            raise TavusValidationError(f"{variable} {_EXPECTED_VARIABLE}, not the API key alone")
+        return connection
 
     def _options(self, extras: Mapping[str, Any]) -> ClientOptions:
         """Return the options of this hook: the smaller of its argument and of the connection's extra."""

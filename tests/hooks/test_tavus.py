@@ -132,9 +132,17 @@ def test_unreadable_connection_is_named_without_its_text(monkeypatch, value):
     assert str(caught.value).startswith(
         "the Airflow connection 'tavus_prod' is not defined or cannot be read ("
     )
-    assert str(caught.value).endswith("or set AIRFLOW_CONN_TAVUS_PROD")
+    way = "AIRFLOW_CONN_TAVUS_PROD is set, but must be JSON" if value else "or set AIRFLOW_CONN_TAVUS_PROD"
+    assert way in str(caught.value)
     assert KEY not in f"{caught.value!r}"
     assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_variable_that_has_only_the_key_is_named_without_it(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_TAVUS_PROD", KEY)
+    with pytest.raises(TavusValidationError, match="AIRFLOW_CONN_TAVUS_PROD must be JSON") as caught:
+        TavusHook("tavus_prod").list_replicas()
+    assert KEY not in f"{caught.value!r}"
 
 
 def test_connection_cannot_allow_its_own_origin(connect, monkeypatch, sandbox):
