@@ -12,6 +12,7 @@ import base64
 import http.client
 import os
 import re
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -287,6 +288,10 @@ class Transport:
             raise TavusRequestRejectedError(f"{what} was not sent: {problem}", attempts=1)
         if not_sent:
             way = " through the proxy in [tavus] proxy" if self._proxies else ""
+            if failure == socket.gaierror.__name__:
+                failure += ": the host name cannot be resolved" + (
+                    "" if self._proxies else "; if only a proxy can reach it, set [tavus] proxy"
+                )
             raise RequestNotSentError(
                 f"{what} was not sent: no connection to {self.origin}{way} ({failure})", attempts=1
             )

@@ -633,6 +633,25 @@ def test_proxy_without_a_tunnel_is_certain_and_does_not_get_the_key(raw_server, 
     assert KEY not in head
 
 
+@pytest.mark.parametrize(
+    ("proxy", "message"),
+    [
+        pytest.param(
+            None, "cannot be resolved; if only a proxy can reach it, set [tavus] proxy)", id="direct"
+        ),
+        pytest.param("http://proxy.invalid:3128", "gaierror: the host name cannot be resolved)", id="proxy"),
+    ],
+)
+def test_unknown_host_name_is_explained(monkeypatch, transport, proxy, message):
+    def no_address(*_, **__):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+    with pytest.raises(RequestNotSentError) as caught:
+        transport("https://tavusapi.com", proxy=proxy).send("DELETE", R1)
+    assert str(caught.value).endswith(message)
+
+
 def test_no_connection_is_certainly_not_sent(raw_server, transport):
     server = raw_server(lambda *_: OK)
     server.close()
