@@ -185,7 +185,8 @@ class PlanRetentionOperator(TavusOperator):
         return pushed
 
     def _log_header(self, policy: Policy, *, dry_run: bool) -> None:
-        narrow = {name: value for name, value in policy.to_json().get("narrow", {}).items() if value}
+        fields = policy.narrowing_fields()
+        narrow = {name: value for name, value in policy.to_json().get("narrow", {}).items() if name in fields}
         self.log.info(
             "%s for connection %s (%s): %s deletes, policy %s%s. %s",
             "Dry run" if dry_run else "Plan",

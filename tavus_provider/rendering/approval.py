@@ -183,13 +183,13 @@ def _prefix(name: str | None) -> str:
 
 def _narrowed(policy: Policy) -> Iterator[str]:
     """Yield a line about what was narrowed for this run, if anything was."""
-    narrow, parts = policy.narrow, list[str]()
-    age, floor = narrow.older_than, policy.min_age
-    if narrow.include and tuple(narrow.include) != ("*",):
+    narrow, age, fields = policy.narrow, policy.narrow.older_than, policy.narrowing_fields()
+    parts = list[str]()
+    if "include" in fields:
         parts.append(f"only names {_join(narrow.include)}")
-    if narrow.exclude:
+    if "exclude" in fields:
         parts.append(f"except names {_join(narrow.exclude)}")
-    if age is not None and (floor is None or age.delta > floor.delta):
+    if age is not None and "older_than" in fields:
         parts.append(f"older than {age.format(age.delta)}")
     if parts:
         yield f"- **Narrowed for this run:** {'; '.join(parts)}"

@@ -402,6 +402,16 @@ class Policy(Part):
             ages.append(self.quota.older_than)
         return min(ages, key=lambda age: age.delta)
 
+    def narrowing_fields(self) -> frozenset[str]:
+        """Return the fields of ``narrow`` that can keep a replica. The age of the policy itself cannot."""
+        age, floor = self.narrow.older_than, self.min_age
+        can_keep = {
+            "include": bool(self.narrow.include) and tuple(self.narrow.include) != ("*",),
+            "exclude": bool(self.narrow.exclude),
+            "older_than": age is not None and (floor is None or age.delta > floor.delta),
+        }
+        return frozenset(name for name, can in can_keep.items() if can)
+
     def narrow_age_problem(self) -> str | None:
         """Return why the age of the trigger form has no effect: it can raise the age of the rules only."""
         age, floor = self.narrow.older_than, self.min_age

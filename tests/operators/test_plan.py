@@ -70,6 +70,16 @@ def test_debug_log_has_every_verdict(sandbox, log, monkeypatch):
             """policy 'retention', narrowed to {{"include": ["demo_*"]}}. The""",
             id="narrowed",
         ),
+        pytest.param(
+            {"narrow": {"older_than": "365d"}},
+            """policy 'retention', narrowed to {{"older_than": "365d"}}. The""",
+            id="narrowed by an age",
+        ),
+        pytest.param(
+            {"narrow": {"include": ["*"], "older_than": "90d"}},
+            "policy 'retention'. The policy is in the",
+            id="age of the policy",
+        ),
     ],
 )
 def test_first_line_of_the_log_says_what_is_planned(sandbox, log, arguments, header):
