@@ -214,7 +214,7 @@ ALLOWED = [
     re.escape(f'python -P -c "{PRINT_FOLDER}"'),
     re.escape('mkdir -p "${AIRFLOW_HOME:=$HOME/airflow}/dags"'),
     re.escape(f"""cp "$(python -P -c '{PRINT_FOLDER}')"/tavus_*.py "$AIRFLOW_HOME/dags/\""""),
-    re.escape(f"""diff -r "$(python -P -c '{PRINT_FOLDER}')" "$AIRFLOW_HOME/dags\""""),
+    re.escape(f"""diff -u --to-file="$AIRFLOW_HOME/dags" "$(python -P -c '{PRINT_FOLDER}')"/tavus_*.py"""),
     r"export [A-Z_]+='[^']*'",
     r"airflow .*",
     r"curl .*",
