@@ -208,7 +208,7 @@ class CheckErasuresOperator(TavusOperator):
                 failing=len(failed),
                 tavus_conn_id=self.tavus_conn_id,
             )
-            summary = f"{len(rows):,} requests are open or need somebody, {len(failed):,} of them now"
+            summary = f"requests that are open or need somebody: {len(rows):,}; now: {len(failed):,}"
             self.log.info("%s", summary)
             push_xcom(context, "summary", summary)
             push_xcom(context, "return_value", rows)
