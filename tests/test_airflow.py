@@ -6,6 +6,7 @@ Tests on a running Airflow, as ``make airflow`` starts it: approvals, forms, res
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -242,6 +243,30 @@ def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
     page.get_by_role("button", name="Test Connection").first.click()
     page.get_by_text("Tavus accepted the API key.").wait_for()
     assert airflow.api("/connections/created_in_the_form")["port"] is None
+
+
+@in_browser
+def test_browser_form_does_not_save_a_timeout_below_its_bound(airflow, sign_in):
+    """Case F13: the form puts a value out of bounds to the nearest bound."""
+    page = sign_in()
+    page.goto(f"{airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").click()
+    page.fill("input[name=connection_id]", "short_timeout")
+    page.locator("[role=dialog] input[role=combobox]").first.click()
+    page.keyboard.type("Tavus")
+    page.keyboard.press("Enter")
+    page.get_by_text("Base URL").wait_for()
+    page.fill("input[name=password]", "sandbox")
+    page.get_by_role("button", name="Extra Fields", exact=True).click()
+    field = page.get_by_role("spinbutton").first
+    field.fill("-5")
+    field.press("Tab")
+    page.wait_for_function("document.querySelector('[role=spinbutton]').value === '1'")
+    save_screenshot(page, "connection-bounds")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("short_timeout").first.wait_for()
+    saved = airflow.wait_for(lambda: airflow.request("/connections/short_timeout").json().get("extra"))
+    assert json.loads(saved)["timeout"] == 1
 
 
 @in_browser
