@@ -157,7 +157,7 @@ class Sweep:
                 return row.replica_id in self.keys
             case Activity():
                 return self._keep_activity(kind, row)
-            case _:  # a kind of objects whose rows name neither themselves nor a replica in these ways
+            case _:  # rows of another model: which of them belong to the request must be decided here
                 assert_never(row)
 
     def _keep_activity(self, kind: Kind, row: Activity) -> bool:
