@@ -111,6 +111,9 @@ def test_scripts_look_for_existing_operators():
         "ApplyRetentionOperator",
         "SummarizeRetentionOperator",
         "DeleteReplicaOperator",
+        "PlanErasureOperator",
+        "ApplyErasureOperator",
+        "CertifyErasureOperator",
     }
     assert all(hasattr(operators, name) for name in names)
 
