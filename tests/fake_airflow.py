@@ -422,9 +422,18 @@ def erasure(
     due: str,
     certificate: dict[str, Any] | None = None,
     summary: str = "",
+    connection: str = "tavus_default",
 ) -> Run:
     """Return a run that erases a person, with the fields of its XComs that the page reads."""
-    run = Run("tavus_erase_person", f"manual__{request}", when, state=state, hard=True, user="jo.fischer")
+    run = Run(
+        "tavus_erase_person",
+        f"manual__{request}_{connection}",
+        when,
+        state=state,
+        connection=connection,
+        hard=True,
+        user="jo.fischer",
+    )
     run.add("plan", kind="planErasure")
     run.push("plan", {"version": 1, "request": request, "due_on": due, "tavus_conn_id": run.connection})
     if certificate is None:

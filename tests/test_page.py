@@ -412,6 +412,45 @@ def test_erasures_are_shown_by_request(fake, open_page):
     assert not rows[2].endswith("overdue")
 
 
+def test_erasures_with_one_reference_in_two_accounts_are_two(fake, open_page):
+    fake.runs = two_accounts()
+    found = {"what": "Videos that still exist", "count": 2, "next_step": "Trigger the DAG again"}
+    state = {"state": "incomplete", "open": [found]}
+    for hours, fields in enumerate(
+        ({"certificate": {"state": "complete", "open": []}}, {"certificate": state, "connection": "tavus_eu"})
+    ):
+        fake.add(erasure("DSR-2026-0160", when=NOW - HOUR * hours, due="2099-01-31", **fields))
+    frame = frame_of(open_page())
+    frame.locator("#erasures tbody tr").first.wait_for()
+    assert "complete" in frame.locator("#erasures tbody tr").inner_text()
+    frame.locator("#accounts button", has_text="tavus_eu").click()
+    frame.locator("#erasures tbody tr", has_text="incomplete").wait_for()
+
+
+def test_account_that_becomes_known_after_the_first_picture_is_the_chosen_one(fake, open_page):
+    """Airflow 3.1; the address names a run whose plan cannot tell its connection at first."""
+    fake.runs = [
+        scheduled(dag=f"prune_{number}", run_id="r", when=NOW - HOUR * number, connection=f"tavus_{number}")
+        .planned(policy=WIDE)
+        .applied()
+        for number in range(5)
+    ]
+    oldest = fake.runs[-1]
+    for made in fake.runs:
+        for task in made.tasks:
+            task["rendered_fields"] = {}
+    newer = scheduled("failed", dag=oldest.dag_id, run_id="newer", when=NOW - HOUR * 3.5).add(
+        "plan", "failed"
+    )
+    newer.tasks[0]["rendered_fields"] = {}
+    fake.add(newer)
+    page = open_page(path=f"/plugin/tavus?dag_id={oldest.dag_id}&run_id=newer")
+    frame = frame_of(page)
+    frame.locator("#accounts button[aria-pressed=true]", has_text="tavus_4").wait_for()
+    assert frame.locator("#account dd strong").first.inner_text() == "tavus_4"
+    page.wait_for_function("location.search.includes('connection=tavus_4')")
+
+
 def test_mapped_plans_of_one_run_are_of_their_accounts(fake, open_page):
     both = scheduled(run_id="scheduled__all")
     for number, (connection, rows) in enumerate((("tavus_eu", 9), ("tavus_us", 24))):
@@ -614,6 +653,9 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
     page.reload()
     frame = frame_of(page)
     assert "your role may not read the answer" in frame.locator("#timeline").inner_text()
+    frame.locator("#runs .badge").first.wait_for()
+    page.wait_for_load_state("networkidle")
+    assert frame.locator("#account dt", has_text="Last purge approved").count() == 0
     assert frame.locator("#headline").inner_text().startswith("8 of 8 deleted")
     page.unroute_all()
 

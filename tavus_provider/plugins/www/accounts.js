@@ -15,14 +15,15 @@ export function learn(task, plan) {
   if (typeof plan?.tavus_conn_id === "string") learned.set(taskKey(task), plan.tavus_conn_id);
 }
 
-// Returns the newest task of each kind whose connection is unknown; first one of the Dag that is asked for.
-export function unknownTasks(accounts, wantedDag = null) {
+// Returns the newest task of each kind whose connection is unknown; first those that are asked for.
+export function unknownTasks(accounts, wanted = null) {
   const entries = accounts.find(({ connection }) => connection === UNKNOWN)?.entries ?? [];
   const tasks = new Map();
   for (const { task, kind } of entries) {
     if (kind !== "delete" && task.state === "success" && !tasks.has(taskKey(task))) tasks.set(taskKey(task), task);
   }
-  return [...tasks.values()].sort((a, b) => (b.dag_id === wantedDag) - (a.dag_id === wantedDag));
+  const fits = (task) => (task.dag_id === wanted?.dag_id) * (1 + (task.task_id === wanted?.task_id && String(task.map_index) === wanted?.map_index));
+  return [...tasks.values()].sort((a, b) => fits(b) - fits(a));
 }
 
 // Returns accounts of tasks, that of the newest task first: [{ connection, entries: [{ task, kind }], dagIds }].

@@ -18,7 +18,7 @@ const TASKS_PER_READ = 100;
 const RUNS_PER_READ = 50;
 const DELETES_PER_READ = 50;
 const FAILED_PER_READ = 20;
-const ERASURES_PER_READ = 20;
+const ERASURES_PER_READ = 50;
 const ENDED = ["success", "failed"];
 
 // An error whose message is written for the person who looks at the page.

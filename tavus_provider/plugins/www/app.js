@@ -237,21 +237,24 @@ async function showAccountOf(entry) {
   showAccountFacts();
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
   await readRunsTable();
-  account.answers ??= await readAnswers(account);
+  if (account.answers === undefined) account.answers = await readAnswers(account);
   if (account === page.account) showAccountFacts();
 }
 
-// Returns the newest answers to approvals of this account, up to the newest Approve. Only a few are read.
+// Returns the newest answers to approvals of this account, up to the newest Approve. Only a few are read. Returns
+// null if there is no approval, or if this person may not see answers.
 async function readAnswers(account) {
   const ours = new Set(account.entries.map(({ task }) => runKey(task)));
   const asked = (await readApprovalTasks()).tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
   const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
-    const answer = (await readApprovals(task))?.find(({ response_received, task_instance }) => response_received && task_instance.id === task.id);
+    const given = await readApprovals(task);
+    if (!given) return null; // this person may not see answers
+    const answer = given.find(({ response_received, task_instance }) => response_received && task_instance.id === task.id);
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return answers;
+  return asked.length ? answers : null;
 }
 
 async function showEntryWithRuns(entry) {
@@ -284,19 +287,29 @@ async function readMore(wanted = null) {
   page.more = more;
   page.tasks.push(...tasks);
   regroup();
-  await learnAccounts({ most: UNKNOWN_READ_FIRST, wantedDag: wanted?.dag_id });
+  await learnAccounts({ most: UNKNOWN_READ_FIRST, wanted });
 }
 
 // Only Airflow 3.1 needs it: one read for each plan task of a Dag, whatever the number of runs.
-async function learnAccounts({ most, wantedDag = null }) {
-  const unknown = unknownTasks(page.accounts, wantedDag).slice(0, most);
+async function learnAccounts({ most, wanted = null }) {
+  const unknown = unknownTasks(page.accounts, wanted).slice(0, most);
   if (!unknown.length) return;
   await inParallel(unknown, async (task) => learn(task, await readXCom(task)));
   regroup();
   if (!page.details) return;
+  if (!page.accounts.includes(page.account)) await moveToItsAccount();
   // The account that is shown may have more Dags now.
   page.account.dags = await readDags(page.account);
   showAccountFacts();
+}
+
+// The account of the run that is shown has become known.
+async function moveToItsAccount() {
+  const shown = entryKey(page.entry);
+  const account = page.accounts.find(({ entries }) => entries.some((entry) => entryKey(entry) === shown));
+  if (!account) return;
+  Object.assign(page, { account });
+  await showAccountOf(account.entries.find((entry) => entryKey(entry) === shown));
 }
 
 const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, DAGS_READ).map(readDag))).filter(Boolean);
@@ -339,6 +352,7 @@ function showError(error) {
 async function start() {
   byId("problem").hidden = true;
   byId("refresh").disabled = true;
+  page.request += 1;
   clearTimeout(page.timer);
   try {
     const wanted = requested();

@@ -4,14 +4,16 @@
 import { kindOf, readApprovals, readErasurePlans, readRun, readTasks, readXCom } from "./airflow.js";
 import { escapeText, timeNear } from "./format.js";
 
-const RUNS_READ = 10;
+const REQUESTS_READ = 20;
 const WAITING = ["awaiting_input", "deferred"];
+// Two accounts may have requests with the same reference.
+const keyOf = ({ tavus_conn_id, request }) => JSON.stringify([tavus_conn_id ?? null, request]);
 const DONE = ["complete", "partly_refused"];
 
 // What the task that wrote the certificate says, and the first point that is open.
 async function certified(certify, { state, open }) {
   const summary = await readXCom(certify, "summary");
-  const words = typeof summary === "string" ? summary.replace(/^Erasure \S+: /, "") : state.replaceAll("_", " ");
+  const words = typeof summary === "string" && summary ? summary.replace(/^Erasure \S+: /, "") : state.replaceAll("_", " ");
   const [first] = open ?? [];
   return escapeText(first && !DONE.includes(state) ? `${words}. Open: ${first.what}. ${first.next_step}` : words);
 }
@@ -36,17 +38,22 @@ async function describeErasure(run, tasks) {
   return { words: "no certificate; the request is open", tone: "error", isOpen: true };
 }
 
-// Returns the newest run of each request: [{ request, connection, due, run, badge, words, tone, isOpen }].
+// Returns the newest run of each request of an account: [{ request, connection, due, run, badge, words, tone, isOpen }],
+// and whether there are older runs that were not read.
 export async function readErasures() {
-  const { tasks } = await readErasurePlans();
+  const { tasks, more } = await readErasurePlans();
   const requests = new Map();
-  for (const task of tasks.slice(0, RUNS_READ)) {
+  for (const task of tasks) {
+    if (requests.size >= REQUESTS_READ) return { rows: [...requests.values()], more: true };
+    const rendered = task.rendered_fields ?? {};
+    // A run that is known to be an older one of a request is not read.
+    if (rendered.request && requests.has(keyOf(rendered))) continue;
     const plan = await readXCom(task);
-    const request = plan?.request ?? task.rendered_fields?.request;
-    if (!request || requests.has(request)) continue;
+    const found = { request: plan?.request ?? rendered.request, tavus_conn_id: plan?.tavus_conn_id ?? rendered.tavus_conn_id ?? null };
+    if (!found.request || requests.has(keyOf(found))) continue;
     const [run, read] = await Promise.all([readRun(task), readTasks(task)]);
     const state = await describeErasure(run, read.tasks);
-    requests.set(request, { request, connection: plan?.tavus_conn_id ?? task.rendered_fields?.tavus_conn_id, due: plan?.due_on ?? null, run: run ?? task, badge: run?.state ?? null, ...state });
+    requests.set(keyOf(found), { request: found.request, connection: found.tavus_conn_id, due: plan?.due_on ?? null, run: run ?? task, badge: run?.state ?? null, ...state });
   }
-  return [...requests.values()];
+  return { rows: [...requests.values()], more };
 }

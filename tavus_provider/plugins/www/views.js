@@ -45,7 +45,7 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   replace(byId("account"), ...[
     fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
-    answers ? fact("Last purge approved", approval ? answerLink(approval) : quiet(rejection ? "none of those read" : "none")) : null,
+    answers ? fact("Last purge approved", approval ? answerLink(approval) : quiet("none of the newest")) : null,
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
     fact("Next run", nextRun(account)),
     fact("Forecast", typeof forecast?.next_30_days === "number" ? [plural(forecast.next_30_days, "delete"), quiet(" in 30 days from the plan, if it runs daily")] : quiet("none")),
@@ -237,7 +237,8 @@ export function showRuns(rows, { chosen, choose }) {
 // The newest run of each request: those of the account, and those of a connection that has no plan.
 export function showErasures(erasures, account, accounts) {
   const isElsewhere = (connection) => connection !== account?.connection && accounts.some((one) => one.connection === connection);
-  const rows = (erasures ?? []).filter(({ connection }) => !isElsewhere(connection));
+  const rows = (erasures?.rows ?? []).filter(({ connection }) => !isElsewhere(connection));
+  byId("erasures").querySelector("p").textContent = `The latest run of each request${erasures?.more ? ", of the newest runs only" : ", as far as Airflow still has it"}. The ledger and its certificates have all.`;
   byId("erasures").hidden = !rows.length;
   const row = ({ request, connection, run, badge, words, tone, due, isOpen }) => make("tr", {},
     make("td", {}, make("strong", {}, escapeText(request)), connection && connection !== account?.connection ? quiet(` ${escapeText(connection)}`) : null),
