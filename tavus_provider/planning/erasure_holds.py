@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-from tavus_provider.keys import Kind, is_named, parse_key
+from tavus_provider.keys import Kind, fold, is_named
 
 if TYPE_CHECKING:
     from tavus_provider.planning.erasure import ErasureRow, UndeterminedRow
@@ -57,7 +57,9 @@ def find_holds(
     if covers is HoldScope.ITEM:
         return holds
     related: dict[str, Hold] = {}
-    made_with = {row["replica_id"]: row["key"] for row in rows if row["key"] in holds and row["replica_id"]}
+    made_with = {
+        fold(row["replica_id"]): row["key"] for row in rows if row["key"] in holds and row["replica_id"]
+    }
     unattributed = next((row["row"] for row in undetermined if _is_unattributed(row, held)), None)
     for row in rows:
         key, replica_id = row["key"], row["replica_id"]
@@ -66,7 +68,7 @@ def find_holds(
         if replica_id is not None and is_named(replica_id, held):  # from a row: it can be any text
             reason = f"was made with replica {replica_id}, which is under legal hold"
             related[key] = Hold(replica_id, reason)
-        elif row["kind"] == Kind.REPLICA and (item := made_with.get(key)) is not None:
+        elif row["kind"] == Kind.REPLICA and (item := made_with.get(fold(key))) is not None:
             reason = f"{item}, which was made with it, is under legal hold, and may be deleted with it"
             related[key] = Hold(item, reason)
         elif row["kind"] == Kind.REPLICA and unattributed is not None:
@@ -77,10 +79,13 @@ def find_holds(
 
 def _is_unattributed(row: UndeterminedRow, held: frozenset[str]) -> bool:
     """Return whether a row is held, unless the author of the DAG decided that such rows are of others."""
-    # A key, or the kind and the ids that an unreadable row shows: "video v1 or v2".
-    return not row["is_left"] and not held.isdisjoint([row["row"], *re.split("[ /]", row["row"])])
+    return not row["is_left"] and is_held(row["row"], held)
 
 
-def is_held(key: str, held: frozenset[str]) -> bool:
-    """Return whether an object itself is under legal hold, by its key or its bare id."""
-    return is_named(key, held) or is_named(parse_key(key)[1], held)
+def is_held(row: str, held: frozenset[str]) -> bool:
+    """
+    Return whether an object itself is under legal hold, by its key or its bare id.
+
+    :param row: a key, or the kind and the ids that an unreadable row shows: ``video v1 or v2``
+    """
+    return any(is_named(part, held) for part in [row, *re.split("[ /]", row)])

@@ -17,7 +17,7 @@ from tavus_provider.planning.erasure import (
     find_obstacle,
     make_erasure_plan,
 )
-from tavus_provider.planning.erasure_holds import HoldScope
+from tavus_provider.planning.erasure_holds import HoldScope, is_held
 from tavus_provider.planning.erasure_request import parse_request
 from tavus_provider.planning.plan import verify_digest
 
@@ -90,6 +90,22 @@ def test_held_object_of_another_kind_also_holds_its_replica():
     plan = make(["video/v1"], request={"kinds": ["replica"]})
     assert keys(plan["held"]) == ["r1"]
     assert plan["held"][0]["held_by"] == "video/v1"
+
+
+def test_hold_on_a_video_whose_row_has_another_letter_case_also_holds_its_replica():
+    items = ITEMS | {"video/v1": Video("v1", "R1", None, "ready", NOW)}
+    plan = make(["V1"], request={"video_ids": ["v1"]}, items=items)
+    assert set(keys(plan["held"])) == {"video/v1", "r1"}
+
+
+@pytest.mark.parametrize("row", ["video/V1AB", "video V1AB", "video v2 or V1AB"])
+def test_hold_on_a_row_without_replica_holds_every_replica_in_any_letter_case(row):
+    plan = make(["v1ab"], undetermined={row: "names no replica"})
+    assert keys(plan["held"]) == ["r1"]
+
+
+def test_unreadable_row_under_no_hold_is_not_held():
+    assert not is_held("video v1 or v2", frozenset({"v3"}))
 
 
 @pytest.mark.parametrize("replica_id", ["none", "a b", "video/v1", "x" * 99])
