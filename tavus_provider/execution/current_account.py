@@ -20,6 +20,7 @@ from tavus_provider.execution.revalidation import (
     revalidate,
 )
 from tavus_provider.execution.verification import ListingClient, judge_unlisted, look_up
+from tavus_provider.keys import is_named
 from tavus_provider.outcomes import UNFINISHED
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import Plan, PlanRow
@@ -119,7 +120,8 @@ class CurrentAccount:
             clock=self._clock,
         )
         self.held = inventory.held
-        self.unheld = frozenset(replica.replica_id for replica in inventory.replicas) - inventory.held
+        listed = [replica.replica_id for replica in inventory.replicas]
+        self.unheld = frozenset(one for one in listed if not is_named(one, inventory.held))
         shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
         self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
         self.soft_deleted = frozenset(inventory.history.soft_deleted)

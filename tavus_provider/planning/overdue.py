@@ -6,6 +6,7 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import Final
 
+from tavus_provider.keys import is_named
 from tavus_provider.outcomes import ABSENT
 from tavus_provider.planning.plan import OverdueRow, Plan, PlanRow
 from tavus_provider.planning.report import Report, ReportItem
@@ -19,7 +20,7 @@ def find_overdue(
     report: Report | None = None,
     *,
     unheld: Set[str] | None = None,
-    held: Set[str] = frozenset(),
+    held: frozenset[str] = frozenset(),
 ) -> list[OverdueRow]:
     """
     Return the replicas that are overdue, the oldest first.
@@ -39,7 +40,7 @@ def find_overdue(
             if item["outcome"] not in ABSENT and _is_older(planned[item["replica_id"]], plan, limit)
         ]
         rows.sort(key=lambda row: (-(row["age_days"] or 0), row["replica_id"]))
-    return [row for row in rows if row["replica_id"] not in held]
+    return [row for row in rows if not is_named(row["replica_id"], held)]
 
 
 def overdue_message(plan: Plan, rows: Sequence[OverdueRow]) -> str | None:

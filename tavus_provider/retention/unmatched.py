@@ -6,6 +6,7 @@ from collections.abc import Iterable, Set
 from typing import Final
 from unicodedata import normalize
 
+from tavus_provider.keys import is_named
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.names import find_unmatched_globs
 from tavus_provider.retention.policy import Policy
@@ -21,17 +22,20 @@ def find_unmatched(policy: Policy, inventory: Inventory) -> list[str]:
     A replica that was deleted matches nothing either, so this is a warning and not an error. What is a
     duty to find is in ``account.expect_present``.
     """
+    found: list[str] = []
     names = {normalize("NFC", replica.name_for_patterns) for replica in inventory.replicas}
     models = {replica.model_name for replica in inventory.replicas}
-    listed = {replica.replica_id for replica in inventory.replicas}
-    for row in inventory.unreadable_replicas:
-        listed.update(row.own_ids)
+    listed = frozenset(replica.replica_id for replica in inventory.replicas).union(
+        *(row.own_ids for row in inventory.unreadable_replicas)
+    )
 
     ids = [
-        ("keep.protected_ids", [one for one in policy.keep.protected_ids if one not in listed]),
-        ("legal_holds", sorted(key for key in inventory.held - listed if "/" not in key)),
+        ("keep.protected_ids", policy.keep.protected_ids),
+        ("legal_holds", sorted(key for key in inventory.held if "/" not in key)),
     ]
-    found = [_sentence(where, lost, "id", "is not listed") for where, lost in ids if lost]
+    for where, named in ids:
+        if lost := [one for one in named if not is_named(one, listed)]:
+            found.append(_sentence(where, lost, "id", "is not listed"))
     for section in ("scope", "narrow"):
         globs = getattr(policy, section)
         for key in ("include", "exclude"):
@@ -47,14 +51,14 @@ def find_unmatched(policy: Policy, inventory: Inventory) -> list[str]:
     return found
 
 
-def find_lost_holds(held: Set[str], *, before: Set[str] | None) -> list[str]:
+def find_lost_holds(held: frozenset[str], *, before: Set[str] | None) -> list[str]:
     """
     Return one sentence if ids left the legal holds since the last plan.
 
     :param held: the ids under legal hold
     :param before: those when the last plan was made; ``None`` if unknown
     """
-    lost = sorted((before or frozenset()) - held)
+    lost = sorted(one for one in before or () if not is_named(one, held))
     if not lost:
         return []
     shown = ", ".join(f"'{escape_line(one, 60)}'" for one in lost[:_MAX_NAMED])

@@ -97,12 +97,13 @@ def test_replica_that_somebody_deleted_meanwhile_is_not_overdue(sandbox):
     assert deletes(sandbox) == EXPIRED | ids(plan)
 
 
-def test_replica_that_is_held_meanwhile_is_not_overdue(sandbox, tmp_path):
+@pytest.mark.parametrize("spell", [str, str.upper])
+def test_replica_that_is_held_meanwhile_is_not_overdue(sandbox, tmp_path, spell):
     holds = tmp_path / "holds.json"
     holds.write_text("[]")
     policy = {**OVERDUE, "legal_holds": {"file": str(holds), "max_age": "1d"}}
     plan = planned(policy=policy)
-    holds.write_text(str(sorted(ids(plan))).replace("'", '"'))
+    holds.write_text(json.dumps([spell(replica_id) for replica_id in sorted(ids(plan))]))
     run(apply_task(plan))
     assert deletes(sandbox) == EXPIRED
 
@@ -128,13 +129,14 @@ def test_batches_leave_it_to_the_summary(sandbox):
     assert ti.pushed["return_value"]["counts"]["deleted"] == 6
 
 
+@pytest.mark.parametrize("spell", [str, str.upper])
 @pytest.mark.parametrize("batched", [False, True])
-def test_planned_replica_that_is_held_meanwhile_is_not_overdue(sandbox, tmp_path, batched):
+def test_planned_replica_that_is_held_meanwhile_is_not_overdue(sandbox, tmp_path, batched, spell):
     holds, old = tmp_path / "holds.json", "r3f6a2e9d815"  # 700 days old
     holds.write_text("[]")
     policy = {**OVERDUE, "overdue_after": "650d", "legal_holds": {"file": str(holds), "max_age": "1d"}}
     plan = planned(policy=policy)
-    holds.write_text(json.dumps([old, *ids(plan)]))
+    holds.write_text(json.dumps([spell(replica_id) for replica_id in (old, *ids(plan))]))
     if batched:
         report = summarize(plan, [apply_batch(plan, batch) for batch in split(plan, 3)])
     else:

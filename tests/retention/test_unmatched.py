@@ -9,7 +9,7 @@ from retention.samples import policy, replica
 
 from tavus_provider.models import UnreadableRow
 from tavus_provider.retention.context import Inventory
-from tavus_provider.retention.unmatched import find_unmatched
+from tavus_provider.retention.unmatched import find_lost_holds, find_unmatched
 
 HOLDS = {"file": "holds.json", "max_age": "7d"}
 
@@ -60,6 +60,17 @@ def test_held_ids_that_are_not_listed_are_named_up_to_ten() -> None:
     (warning,) = find_unmatched(policy(legal_holds=HOLDS), Inventory([replica("r1")], held=held))
     assert warning.startswith("legal_holds: id 'r00', 'r01', ")
     assert warning.endswith(", 'r09' and 2 more is not listed; check the spelling")
+
+
+def test_ids_are_listed_in_any_letter_case() -> None:
+    row = UnreadableRow(kind="replica", reason="created_at twice", fingerprint="f", own_ids=("R9",))
+    inventory = Inventory([replica("r1")], unreadable=[row], held=frozenset({"R1", "r9"}))
+    by = policy(legal_holds=HOLDS, keep={"protected_ids": ["R1", "r9"]})
+    assert find_unmatched(by, inventory) == []
+
+
+def test_hold_in_another_letter_case_is_not_lost() -> None:
+    assert find_lost_holds(frozenset({"R1"}), before=frozenset({"r1"})) == []
 
 
 def test_id_of_an_unreadable_row_is_listed() -> None:
