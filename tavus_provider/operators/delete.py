@@ -326,9 +326,11 @@ def _refuse_if_held(replica_id: str) -> None:
 
 def _refuse_if_erasure_is_open(ledger: Ledger, replica_id: str) -> None:
     """Raise PlanRejectedError if the replica belongs to an open request for an erasure."""
+    from tavus_provider.keys import fold
     from tavus_provider.storage.erasures import open_erasures
 
-    if request := open_erasures(ledger).get(replica_id):
+    requests = {fold(key): request for key, request in open_erasures(ledger).items()}
+    if request := requests.get(fold(replica_id)):
         raise PlanRejectedError(
             f"replica {replica_id} belongs to the erasure {request}, which is open and deletes it "
             "permanently with everything made with it: run tavus_erase_person, or add the request to "

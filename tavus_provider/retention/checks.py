@@ -76,7 +76,7 @@ def see_no_hold(facts: ReplicaFacts, context: Context) -> str:
 
 def find_erasure_open(facts: ReplicaFacts, context: Context) -> str | None:
     """Return that a replica belongs to an open request for an erasure, which deletes it permanently."""
-    request = context.history.erasures.get(facts.replica.replica_id)
+    request = context.erasures.get(fold(facts.replica.replica_id))
     return None if request is None else f"belongs to the erasure {request}, which is open"
 
 

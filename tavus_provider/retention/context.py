@@ -131,6 +131,8 @@ class Context:
         self.keep = policy.keep
         self.held = inventory.held
         self.history = inventory.history
+        self.erasures = {fold(key): request for key, request in inventory.history.erasures.items()}
+        """The open request for an erasure to which each object belongs, by its folded key."""
         self.hard_delete_after = policy.hard_delete_after if hard else None
         self.min_age = policy.narrow.older_than
         self.protected = frozenset(policy.keep.protected_ids)

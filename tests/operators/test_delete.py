@@ -310,6 +310,14 @@ def test_erasure_that_begins_while_the_delete_waits_counts(sandbox, wait_for):
     assert len(requests(sandbox, "DELETE")) == 1
 
 
+@pytest.mark.parametrize("spell", [str, str.upper])
+def test_replica_of_an_open_erasure_is_not_deleted_in_any_letter_case(sandbox, spell):
+    plan_erasure(replica_ids=[OLD])
+    with pytest.raises(AirflowFailException, match="belongs to the erasure DSR-2026-0142"):
+        run(delete(replica_id=spell(OLD)))
+    assert requests(sandbox, "DELETE") == []
+
+
 def test_use_that_begins_while_an_approved_delete_waits_counts(sandbox, wait_for):
     task = approved()
     persona = {"persona_id": "p1", "default_replica_id": OLD}

@@ -242,6 +242,16 @@ def test_check_that_keeps_soft_deleted_replicas_stops_their_permanent_delete(cod
     assert verdicts.get("gone1", verdicts["r1"]).reason_code == code
 
 
+@pytest.mark.parametrize(("requested", "listed"), [("R1", "r1"), ("r1", "R1")])
+def test_open_erasure_keeps_its_replica_in_any_letter_case(requested: str, listed: str) -> None:
+    inventory = Inventory([replica(listed)], history=History(erasures={requested: "DSR-1"}))
+    (found,) = evaluate(policy(), inventory, now=NOW, hard=False).verdicts
+    assert (found.reason_code, found.reason) == (
+        "erasure_open",
+        "belongs to the erasure DSR-1, which is open",
+    )
+
+
 def test_only_preferences_yield_to_a_permanent_delete_that_is_due() -> None:
     """Every other check that keeps replicas, such as a new one, keeps soft-deleted ones too."""
     keeping = [check for check in CHECKS if check.status in (Status.HELD, Status.KEPT)]
