@@ -34,7 +34,8 @@ with DAG(
         doc_md="""
 Reads what the ledger has about each request, and looks in the account for what was erased.
 
-To stop watching a request that ended otherwise, add its reference to `closed_erasures` in section `[tavus]`
-of the configuration. XCom `return_value` has one entry for each request that is open or has a problem.
+To stop watching a request that ended otherwise, add `connection_id/reference` to `closed_erasures` in section
+`[tavus]` of the configuration. XCom `return_value` has one entry for each request that is open or has a
+problem.
 """,
     ).expand(tavus_conn_id=CONNECTIONS)

@@ -167,12 +167,14 @@ def get_provider_info() -> dict[str, object]:
                         "default": "False",
                     },
                     "closed_erasures": {
-                        "description": "Comma-separated references of requests for erasures that ended "
+                        "description": "Comma-separated requests for erasures that ended "
                         "without a complete certificate: withdrawn, answered otherwise, or confirmed by "
-                        "Tavus. They are no longer watched, and prune and purge may delete their replicas.",
+                        "Tavus. An entry is connection_id/reference, or a reference alone, which ends the "
+                        "request in all accounts. These requests are no longer watched, and prune and "
+                        "purge may delete their replicas.",
                         "version_added": "0.1.0",
                         "type": "string",
-                        "example": "DSR-2026-0142,DSR-2026-0150",
+                        "example": "tavus_default/DSR-2026-0142,DSR-2026-0150",
                         "default": "",
                     },
                 },

@@ -333,6 +333,7 @@ def _refuse_if_erasure_is_open(ledger: Ledger, replica_id: str) -> None:
     if request := requests.get(fold(replica_id)):
         raise PlanRejectedError(
             f"replica {replica_id} belongs to the erasure {request}, which is open and deletes it "
-            "permanently with everything made with it: run tavus_erase_person, or add the request to "
-            "closed_erasures in section tavus of the configuration; nothing was deleted"
+            "permanently with everything made with it: run tavus_erase_person, or add "
+            f"{ledger.tavus_conn_id}/{request} to closed_erasures in section tavus of the configuration; "
+            "nothing was deleted"
         )

@@ -265,6 +265,9 @@ _Reason = tuple[str, str]
 """What is open, and the next step."""
 
 _AGAIN: Final = "Trigger a new run of this request"
+_CLOSE: Final = (
+    "add the request, as connection_id/reference, to closed_erasures in section [tavus] of the configuration"
+)
 _NO_LOOK: Final = ("Nothing was read after the deletes", _AGAIN)
 _STILL_THERE: Final = ("Tavus still returns it", _AGAIN)
 _STILL_LISTED: Final = ("It is still listed", f"{_AGAIN}; if it stays, ask Tavus")
@@ -272,8 +275,7 @@ _NOT_ASKED: Final = ("It is not known whether it exists", _AGAIN)
 _FOOTAGE: Final = (
     "It was soft-deleted before and Tavus does not know the id any more, so it cannot be seen whether its "
     "training footage was deleted",
-    "Ask Tavus to confirm it, keep the confirmation, and add the request to closed_erasures in section "
-    "[tavus] of the configuration",
+    f"Ask Tavus to confirm it, keep the confirmation, and {_CLOSE}",
 )
 _SKIPPED: Final = ("It changed after the plan was made, so it was not deleted", _AGAIN)
 _UNFINISHED: Final = ("Its delete failed or has an unknown outcome", _AGAIN)
@@ -286,14 +288,13 @@ _UNDETERMINED: Final = (
 )
 _APPEARED: Final = (
     "It appeared during the run, and it cannot be seen whose it is",
-    "Look at it in Tavus. If it is of this person, name its id in a new run; if it is not, add the request "
-    "to closed_erasures in section [tavus] of the configuration when everything else is done",
+    "Look at it in Tavus. If it is of this person, name its id in a new run; if it is not, "
+    f"{_CLOSE} when everything else is done",
 )
 _TOO_MANY: Final = (
     "There are too many rows that may be of this person",
     "Ask Tavus which of the videos and conversations without a replica are of this person, and name their "
-    "ids in a new run; then keep the answer, and add the request to closed_erasures in section [tavus] of "
-    "the configuration",
+    f"ids in a new run; then keep the answer, and {_CLOSE}",
 )
 _REFERENCE: Final = (
     "The persona names a replica of the request",

@@ -21,11 +21,13 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow.configuration import conf
 from airflow.sdk import ObjectStoragePath
 
-from tavus_provider.exceptions import LedgerUnavailableError
+from tavus_provider.exceptions import LedgerUnavailableError, TavusValidationError
 from tavus_provider.outcomes import Outcome
 from tavus_provider.planning.attempts import last_outcomes
 from tavus_provider.planning.erasure import ErasurePlan
 from tavus_provider.planning.erasure_report import Look, State
+from tavus_provider.planning.erasure_request import check_reference
+from tavus_provider.sanitize import quote
 from tavus_provider.storage.ledger import ERASURES_FOLDER, Ledger, job_name
 from tavus_provider.storage.object_storage import StorageError, list_names, write_once
 
@@ -289,8 +291,9 @@ def read_statuses(ledger: Ledger) -> list[RequestStatus]:
     Return where each request of an account stands, by due date.
 
     :raises LedgerUnavailableError: if the ledger cannot be read
+    :raises TavusValidationError: if ``[tavus] closed_erasures`` is invalid
     """
-    closed = closed_erasures()
+    closed = closed_erasures(ledger.tavus_conn_id)
     statuses = [_read_status(ledger, name, is_closed=name in closed) for name in sorted(_read_marks(ledger))]
     found = [status for status in statuses if status is not None]
     return sorted(found, key=lambda status: (status.due_on or date.min, status.request))
@@ -304,8 +307,9 @@ def open_erasures(ledger: Ledger) -> dict[str, str]:
 
     :raises LedgerUnavailableError: if the ledger cannot be read, or all records of an open request were
         changed, so that it is unknown what belongs to it
+    :raises TavusValidationError: if ``[tavus] closed_erasures`` is invalid
     """
-    closed, keys = closed_erasures(), dict[str, str]()
+    closed, keys = closed_erasures(ledger.tavus_conn_id), dict[str, str]()
     for request, event in sorted(_read_marks(ledger).items()):
         if event == _COMPLETE or request in closed:
             continue
@@ -314,7 +318,8 @@ def open_erasures(ledger: Ledger) -> dict[str, str]:
             raise LedgerUnavailableError(
                 f"the ledger has no readable record of the erasure {request} ({status.flaws[0]}), so it is "
                 "unknown which replicas belong to it. Nothing was deleted: trigger a new run of the request, "
-                "or add it to closed_erasures in section tavus of the configuration"
+                f"or add {ledger.tavus_conn_id}/{request} to closed_erasures in section tavus of the "
+                "configuration"
             )
         if status is not None and status.is_open:
             keys |= dict.fromkeys(sorted(status.keys), request)
@@ -357,10 +362,33 @@ def _unavailable(action: str, error: StorageError) -> LedgerUnavailableError:
     )
 
 
-def closed_erasures() -> frozenset[str]:
-    """Return ``[tavus] closed_erasures``: the references of requests that ended without a certificate."""
-    names = conf.get("tavus", "closed_erasures", fallback="").split(",")
-    return frozenset(name.strip() for name in names if name.strip())
+def closed_erasures(tavus_conn_id: str) -> frozenset[str]:
+    """
+    Return the references of requests of an account that ended without a complete certificate.
+
+    They are in ``[tavus] closed_erasures``, as ``connection_id/reference`` for one account, or as a reference
+    alone for every account.
+
+    :param tavus_conn_id: id of the Airflow connection of the account
+    :raises TavusValidationError: if an entry, also one of another account, is neither
+    """
+    entries = [entry.strip() for entry in conf.get("tavus", "closed_erasures", fallback="").split(",")]
+    closed = set()
+    for entry in filter(None, entries):
+        conn_id, slash, request = entry.rpartition("/")
+        try:
+            check_reference(request)
+            is_valid = bool(conn_id) or not slash
+        except TavusValidationError:
+            is_valid = False
+        if not is_valid:
+            raise TavusValidationError(
+                f"[tavus] closed_erasures: {quote(entry)} is neither a reference such as DSR-2026-0142, for "
+                f"all accounts, nor one of one account such as {tavus_conn_id}/DSR-2026-0142"
+            )
+        if not slash or conn_id == tavus_conn_id:
+            closed.add(request)
+    return frozenset(closed)
 
 
 def _read_status(ledger: Ledger, request: str, *, is_closed: bool) -> RequestStatus | None:

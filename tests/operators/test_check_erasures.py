@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -136,6 +137,39 @@ def test_closed_request_is_not_watched(sandbox, day, monkeypatch):
     assert check()[1] is not None
     monkeypatch.setenv("AIRFLOW__TAVUS__CLOSED_ERASURES", "DSR-2026-0142")
     assert check() == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("closed", "is_closed"),
+    [
+        ("DSR-2026-0142", True),
+        ("R-1, tavus_default/DSR-2026-0142,", True),
+        ("other/DSR-2026-0142", False),
+        ("other/tavus_default/DSR-2026-0142", False),
+        ("tavus_default/DSR-2026-0143", False),
+    ],
+)
+def test_request_is_closed_in_the_account_of_the_entry(sandbox, day, monkeypatch, closed, is_closed):
+    plan_erasure()
+    monkeypatch.setenv("AIRFLOW__TAVUS__CLOSED_ERASURES", closed)
+    assert (check() == ([], None)) is is_closed
+    if is_closed:
+        assert run(delete(FACE))["outcome"] == "deleted"
+    else:
+        with pytest.raises(
+            AirflowFailException, match="or add tavus_default/DSR-2026-0142 to closed_erasures"
+        ):
+            run(delete(FACE))
+
+
+@pytest.mark.parametrize("bad", ["jane doe", "/DSR-2026-0142", "tavus_default/", "tavus_default/jane", "/"])
+def test_entry_of_closed_requests_that_is_no_reference_is_named(sandbox, monkeypatch, bad):
+    monkeypatch.setenv("AIRFLOW__TAVUS__CLOSED_ERASURES", f"DSR-1,{bad}")
+    message = re.escape(f"[tavus] closed_erasures: '{bad}' is neither a reference such as DSR-2026-0142")
+    with pytest.raises(AirflowFailException, match=message):
+        run(CheckErasuresOperator(task_id="check"))
+    with pytest.raises(AirflowFailException, match=message):
+        run(delete(OLD))
 
 
 def test_changed_records_are_red(sandbox, day, tmp_path):
