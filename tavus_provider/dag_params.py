@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from airflow.sdk import Param
 
+from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.keys import Kind
 from tavus_provider.units import UNITS, pattern_below
 
@@ -114,7 +115,9 @@ def accounts_param(connections: Sequence[str]) -> Param:
     Return the param with the accounts of a run: all of a DAG file, or some of them.
 
     :param connections: ids of the Airflow connections in the DAG file; a form cannot add others
+    :raises TavusValidationError: if it is empty
     """
+    _require_connections(connections)
     return Param(
         list(connections),
         type="array",
@@ -127,6 +130,14 @@ def accounts_param(connections: Sequence[str]) -> Param:
         description="Ids of the Airflow connections, one for each account. Leave some out to run for the "
         "others.",
     )
+
+
+def _require_connections(connections: Sequence[str]) -> None:
+    if not connections:
+        raise TavusValidationError(
+            "connections: the list is empty; put the id of at least one Airflow connection, such as "
+            "tavus_default, into CONNECTIONS in the DAG file"
+        )
 
 
 def narrow_from_params() -> dict[str, str]:
@@ -172,7 +183,9 @@ def erasure_params(connections: Sequence[str]) -> dict[str, Param]:
 
     :param connections: ids of the Airflow connections in the DAG file, one for each account; the form begins
         with the first, and cannot name others
+    :raises TavusValidationError: if it is empty
     """
+    _require_connections(connections)
     place: dict[str, Any] = {} if len(connections) > 1 else {"section": _MORE}
     account = Param(
         connections[0],

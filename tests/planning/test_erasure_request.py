@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from tavus_provider.dag_params import erasure_params
+from tavus_provider.dag_params import accounts_param, erasure_params
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.keys import Kind, item_key
 from tavus_provider.operators.tavus import PlanErasureOperator
@@ -148,6 +148,14 @@ def test_every_kind_has_a_field_an_argument_and_what_is_beyond_reach(kind):
     assert kind.ids_name in erasure_params(["tavus_default"])
     assert kind.ids_name in PlanErasureOperator.template_fields
     assert len(find_beyond_reach([kind])) > len(find_beyond_reach([]))
+
+
+@pytest.mark.parametrize("make", [erasure_params, accounts_param])
+def test_form_needs_a_connection(make):
+    with pytest.raises(
+        TavusValidationError, match="connections: the list is empty; put the id of at least one"
+    ):
+        make([])
 
 
 def test_form_has_the_same_pattern_and_grounds():
