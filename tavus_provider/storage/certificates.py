@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -42,6 +42,12 @@ from tavus_provider.storage.plan_store import load
 
 MAX_TRIES: Final = 20
 """How many numbers are tried if other tasks make certificates of the same request at the same time."""
+
+_UNRECORDED: Final = (
+    "the ledger has no record of this {0}: the {0} or the record was changed or removed, or the certify task "
+    "has not recorded it. See the log of that task: if it was stopped before, clear it or trigger a new run "
+    "of the request, unless there is a later certificate, and delete this file"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +196,7 @@ def find_changed_certificates(root: ObjectStoragePath) -> Iterator[str]:
     :raises LedgerUnavailableError: if the ledger cannot be read
     """
     folders = [f"{CERTIFICATES_FOLDER}/{request}" for request in list_folder(root, CERTIFICATES_FOLDER)]
-    listed = zip(folders, list_folders(root, folders), strict=True)
-    paths = [f"{folder}/{file}" for folder, files in listed for file in files]
+    paths = _list_paths(root, folders)
     places = _find_places(_read_certified(root))
     for path in paths:
         data = read_files(root, [path])[path]
@@ -203,8 +208,16 @@ def find_changed_certificates(root: ObjectStoragePath) -> Iterator[str]:
         if place is not None and place != path:
             findings = [*findings, f"was stored as {place}: it was copied or moved"]
         yield from (f"{path}: {finding}" for finding in findings)
-    for path in sorted(set(places.values()).difference(paths)):
-        yield f"{path} is missing, but the ledger has its record"
+    if missing := set(places.values()).difference(paths):
+        # Another task may have stored them, and their records, after the folders were listed.
+        folders = sorted({path.rpartition("/")[0] for path in missing})
+        missing.difference_update(_list_paths(root, folders))
+    yield from (f"{path} is missing, but the ledger has its record" for path in sorted(missing))
+
+
+def _list_paths(root: ObjectStoragePath, folders: Sequence[str]) -> list[str]:
+    listed = zip(folders, list_folders(root, folders), strict=True)
+    return [f"{folder}/{file}" for folder, files in listed for file in files]
 
 
 def compare_certificate(certificate: Certificate, *, root: ObjectStoragePath | None = None) -> list[str]:
@@ -220,7 +233,7 @@ def compare_certificate(certificate: Certificate, *, root: ObjectStoragePath | N
     findings = list(history.flaws)
     own = history.find_certificate(certificate["digest"])
     if own is None:
-        findings.append("the ledger has no record of this certificate: one of them was changed or removed")
+        findings.append(_UNRECORDED.format("certificate"))
     elif not own.is_closed:
         findings.append(
             f"{own.name} was not closed: its last record was removed, or the task was stopped while it made "
@@ -253,7 +266,7 @@ def compare_certificate(certificate: Certificate, *, root: ObjectStoragePath | N
 def _compare_page(data: bytes, places: Mapping[str, str]) -> list[str]:
     if sha256(data).hexdigest() in places:
         return []
-    return ["the ledger has no record of this page: the page or the record was changed or removed"]
+    return [_UNRECORDED.format("page")]
 
 
 def _read_certified(root: ObjectStoragePath) -> list[Mapping[str, Any]]:

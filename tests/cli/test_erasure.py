@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import random
+from unittest.mock import Mock
 
 import pytest
 from cli.commands import one_error
-from erasures import FACE, REQUEST, erase
+from erasures import FACE, REQUEST, apply_erasure, certify, erase, plan_erasure
+
+from tavus_provider.storage import certificates, erasures, ledger
 
 CHANGES = int(os.environ.get("ERASURE_CHANGES", "40"))
 
@@ -112,6 +115,38 @@ def test_ledger_verify_finds_changed_moved_and_missing_certificates(run, certifi
     assert (code, out.startswith(f"{name}: ")) == (1, True)
     file.unlink()
     assert run("ledger", "verify")[:2] == (1, f"{name} is missing, but the ledger has its record\n")
+
+
+def test_certificate_of_a_task_that_ended_before_its_record_is_named(run, sandbox, tmp_path, monkeypatch):
+    plan = plan_erasure()
+    apply_erasure(plan)
+    with monkeypatch.context() as stopped:
+        stopped.setattr(erasures, "record_certificate", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            certify(plan)
+    certify(plan)
+    code, out, _ = run("ledger", "verify")
+    findings = [line for line in out.splitlines() if line.startswith("_certificates/")]
+    assert code == 1
+    assert len(findings) == 2
+    for finding, what, suffix in zip(findings, ("page", "certificate"), ("html", "json"), strict=True):
+        name = f"{REQUEST['request']}/1.{suffix}"
+        assert finding.startswith(f"_certificates/{name}: the ledger has no record of this {what}: ")
+        assert "or the certify task has not recorded it. See the log of that task" in finding
+        (tmp_path / "ledger" / "_certificates" / name).unlink()
+    assert run("ledger", "verify")[0] == 0
+
+
+def test_certificate_that_is_stored_while_the_ledger_is_read_is_not_missing(run, certificate, monkeypatch):
+    folder, elsewhere = certificate.parent, certificate.parents[2].with_name("elsewhere")
+    folder.rename(elsewhere)
+
+    def list_jobs(root):
+        elsewhere.rename(folder)
+        return ledger.list_jobs(root)
+
+    monkeypatch.setattr(certificates, "list_jobs", list_jobs)
+    assert run("ledger", "verify")[0] == 0
 
 
 def test_certificate_that_another_program_has_written_is_found(run, certificate):
