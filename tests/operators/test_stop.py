@@ -14,6 +14,7 @@ from datetime import timedelta
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.sdk import ObjectStoragePath
 from erasures import plan_erasure
 from operators.tasks import OLD, Ti, apply_task, delete, look_up, plan_task, requests, run
 from plans import approve_plan
@@ -313,35 +314,26 @@ def test_apply_stopped_before_it_runs_pushes_a_report(sandbox, plan):
 
 
 @pytest.fixture
-def hang():
-    """Put a file in place of another whose reader waits, and return an event that is set when it is read."""
-    ended, threads = threading.Event(), []
+def hang(monkeypatch):
+    """Let the reader of a file wait: ``hang(path)`` returns an event that is set when it is read."""
+    real, events, ended = ObjectStoragePath.read_bytes, {}, threading.Event()
 
-    def watch(path, event):
-        descriptor = None
-        while descriptor is None and not ended.is_set():
-            try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # nobody reads it yet
-                time.sleep(0.01)
-        event.set()
-        ended.wait(60)
-        if descriptor is not None:
-            os.close(descriptor)
+    def wait_and_read(self):
+        if self.path in events:
+            events[self.path].set()
+            # In short parts: a signal that comes just before a wait does not interrupt it.
+            while not ended.wait(0.05):
+                pass
+        return real(self)
 
     def put(path):
-        event = threading.Event()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)
-        os.mkfifo(path)
-        threads.append(threading.Thread(target=watch, args=(path, event)))
-        threads[-1].start()
-        return event
+        path.touch()
+        return events.setdefault(str(path), threading.Event())
 
+    monkeypatch.setattr(ObjectStoragePath, "read_bytes", wait_and_read)
     yield put
     ended.set()
-    for thread in threads:
-        thread.join(60)
 
 
 def hang_ledger(hang, sandbox, tmp_path, plan):
