@@ -25,7 +25,7 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.operators import base
 from tavus_provider.operators.base import TavusOperator, push_xcom, task_identity, try_number
-from tavus_provider.operators.reports import again_if_interrupted, push_report
+from tavus_provider.operators.reports import publish
 from tavus_provider.sanitize import quote
 
 if TYPE_CHECKING:
@@ -345,18 +345,14 @@ class ApplyErasureOperator(TavusOperator):
         from tavus_provider.planning.erasure_report import truncate_erasure_report
         from tavus_provider.rendering.erasure import erasure_report_lines, erasure_report_sentence
 
-        def push() -> tuple[ErasureReport, ErasureReport, str]:
-            report = make_report()
-            pushed, summary = truncate_erasure_report(report), erasure_report_sentence(report)
-            push_report(context, pushed, summary)
-            return report, pushed, summary
-
-        # Pushed first: after a stop, there is little time.
-        report, pushed, summary = again_if_interrupted(push)
-        for line in erasure_report_lines(report):
-            self.log.info("%s", line)
-        self.log.info("%s", summary)
-        return pushed
+        return publish(
+            self,
+            context,
+            make_report,
+            truncate=truncate_erasure_report,
+            summarize=erasure_report_sentence,
+            describe=erasure_report_lines,
+        )
 
     def _make_executor(
         self, context: Context, plan: ErasurePlan, *, authority: RunAuthority

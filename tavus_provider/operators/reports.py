@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tavus_provider.operators.assets import PRUNED, emit_event
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tavus_provider.planning.plan import Plan
     from tavus_provider.planning.report import Report
 
-T = TypeVar("T")
+R = TypeVar("R", bound=Mapping[str, Any])
 
 
 def publish_report(
@@ -32,27 +32,52 @@ def publish_report(
     from tavus_provider.planning.report import truncate_report
     from tavus_provider.rendering.tables import report_lines, report_sentence
 
-    def push() -> tuple[Report, Report, str]:
+    return publish(
+        operator,
+        context,
+        make_report,
+        truncate=truncate_report,
+        summarize=report_sentence,
+        describe=lambda report: report_lines(report, plan),
+    )
+
+
+def publish(
+    operator: BaseOperator,
+    context: Context,
+    make_report: Callable[[], R],
+    *,
+    truncate: Callable[[R], R],
+    summarize: Callable[[R], str],
+    describe: Callable[[R], Iterable[str]],
+) -> R:
+    """
+    Push a report of any kind and its summary, and log both.
+
+    If that is interrupted, for example by ``execution_timeout``, the report is made and pushed again.
+
+    :param truncate: returns the report, cut if it is too large for an XCom
+    :param summarize: returns one sentence about the report
+    :param describe: returns the lines of the log
+    :returns: the report as it was pushed
+    """
+
+    def push() -> tuple[R, R, str]:
         report = make_report()
-        pushed, summary = truncate_report(report), report_sentence(report)
+        pushed, summary = truncate(report), summarize(report)
         push_report(context, pushed, summary)
         return report, pushed, summary
 
     # Pushed first: after a stop, there is little time.
-    report, pushed, summary = again_if_interrupted(push)
-    for line in report_lines(report, plan):
-        operator.log.info("%s", line)
-    operator.log.info("%s", summary)
-    return pushed
-
-
-def again_if_interrupted(push: Callable[[], T]) -> T:
-    """Call a function. If that is interrupted, for example by ``execution_timeout``, call it again."""
     try:
-        return push()
+        report, pushed, summary = push()
     except BaseException:
         push()
         raise
+    for line in describe(report):
+        operator.log.info("%s", line)
+    operator.log.info("%s", summary)
+    return pushed
 
 
 def push_report(context: Context, report: Mapping[str, Any], summary: str) -> None:
