@@ -11,7 +11,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 from browser import ARGS, CHROMIUM  # the tests are not a package
-from fake_airflow import NOW, POLICY, FakeAirflow, Run, many, replica_id
+from fake_airflow import NOW, POLICY, FakeAirflow, Run, many_verdicts
 
 MARK = "performance.getEntriesByName('tavus-first-picture')[0].startTime"
 USE_TABLE = """() => {
@@ -48,19 +48,7 @@ def run(name: str, *, hours: float, tasks: int = 1) -> Run:
 def with_rows(count: int) -> Run:
     """Return a run whose plan task has pushed this number of verdicts."""
     made = run("rows", hours=1)
-    rows = [
-        {
-            "replica_id": replica_id(number),
-            "replica_name": name,
-            "status": ("kept", "not_expired", "held", "expired")[number % 4],
-            "reason_code": "any",
-            "reason": f"{age} days old",
-            "next_reason": None,
-            "age_days": age,
-        }
-        for number, (name, age, _) in enumerate(many(count))
-    ]
-    made.push("plan", {"version": 1, "rows": rows, "counts": {}}, "verdicts")
+    made.push("plan", many_verdicts(count), "verdicts")
     return made
 
 

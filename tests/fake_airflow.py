@@ -112,6 +112,23 @@ def many(count: int) -> list[tuple[str, int | None, str]]:
     return [(f"{groups[n % 6]}_speaker-{n:04}", 1 + n * 7 % 700, "completed") for n in range(count)]
 
 
+def many_verdicts(count: int) -> dict[str, Any]:
+    """Return an XCom with this number of verdicts, a quarter of them of each of four statuses."""
+    rows = [
+        {
+            "replica_id": replica_id(number),
+            "replica_name": name,
+            "status": ("kept", "not_expired", "held", "expired")[number % 4],
+            "reason_code": "any",
+            "reason": f"{age} days old",
+            "next_reason": None,
+            "age_days": age,
+        }
+        for number, (name, age, _) in enumerate(many(count))
+    ]
+    return {"version": 1, "rows": rows, "counts": {}}
+
+
 def inventory(rows: list[Replica], now: datetime = NOW, *, used: tuple[int, ...] = (2, 6)) -> Inventory:
     """Return an account in which two replicas are in use and one was used lately."""
     personas = [Persona(f"p{number}", replica_id(number)) for number in used]

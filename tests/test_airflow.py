@@ -223,16 +223,21 @@ def test_masked_password_from_the_form_does_not_replace_the_key(airflow):
 HOSTILE = "<img src=x onerror=alert(1)> **b** [x](javascript:alert(1)) \u202egpj.exe"
 
 
-@in_browser
-def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
-    page = sign_in()
+def open_connection_form(page, airflow, conn_id: str):
+    """Open the form of a new connection of type Tavus, and return the page."""
     page.goto(f"{airflow.url}/connections")
     page.get_by_role("button", name="Add Connection").click()
-    page.fill("input[name=connection_id]", "created_in_the_form")
+    page.fill("input[name=connection_id]", conn_id)
     page.locator("[role=dialog] input[role=combobox]").first.click()
     page.keyboard.type("Tavus")
     page.keyboard.press("Enter")
     page.get_by_text("Base URL").wait_for()
+    return page
+
+
+@in_browser
+def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
+    page = open_connection_form(sign_in(), airflow, "created_in_the_form")
     assert page.get_by_placeholder("https://tavusapi.com").is_visible()
     assert page.locator("input[name=password]").get_attribute("type") == "password"
     assert page.locator("input[name=port], input[name=login], input[name=schema]").count() == 0
@@ -248,14 +253,7 @@ def test_browser_creates_and_tests_a_connection_in_the_form(airflow, sign_in):
 @in_browser
 def test_browser_form_does_not_save_a_timeout_below_its_bound(airflow, sign_in):
     """Case F13: the form puts a value out of bounds to the nearest bound."""
-    page = sign_in()
-    page.goto(f"{airflow.url}/connections")
-    page.get_by_role("button", name="Add Connection").click()
-    page.fill("input[name=connection_id]", "short_timeout")
-    page.locator("[role=dialog] input[role=combobox]").first.click()
-    page.keyboard.type("Tavus")
-    page.keyboard.press("Enter")
-    page.get_by_text("Base URL").wait_for()
+    page = open_connection_form(sign_in(), airflow, "short_timeout")
     page.fill("input[name=password]", "sandbox")
     page.get_by_role("button", name="Extra Fields", exact=True).click()
     field = page.get_by_role("spinbutton").first

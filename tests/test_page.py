@@ -14,7 +14,18 @@ from pathlib import Path
 
 import pytest
 from browser import in_browser, save_screenshot
-from fake_airflow import NOW, POLICY, FakeAirflow, Run, company, erasure, many, replica_id, replicas
+from fake_airflow import (
+    NOW,
+    POLICY,
+    FakeAirflow,
+    Run,
+    company,
+    erasure,
+    many,
+    many_verdicts,
+    replica_id,
+    replicas,
+)
 
 from tavus_provider.outcomes import Outcome
 
@@ -563,20 +574,7 @@ def test_rows_without_checks_show_their_reason(fake, open_page):
 
 def test_5000_rows_are_in_pages_and_filtered_by_status_and_text(fake, open_page):
     made = fake.add(scheduled().planned(policy=WIDE).applied(dry_run=True))
-    names = many(5_000)
-    rows = [
-        {
-            "replica_id": replica_id(number),
-            "replica_name": name,
-            "status": ("kept", "not_expired", "held", "expired")[number % 4],
-            "reason_code": "any",
-            "reason": f"{age} days old",
-            "next_reason": None,
-            "age_days": age,
-        }
-        for number, (name, age, _) in enumerate(names)
-    ]
-    made.push("plan", {"version": 1, "rows": rows, "counts": {}}, "verdicts")
+    made.push("plan", many_verdicts(5_000), "verdicts")
     frame = frame_of(open_page())
     assert "1 to 100 of 5,000 replicas" in frame.locator("#found").inner_text()
     assert frame.locator("#replicas tbody tr").count() == 100
