@@ -321,15 +321,103 @@ def test_header_names_who_approved_last_although_a_later_purge_was_rejected(fake
     frame.locator("#account dt", has_text="Last purge rejected").wait_for()
     facts = {
         name: frame.locator(f"#account div:has(dt:text-is('{name}')) dd").inner_text()
-        for name in ("Account", "Last purge approved", "Last purge rejected", "Next run", "Forecast")
+        for name in ("Account", "Last purge approved", "Last purge rejected")
     }
-    tavus, approved, rejected, after, forecast = facts.values()
+    tavus, approved, rejected = facts.values()
     assert tavus == "tavus_default tavusapi.com"
     assert approved.startswith("by maria.santos ")
     assert rejected.startswith("by maria.santos ")
     assert approved < rejected, "by time"
-    assert after.endswith(" 00:00, tavus_prune_replicas")
-    assert forecast == "11 deletes in 30 days from the plan, if it runs daily"
+
+
+# -- what is deleted next
+
+
+def next_deletes(frame) -> list[str]:
+    """Return the lines, once the schedules were read."""
+    frame.locator("#next li:not([data-state=waiting], [data-state=running])").first.wait_for()
+    return [" ".join(text.split()) for text in frame.locator("#next li").all_inner_texts()]
+
+
+MIDNIGHT = (NOW + 24 * HOUR).replace(hour=0, minute=0, second=0)
+
+
+def test_next_deletes_are_those_that_wait_and_then_those_of_the_schedule(fake, open_page):
+    fake.runs = company()
+    frame = frame_of(open_page())
+    waits, then = next_deletes(frame)
+    assert waits.startswith("On approval 8 replicas permanently, if approved by ")
+    assert "onboarding_anna-weber" in waits
+    assert waits.endswith("and 5 more · tavus_purge_replicas · Open the approval")
+    assert then == f"{MIDNIGHT:%Y-%m-%d %H:%M} nothing: its runs are dry runs · tavus_prune_replicas"
+    told = frame.locator("#next-30-days").inner_text()
+    assert told == "Forecast: 11 deletes in 30 days, if the policy of the newest plan runs daily"
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [
+        (88, "nothing is due: the first on {after}: a, by soft delete"),
+        (89, "1 replica by soft delete: a, unless used until then"),
+        (500, "nothing is due: nothing in 90 days"),
+        (1, "nothing is due: the first on {later}: a, by soft delete"),
+    ],
+)
+def test_next_run_says_what_the_newest_plan_expects(fake, open_page, age, said):
+    policy = {**WIDE, "expire": [{"rule": "old", "older_than": "90d"}]}
+    made = fake.add(
+        scheduled(when=NOW - HOUR).planned(replicas(names=[("a", age, "completed")]), policy=policy)
+    )
+    made.applied()
+    frame = frame_of(open_page())
+    days = {"after": NOW + 48 * HOUR, "later": NOW + 89 * 24 * HOUR}
+    dates = {name: f"{moment:%Y-%m-%d}" for name, moment in days.items()}
+    assert next_deletes(frame) == [
+        f"{MIDNIGHT:%Y-%m-%d %H:%M} {said.format(**dates)} · tavus_prune_replicas",
+    ]
+
+
+def test_next_run_tries_again_what_a_failed_run_has_left(fake, open_page):
+    fake.add(scheduled("failed").planned(policy=WIDE).add("apply", "upstream_failed"))
+    (line,) = next_deletes(frame_of(open_page()))
+    assert " 8 replicas by soft delete: " in line
+
+
+def test_next_run_that_a_limit_stops_says_so(fake, open_page):
+    fake.add(over_the_limit())
+    (line,) = next_deletes(frame_of(open_page()))
+    assert " nothing: it will stop at a limit: " in line
+    assert "max_deletions is 5" in line
+
+
+def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
+    fake.add(
+        scheduled(run_id="s1", when=NOW - 25 * HOUR).planned(policy=WIDE).add("apply", "upstream_failed")
+    )
+    narrow = {**WIDE, "narrow": {"include": ["webinar-*"]}}
+    fake.add(run(dag="tavus_prune_replicas", hard=False, run_id="m1").planned(policy=narrow).applied())
+    (line,) = next_deletes(frame_of(open_page()))
+    assert " 8 replicas by soft delete: " in line
+
+
+def test_paused_dag_deletes_nothing_next(fake, open_page):
+    fake.paused = {"tavus_prune_replicas"}
+    fake.add(scheduled().planned(policy=WIDE).applied(dry_run=True))
+    told = next_deletes(frame_of(open_page()))
+    assert told == ["Not planned no run is scheduled: tavus_prune_replicas is paused"]
+
+
+def test_reasons_of_kept_replicas_are_counted_and_show_their_replicas(fake, open_page):
+    fake.runs = company()
+    frame = frame_of(open_page())
+    told = " ".join(frame.locator("#kept").inner_text().split())
+    assert told.startswith("Kept because of: ")
+    assert sum(int(part) for part in told.split() if part.isdecimal()) == 15
+    reason = frame.locator("#kept button").first
+    count, text = reason.inner_text().split(" ", 1)
+    reason.click()
+    assert frame.locator("#replicas tbody tr").count() == int(count)
+    assert set(frame.locator("#replicas td.decider").all_inner_texts()) == {text}
 
 
 # -- one account at a time
@@ -550,8 +638,8 @@ def test_page_is_used_by_keyboard_only(fake, open_page):
         assert outline != "none", place
         seen.append(place.split(":")[0])
     order = list(dict.fromkeys(seen))
-    assert order[:6] == ["accounts", "account", "state", "runs-choice", "timeline", "plan-facts"]
-    assert order[6:9] == ["search", "groups", "replicas"]
+    assert order[:6] == ["accounts", "account", "next", "runs-choice", "state", "timeline"]
+    assert order[6:11] == ["plan-facts", "search", "groups", "kept", "replicas"]
     frame.locator("#accounts button").nth(1).focus()
     page.keyboard.press("Enter")
     frame.locator("#account dd", has_text="eu.example.com").wait_for()
@@ -721,7 +809,22 @@ def with_erasures() -> list[Run]:
     ]
 
 
+def nightly() -> list[Run]:
+    """Return the runs of a DAG that deletes each night, with one replica that expires tomorrow."""
+    runs: list[Run] = []
+    for nights in (2, 1):
+        when = NOW - 24 * HOUR * nights + 12 * HOUR
+        names = [*many(3), ("webinar-q2_emil-strand", 180 - nights, "completed")]
+        if nights == 2:
+            names.append(("sales-2025_ida-holm", 181, "completed"))
+        made = scheduled(run_id=f"s{nights}", when=when)
+        before = runs[-1] if runs else None
+        runs.append(made.planned(replicas(when, names), policy=WIDE, before=before, used=()).applied())
+    return runs
+
+
 STATES = {
+    "nightly": nightly,
     "newer": failed_since_yesterday,
     "erasures": with_erasures,
     "company": company,

@@ -8,8 +8,12 @@ from typing import Final, Literal, NotRequired, TypedDict
 from tavus_provider.retention.context import Inventory
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.simulation import simulate
+from tavus_provider.retention.verdict import Verdict
 
 DAYS: Final = 90
+MAX_DATES: Final = 10
+MAX_NAMES: Final = 5
+"""The largest number of replicas of one date that are named."""
 MAX_REPLICAS: Final = 5_000
 """For this many replicas, a simulation takes up to some seconds; above, there is no forecast."""
 
@@ -20,6 +24,21 @@ class ForecastWeek(TypedDict):
     first: str
     last: str
     count: int
+
+
+class ForecastReplica(TypedDict):
+    """A replica that will be deleted."""
+
+    replica_id: str
+    replica_name: str | None
+
+
+class ForecastDate(TypedDict):
+    """The deletes of one date: their number, and the first few of them."""
+
+    date: str
+    count: int
+    replicas: list[ForecastReplica]
 
 
 class ForecastStop(TypedDict):
@@ -35,11 +54,16 @@ class Forecast(TypedDict):
     What will be deleted in the next 90 days, if the policy runs once a day and nothing is used or created.
 
     A run that stops at a limit deletes nothing. Without a simulation there is only ``notice``.
+
+    ``begins_at`` is the time of the plan in ISO 8601; the deletes of its date are those of the plan itself.
+    ``dates`` has the first dates on which something is deleted.
     """
 
     version: Literal[1]
+    begins_at: NotRequired[str]
     days: NotRequired[int]
     next_30_days: NotRequired[int]
+    dates: NotRequired[list[ForecastDate]]
     weeks: NotRequired[list[ForecastWeek]]
     stops: NotRequired[list[ForecastStop]]
     notice: NotRequired[str]
@@ -58,10 +82,28 @@ def make_forecast(policy: Policy, inventory: Inventory, *, now: datetime, hard: 
         }
     simulation = simulate(policy, inventory, now=now, days=DAYS, hard=hard)
     days = [delete.day for delete in simulation.deletes]
+    by_day: dict[int, list[Verdict]] = {}
+    for delete in simulation.deletes:
+        by_day.setdefault(delete.day, []).append(delete.verdict)
     return {
         "version": 1,
+        "begins_at": now.isoformat(),
         "days": DAYS,
         "next_30_days": sum(day <= 30 for day in days),
+        "dates": [
+            {
+                "date": simulation.date_of(day).isoformat(),
+                "count": len(verdicts),
+                "replicas": [
+                    {
+                        "replica_id": verdict.replica.replica_id,
+                        "replica_name": verdict.replica.replica_name,
+                    }
+                    for verdict in verdicts[:MAX_NAMES]
+                ],
+            }
+            for day, verdicts in list(by_day.items())[:MAX_DATES]
+        ],
         "weeks": [
             {
                 "first": simulation.date_of(first).isoformat(),

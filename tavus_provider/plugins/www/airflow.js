@@ -107,5 +107,6 @@ export const readDag = (dagId) => get(`dags/${segment(dagId)}`, { missing: null,
 // Returns what people were asked in a run, and what they answered; null if this person may not see that.
 export const readApprovals = async (run) => (await get(`${runOf(run)}/hitlDetails`, { missing: { hitl_details: [] }, forbidden: { hitl_details: null } })).hitl_details;
 
-export const runPath = (run) => `dags/${segment(run.dag_id)}/runs/${segment(run.dag_run_id)}`;
+export const dagPath = ({ dag_id }) => `dags/${segment(dag_id)}`;
+export const runPath = (run) => `${dagPath(run)}/runs/${segment(run.dag_run_id)}`;
 export const taskPath = (task) => `${runPath(task)}/tasks/${segment(task.task_id)}${task.map_index >= 0 ? `/mapped/${task.map_index}` : ""}`;

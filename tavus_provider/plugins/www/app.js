@@ -8,17 +8,19 @@ import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
 import { escapeText, number, time } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
-import { countByGroup, replicaRows, storedAt } from "./plan.js";
+import { isOfItsDag, scheduledDags } from "./next_deletes.js";
+import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
 import { isApproval, isUnderWay } from "./run_state.js";
 import { followTheme } from "./theme.js";
-import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
+import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
 const RUNS_SHOWN = 10;
 const DAGS_READ = 4;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
 const ANSWERS_READ = 5;
+const PLANS_TRIED = 3; // of a Dag, for one that no form has narrowed
 const UNKNOWN_READ = 20;
 const UNKNOWN_READ_FIRST = 2; // before the first picture
 const PARALLEL_READS = 3;
@@ -59,6 +61,7 @@ async function detailsOf(entry, account, { fresh = false } = {}) {
 function showAccountFacts() {
   const { account, details } = page;
   showAccount({ account, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
+  showNext({ account, runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
 }
 
 function showAll({ keep = false } = {}) {
@@ -72,7 +75,7 @@ function showAll({ keep = false } = {}) {
   byId("plan-content").hidden = !plan;
   if (plan) {
     const rows = replicaRows(plan, verdicts, report);
-    showReplicas(rows, { counts: countByGroup(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
+    showReplicas(rows, { counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
     showDeciders(plan, verdicts);
     showAges(rows, plan);
     showNotice(plan, verdicts, rows);
@@ -236,9 +239,26 @@ async function showAccountOf(entry) {
   showAccountChoice(page.accounts, account, chooseAccount);
   showAccountFacts();
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
+  account.planned = await readPlanned(account);
+  if (account === page.account) showAccountFacts();
   await readRunsTable();
   if (account.answers === undefined) account.answers = await readAnswers(account);
   if (account === page.account) showAccountFacts();
+}
+
+// Returns what each Dag with a schedule planned last: [{ dag, details, forecast }], the next run first.
+async function readPlanned(account) {
+  const planned = scheduledDags(account.dags).map((dag) => ({ dag, details: null, forecast: null }));
+  await inParallel(planned, async (one) => {
+    const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === one.dag.dag_id);
+    for (const entry of entries.slice(0, PLANS_TRIED)) {
+      const details = await detailsOf(entry, account);
+      if (!isOfItsDag(details)) continue;
+      Object.assign(one, { details, forecast: await readXCom(entry.task, "forecast") });
+      return;
+    }
+  });
+  return planned;
 }
 
 // Returns the newest answers to approvals of this account, up to the newest Approve. Only a few are read. Returns
@@ -300,6 +320,7 @@ async function learnAccounts({ most, wanted = null }) {
   if (!page.accounts.includes(page.account)) await moveToItsAccount();
   // The account that is shown may have more Dags now.
   page.account.dags = await readDags(page.account);
+  page.account.planned = await readPlanned(page.account);
   showAccountFacts();
 }
 

@@ -83,6 +83,16 @@ export function countByGroup(plan, verdicts) {
   }));
 }
 
+// Returns [{ decider, count }] of the replicas that are kept, the most frequent first.
+export function countKept(plan, verdicts) {
+  const kept = statusGroups().find(({ group }) => group === "kept")?.names ?? [];
+  const counts = new Map();
+  for (const { status, decider: text, count } of countByDecider(plan, verdicts)) {
+    if (kept.includes(status)) counts.set(text, (counts.get(text) ?? 0) + count);
+  }
+  return [...counts].map(([text, count]) => ({ decider: text, count })).sort((a, b) => b.count - a.count);
+}
+
 // The number of replicas of the account on which percentages are based: also soft-deleted ones that are no longer listed.
 export const accountSize = (plan) => plan.listed
   + (plan.delete ?? []).filter((row) => row.source === "soft_deleted" && row.created_at === null).length;

@@ -5,6 +5,7 @@ import { days, escapeText, number, plural, time, until } from "./format.js";
 import { outcomeLabel, statusGroups, statusLabel } from "./labels.js";
 
 const ROWS_PER_PAGE = 100;
+const REASONS_SHOWN = 5;
 const COLUMNS = [
   { title: "Status", key: "order" },
   { title: "Replica", key: "name" },
@@ -24,11 +25,12 @@ function sortKey(row, key) {
 const state = { rows: [], group: "", sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
 
 // Shows the rows of a plan. `readHistory(row)` returns what earlier runs did with a replica.
-export function showReplicas(rows, { counts, readHistory, keep = false }) {
+export function showReplicas(rows, { counts, kept, readHistory, keep = false }) {
   const focused = document.activeElement?.closest?.("#replicas [data-key], #groups [data-group]");
   Object.assign(state, { rows, readHistory });
   if (!keep) Object.assign(state, { group: "", sort: "order", direction: 1, page: 0, open: new Set() });
   showGroups(counts);
+  showKept(kept, counts);
   showRows();
   // The elements are new ones: the focus goes to the one in the same place.
   if (focused?.dataset.group !== undefined) byId("groups").querySelector(`[data-group="${focused.dataset.group}"]`)?.focus();
@@ -43,6 +45,25 @@ function showGroups(counts) {
   byId("groups").replaceChildren(
     choice("", counts.reduce((total, { count }) => total + count, 0), null),
     ...counts.map(({ group, names, count }) => choice(group, count, statusLabel(names[0]).tone)));
+}
+
+// Why replicas are kept, and how many for each reason. A reason shows its replicas.
+function showKept(kept, counts) {
+  byId("kept").hidden = !kept.length;
+  const choose = (text) => () => {
+    byId("search").value = text;
+    Object.assign(state, { group: "kept", page: 0 });
+    showGroups(counts);
+    showRows();
+  };
+  const reason = ({ decider, count }) => {
+    const text = `${number(count)} ${decider}`;
+    return state.rows.length ? make("button", { type: "button", class: "linklike", onclick: choose(decider) }, text) : text;
+  };
+  const others = kept.slice(REASONS_SHOWN).reduce((total, { count }) => total + count, 0);
+  const parts = kept.slice(0, REASONS_SHOWN).map(reason);
+  if (others) parts.push(`${number(others)} for other reasons`);
+  byId("kept").replaceChildren(make("span", { class: "muted" }, "Kept because of: "), ...parts.flatMap((part, at) => (at ? [", ", part] : [part])));
 }
 
 function matching() {

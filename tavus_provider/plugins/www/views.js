@@ -6,6 +6,7 @@ import { byId, icon, link, make, replace, stateBadge, stateIcon } from "./dom.js
 import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
 import { statusLabel } from "./labels.js";
 import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
+import { nextDeletes, scheduledDags } from "./next_deletes.js";
 import { approvalTask, describe, headline, isApproval, steps } from "./run_state.js";
 
 const CHART_BARS = 9;
@@ -27,7 +28,7 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 
 // The next scheduled run of the Dags of an account, in words.
 function nextRun({ dags }) {
-  const [next] = dags?.filter((dag) => !dag.is_paused && dag.next_dagrun_run_after).sort((a, b) => (a.next_dagrun_run_after < b.next_dagrun_run_after ? -1 : 1)) ?? [];
+  const [next] = scheduledDags(dags);
   const at = next?.next_dagrun_run_after;
   if (next) return `${time(at)}${new Date(at) < Date.now() ? " due" : ""}, ${escapeText(next.dag_id)}`;
   return dags?.some(({ is_paused }) => is_paused) ? "paused" : dags?.length ? "when triggered" : "–";
@@ -38,7 +39,7 @@ function nextRun({ dags }) {
 export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   const { plan, run, task } = latest ?? {};
   const { badge, words } = latest ? describe(latest) : {};
-  const { forecast, answers } = account;
+  const { answers } = account;
   const approval = answers?.find(isApproval);
   const rejection = answers?.[0] !== approval ? answers?.[0] : null;
   const origin = shown.plan?.origin ?? plan?.origin;
@@ -47,8 +48,6 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
     answers ? fact("Last purge approved", approval ? answerLink(approval) : quiet("none of the newest")) : null,
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
-    fact("Next run", nextRun(account)),
-    fact("Forecast", typeof forecast?.next_30_days === "number" ? [plural(forecast.next_30_days, "delete"), quiet(" in 30 days from the plan, if it runs daily")] : quiet("none")),
   ].filter(Boolean));
   byId("account").hidden = false;
   showNewerRun({ latest, shown, isNewestPlan, show });
@@ -56,6 +55,17 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
 
 const answerLink = (answer) => [
   link(`${taskPath(answer.task_instance)}/required_actions`, `by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)];
+
+// What is deleted next, and when. `runs` are the details of the runs that were read.
+export function showNext({ account, runs }) {
+  const { dags, planned, forecast } = account;
+  const known = typeof forecast?.next_30_days === "number";
+  byId("next-30-days").textContent = known ? `Forecast: ${plural(forecast.next_30_days, "delete")} in 30 days, if the policy of the newest plan runs daily` : "";
+  replace(byId("next").querySelector("ol"), ...nextDeletes({ runs, dags, planned }).map(({ when, what, text, dag, path, tone, action }) => make("li", { "data-state": tone },
+    make("span", { class: "when" }, when),
+    make("span", {}, make("strong", {}, what), text ? `: ${text}` : null, dag ? [quiet(" · "), link(path, dag)] : null, action ? [quiet(" · "), link(action.path, action.text)] : null))));
+  byId("next").hidden = false;
+}
 
 // What the latest run did, if the run below is an older one.
 function showNewerRun({ latest, shown, isNewestPlan, show }) {
