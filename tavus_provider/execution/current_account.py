@@ -20,7 +20,6 @@ from tavus_provider.execution.revalidation import (
     revalidate,
 )
 from tavus_provider.execution.verification import ListingClient, judge_unlisted, look_up
-from tavus_provider.keys import is_named
 from tavus_provider.outcomes import UNFINISHED
 from tavus_provider.planning.attempts import PriorAttempts
 from tavus_provider.planning.plan import Plan, PlanRow
@@ -78,8 +77,8 @@ class CurrentAccount:
         """The rows to delete although they are not listed."""
         self.soft_deleted: frozenset[str] = frozenset()
         """The ids that this package soft-deleted."""
-        self.unheld: frozenset[str] | None = None
-        """The listed ids that are under no legal hold, as read before the deletes; ``None`` before."""
+        self.listed: frozenset[str] | None = None
+        """The ids that were listed before the deletes; ``None`` before they were read."""
         self.held: frozenset[str] = frozenset()
         """The ids under legal hold, as read last."""
         self.freshness: Freshness | None = None
@@ -120,10 +119,9 @@ class CurrentAccount:
             clock=self._clock,
         )
         self.held = inventory.held
-        listed = [replica.replica_id for replica in inventory.replicas]
-        self.unheld = frozenset(one for one in listed if not is_named(one, inventory.held))
+        self.listed = frozenset(replica.replica_id for replica in inventory.replicas)
         shown = {replica_id for row in decision.unreadable for replica_id in row.own_ids}
-        self._refuse_wrong_account({replica.replica_id for replica in inventory.replicas} | shown)
+        self._refuse_wrong_account(self.listed | shown)
         self.soft_deleted = frozenset(inventory.history.soft_deleted)
         revalidation = self._revalidate(decision)
         self.settled.update(revalidation.settled)
@@ -165,7 +163,7 @@ class CurrentAccount:
             if result.outcome in UNFINISHED:
                 self.may_change = True
 
-    def _refuse_wrong_account(self, listed: set[str]) -> None:
+    def _refuse_wrong_account(self, listed: frozenset[str]) -> None:
         if self._prior.begun or find_wrong_account(self._plan, self._rows, known=listed) is None:
             return
         recorded = (self._prior if self._reread_prior is None else self._reread_prior()).recorded

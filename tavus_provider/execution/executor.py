@@ -138,9 +138,9 @@ class PlanExecutor:
         """Whether another attempt may do what this one could not."""
 
     @property
-    def unheld(self) -> frozenset[str] | None:
-        """The listed ids that are under no legal hold, as read before the deletes; ``None`` before."""
-        return self._account.unheld
+    def listed(self) -> frozenset[str] | None:
+        """The ids that were listed before the deletes; ``None`` before they were read."""
+        return self._account.listed
 
     @property
     def held(self) -> frozenset[str]:

@@ -204,7 +204,7 @@ class ApplyRetentionOperator(TavusOperator):
             send_outcomes(outcomes, hard=self.hard, tavus_conn_id=self.tavus_conn_id)
         message = unfinished_message(report)
         if batch is None:
-            rows_left = find_overdue(plan, complete, unheld=executor.unheld, held=executor.held)
+            rows_left = find_overdue(plan, complete, listed=executor.listed, held=executor.held)
             overdue = overdue_message(plan, rows_left)
             if overdue is not None and message is None:
                 raise AirflowFailException(overdue)

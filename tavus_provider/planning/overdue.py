@@ -19,7 +19,7 @@ def find_overdue(
     plan: Plan,
     report: Report | None = None,
     *,
-    unheld: Set[str] | None = None,
+    listed: Set[str] | None = None,
     held: frozenset[str] = frozenset(),
 ) -> list[OverdueRow]:
     """
@@ -27,10 +27,10 @@ def find_overdue(
 
     :param report: what became of the plan, with all items. Planned replicas that may still exist are then
         overdue too, if they are old enough. ``None`` before the plan is carried out
-    :param unheld: listed ids under no legal hold, read after the plan was made; ``None`` if not read again
+    :param listed: the ids that were listed after the plan was made; ``None`` if not read again
     :param held: ids under legal hold, as read last; they are never overdue
     """
-    rows = [row for row in plan.get("overdue", ()) if unheld is None or row["replica_id"] in unheld]
+    rows = [row for row in plan.get("overdue", ()) if listed is None or row["replica_id"] in listed]
     limit = _limit(plan)
     if limit is not None and report is not None:
         planned = {row["replica_id"]: row for row in plan["delete"]}
