@@ -21,6 +21,7 @@ DESCRIPTION: Final = (
     "Check a retention policy before it runs, and the ledger afterwards. No command deletes anything."
 )
 EXIT_CODES: Final = "Exit codes: 0: success; 1: a problem was found; 2: the command could not do its work."
+SANDBOX: Final = "A Tavus server on this machine to try things with: python -m tavus_provider.sandbox --help"
 MAX_DAYS: Final = 3_650
 
 
@@ -261,7 +262,7 @@ def make_parser(commands: Iterable[Command] = COMMANDS) -> argparse.ArgumentPars
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description=DESCRIPTION,
-        epilog=EXIT_CODES,
+        epilog=f"{EXIT_CODES} {SANDBOX}",
     )
     root = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     groups = {}

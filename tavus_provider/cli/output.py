@@ -7,7 +7,7 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,8 +28,8 @@ MAX_LINE: Final = 1_000
 
 
 def write_line(line: str) -> None:
-    """Write a line to stdout, as it is. A reader that has closed the pipe is not an error."""
-    with contextlib.suppress(BrokenPipeError):
+    """Write a line to stdout, as it is."""
+    with _writing_to_stdout():
         sys.stdout.write(f"{line}\n")
 
 
@@ -41,8 +41,9 @@ def write_error(message: str) -> None:
 def print_rich(*parts: RenderableType) -> None:
     """Print tables and text to stdout, as wide as the terminal."""
     console = _console()
-    for part in parts:
-        console.print(part)
+    with _writing_to_stdout():
+        for part in parts:
+            console.print(part)
 
 
 def print_data(data: Any, *, output: str) -> None:
@@ -52,10 +53,11 @@ def print_data(data: Any, *, output: str) -> None:
     :param output: ``json`` or ``yaml``
     """
     console = _console()
-    if output == "json":
-        console.print_as_json(data)
-    else:
-        console.print_as_yaml(data)
+    with _writing_to_stdout():
+        if output == "json":
+            console.print_as_json(data)
+        else:
+            console.print_as_yaml(data)
 
 
 def print_csv(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> None:
@@ -69,7 +71,7 @@ def print_csv(rows: Iterable[Mapping[str, Any]], *, columns: Sequence[str]) -> N
     writer.writeheader()
     for row in rows:
         writer.writerow({name: _csv_cell(value) for name, value in row.items()})
-    with contextlib.suppress(BrokenPipeError):
+    with _writing_to_stdout():
         sys.stdout.write(file.getvalue())
 
 
@@ -97,6 +99,27 @@ def write_file(file: str, text: str, *, private: bool = False) -> None:
     except OSError as error:
         fault = error.strerror or type(error).__name__
     raise TavusValidationError(f"{file}: cannot be written ({fault})")
+
+
+@contextlib.contextmanager
+def _writing_to_stdout() -> Iterator[None]:
+    """
+    Write what the block prints to stdout. A reader that has closed the pipe is not an error.
+
+    :raises TavusValidationError: if stdout cannot be written, because a disk is full for example
+    """
+    try:
+        yield
+        sys.stdout.flush()
+        return
+    except OSError as error:
+        # What is still in the buffer would be written at the end of the process, and fail again.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return
+        fault = error.strerror or type(error).__name__
+    raise TavusValidationError(f"stdout cannot be written ({fault})")
 
 
 def _console() -> Any:

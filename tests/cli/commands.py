@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).parents[2]
 KEY = "sandbox-key-8f2b6c91"
@@ -27,7 +28,9 @@ def one_error(err: str) -> str:
     return err.strip()
 
 
-def process(*arguments: str, program: str = "tavus_provider") -> subprocess.CompletedProcess[str]:
+def process(
+    *arguments: str, program: str = "tavus_provider", stdout: int | IO[str] = subprocess.PIPE
+) -> subprocess.CompletedProcess[str]:
     """Run a command as a process, with connections from the database of Airflow."""
     from airflow.configuration import conf
 
@@ -37,7 +40,8 @@ def process(*arguments: str, program: str = "tavus_provider") -> subprocess.Comp
     env["AIRFLOW__CORE__FERNET_KEY"] = conf.get("core", "fernet_key")
     return subprocess.run(
         [sys.executable, "-m", program, *arguments],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         encoding="utf-8",
         cwd=ROOT,

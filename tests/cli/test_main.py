@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -72,6 +73,25 @@ def test_connection_in_the_database_of_airflow_is_found(policy, stored_connectio
     assert (done.returncode, done.stderr) == (0, "")
     assert len(json.loads(done.stdout)) == 26
     assert KEY not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("output", ["table", "json", "yaml"])
+def test_output_that_cannot_be_written_is_one_line(policy, stored_connection, output):
+    given = ("plan", policy(), "--conn-id", stored_connection, "--output", output)
+    with open("/dev/full", "w") as full:
+        done = process(*given, stdout=full)
+    assert done.returncode == 2
+    assert one_error(done.stderr) == "stdout cannot be written (No space left on device)"
+
+
+def test_reader_that_closes_the_pipe_is_no_error():
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        done = process("schema", stdout=write)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_exit_code_of_the_process(policy):
