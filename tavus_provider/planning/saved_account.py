@@ -160,7 +160,7 @@ def load_account(value: object, *policies: Policy) -> Inventory:
     account = _check(value)
     if not account["names"]:
         for policy in policies:
-            if (asks := _find_name_setting(policy.to_json())) is not None:
+            if (asks := policy.find_name_setting()) is not None:
                 raise TavusValidationError(
                     f"account: was saved without names, but {asks} of policy {quote(policy.name)} asks for "
                     "them; save the account with names"
@@ -196,21 +196,6 @@ def _check(value: object) -> SavedAccount:
     if (mismatch := find_mismatch(value, SavedAccount, name="account")) is not None:
         raise TavusValidationError(mismatch)
     return cast("SavedAccount", value)
-
-
-def _find_name_setting(policy: Mapping[str, Any], path: str = "") -> str | None:
-    """Return the path of the first setting that depends on the names of replicas, or ``None``."""
-    for key, value in policy.items():
-        here = f"{path}{key}"
-        if key in ("include", "exclude", "group_by") and value and value != ["*"]:
-            return here
-        if isinstance(value, Mapping) and (found := _find_name_setting(value, f"{here}.")):
-            return found
-        if isinstance(value, list):
-            for number, item in enumerate(value):
-                if isinstance(item, Mapping) and (found := _find_name_setting(item, f"{here}.{number}.")):
-                    return found
-    return None
 
 
 def _save_replica(replica: Replica, *, names: bool) -> SavedReplica:

@@ -48,6 +48,9 @@ class Condition(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     """The kinds of use, of :data:`.USE_KINDS`, whose past must be read to test it, so finished use too."""
 
+    needs_name: ClassVar[bool] = False
+    """Whether it depends on the name, so that an account that was saved without names cannot answer it."""
+
     @property
     def globs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
         """Its globs on names, each list with the path of its field in the rule."""
@@ -231,6 +234,7 @@ class HasName(Condition):
     field_type = RuleNames
     description = "Globs on the name: the rule is only for these replicas, beside the scope of the policy."
     suffices = False
+    needs_name = True
 
     @property
     def globs(self) -> tuple[tuple[str, tuple[str, ...]], ...]:

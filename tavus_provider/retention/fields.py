@@ -145,6 +145,10 @@ class NullMeansOmitted:
         return {"anyOf": [handler(schema), {"type": "null"}]}
 
 
+class NeedsName:
+    """Marks a field that is evaluated on the names of replicas; see :meth:`Part.find_name_setting`."""
+
+
 T = TypeVar("T")
 NOT_NULL: Final = _NotNull()
 Omittable = Annotated[T | None, NOT_NULL]
@@ -175,6 +179,22 @@ class Part(BaseModel):
             for key, inner in value.items()
             if inner is not None or NullMeansOmitted not in map(type, cls.model_fields[key].metadata)
         }
+
+    def find_name_setting(self) -> str | None:
+        """Return the path of the first setting that depends on the names of replicas, or ``None``."""
+        for key, field in type(self).model_fields.items():
+            value = getattr(self, key)
+            parts = (
+                {f"{key}.{n}": one for n, one in enumerate(value)}
+                if isinstance(value, tuple)
+                else {key: value}
+            )
+            for path, part in parts.items():
+                if isinstance(part, Part) and (inner := part.find_name_setting()) is not None:
+                    return f"{path}.{inner}"
+            if NeedsName in map(type, field.metadata) and value is not None and value not in ((), ("*",)):
+                return key
+        return None
 
 
 # --- text -----------------------------------------------------------------------------------------------

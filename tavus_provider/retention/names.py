@@ -7,13 +7,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Self
+from typing import Annotated, Final, Self
 from unicodedata import normalize
 
 from pydantic import ConfigDict, model_validator
 
 from tavus_provider.models import Replica
-from tavus_provider.retention.fields import Part, SomeTexts, Texts
+from tavus_provider.retention.fields import NeedsName, Part, SomeTexts, Texts
 from tavus_provider.sanitize import LOST, MAX_TEXT, escape_line
 
 _MAX_STEPS: Final = 60_000
@@ -23,9 +23,9 @@ _MAX_STEPS: Final = 60_000
 class Names(Part):
     """Globs on the name, case-sensitive. Without ``include`` every name is included; ``exclude`` wins."""
 
-    include: Texts = ()
+    include: Annotated[Texts, NeedsName()] = ()
     """Globs: only replicas with such a name are considered. Default: every name."""
-    exclude: Texts = ()
+    exclude: Annotated[Texts, NeedsName()] = ()
     """Globs: replicas with such a name are never considered, even if include matches."""
 
     @cached_property

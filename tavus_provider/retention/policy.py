@@ -23,6 +23,7 @@ from tavus_provider.retention.fields import (
     Count,
     Duration,
     GroupPattern,
+    NeedsName,
     NullMeansOmitted,
     Omittable,
     Part,
@@ -53,7 +54,7 @@ def _with_conditions(model: P) -> P:
     """Return a model of a rule with a field for each condition."""
     fields: dict[str, Any] = {
         kind.key: (
-            Annotated[kind.field_type | None, NOT_NULL],
+            Annotated[kind.field_type | None, NOT_NULL, *([NeedsName()] if kind.needs_name else [])],
             Field(default=None, description=kind.description),
         )
         for kind in CONDITIONS
@@ -146,7 +147,7 @@ class Keep(Part):
     """Replicas created within this time are kept."""
     keep_last: Omittable[PositiveCount] = None
     """How many of the newest completed replicas of each group are kept, whether the others expired or not."""
-    group_by: Omittable[GroupPattern] = None
+    group_by: Annotated[Omittable[GroupPattern], NeedsName()] = None
     """Regular expression (RE2) on the name; its group 'group' is what keep_last counts by."""
     in_use: UseKinds = USE_KINDS
     """What counts as use: default of a persona, active conversation, unfinished video. Default: all."""

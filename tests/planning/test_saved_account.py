@@ -8,13 +8,15 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
-from retention.test_laws import law, listings, unreadables, uses
+from hypothesis import assume, given
+from retention.test_laws import RULES, law, listings, policies, unreadables, uses
 
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
 from tavus_provider.planning.saved_account import load_account, save_account
+from tavus_provider.retention.conditions import CONDITIONS
 from tavus_provider.retention.context import History, Inventory
+from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
 
 NOW = datetime(2026, 9, 1, 12, 30, 15, 123456, tzinfo=UTC)
@@ -102,6 +104,10 @@ def test_schedule_is_that_of_its_policy_only():
         ({"scope": {"exclude": ["vip_*"]}}, "scope.exclude"),
         ({"narrow": {"include": ["a_*"]}}, "narrow.include"),
         ({"keep": {"keep_last": 2, "group_by": "^(?P<group>.)"}}, "keep.group_by"),
+        *(
+            ({"expire": [{"older_than": "90d"}, {"older_than": "30d", "names": names}]}, r"expire\.1\.names")
+            for names in ({"include": ["a_*"]}, {"exclude": ["vip_*"]})
+        ),
     ],
 )
 def test_policy_that_asks_for_names_needs_names(parts, setting):
@@ -112,6 +118,26 @@ def test_policy_that_asks_for_names_needs_names(parts, setting):
         load_account(without, POLICY, asks)
     assert load_account(without, POLICY).replicas[0].replica_name is None
     load_account(without, Policy.parse({"expire": [{"older_than": "90d"}], "scope": {"include": ["*"]}}))
+
+
+@law
+@given(policies, listings, uses)
+def test_policy_that_asks_for_no_names_decides_the_same_without_them(policy, listing, use):
+    assume((parsed := Policy.parse({"name": "stale", **policy})).find_name_setting() is None)
+    inventory = dataclasses.replace(use, replicas=listing, read_at=NOW)
+    decisions = [
+        evaluate(parsed, load_account(saved(inventory, names=names), parsed), now=NOW)
+        for names in (True, False)
+    ]
+    facts = [
+        [(verdict.replica.replica_id, verdict.status, verdict.reason) for verdict in decision.verdicts]
+        for decision in decisions
+    ]
+    assert facts[0] == facts[1]
+
+
+def test_laws_draw_every_condition_of_a_rule():
+    assert {kind.key for kind in CONDITIONS} <= {key for rule in RULES for key in rule}
 
 
 @pytest.mark.parametrize(
