@@ -12,6 +12,7 @@ from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
 from tavus_provider.links.tavus import TavusPageLink
 from tavus_provider.operators import base
 from tavus_provider.operators.base import LINKS, fail_without_retry, find_trigger, load_any_plan, try_number
+from tavus_provider.validity import PLAN_VALID_FOR
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -51,9 +52,7 @@ class ApproveRetentionOperator(ApprovalOperator):
     operator_extra_links = LINKS
     template_fields = ("plan",)
 
-    def __init__(
-        self, *, plan: Any, response_timeout: timedelta = timedelta(hours=24), **kwargs: Any
-    ) -> None:
+    def __init__(self, *, plan: Any, response_timeout: timedelta = PLAN_VALID_FOR, **kwargs: Any) -> None:
         for name in FIXED_ARGUMENTS:
             if name in kwargs:
                 raise TavusValidationError(

@@ -21,7 +21,8 @@ from tavus_provider.planning.beyond_reach import BeyondReach, find_beyond_reach
 from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.planning.erasure_holds import HoldScope, find_holds
 from tavus_provider.planning.erasure_request import ErasureRequest
-from tavus_provider.planning.plan import VALID_FOR, find_plan_faults, format_time
+from tavus_provider.planning.plan import find_plan_faults, format_time
+from tavus_provider.validity import PLAN_VALID_FOR
 
 VERSION: Final = 1
 MAX_UNDETERMINED: Final = 1_000
@@ -214,7 +215,7 @@ def make_erasure_plan(
     Decide what is deleted for a request.
 
     :param held: ids and keys under legal hold
-    :param now: the wall clock, aware; the plan is valid for 24 hours from then
+    :param now: the wall clock, aware; the plan is valid for :data:`.PLAN_VALID_FOR` from then
     :param legal_holds: ``file`` and ``max_age`` of the DAG's own legal holds, which are read again later
     :raises TavusValidationError: if an id is unknown, or is that of a stock replica
     """
@@ -274,7 +275,7 @@ def make_erasure_plan(
         "limits": {"max_replicas": options.max_replicas, "max_items": options.max_items},
         "hard": True,
         "made_at": format_time(now),
-        "valid_until": format_time(now + VALID_FOR),
+        "valid_until": format_time(now + PLAN_VALID_FOR),
         "tavus_conn_id": tavus_conn_id,
         "origin": origin,
     }

@@ -3,14 +3,14 @@ The plan: which replicas are to be deleted, as a JSON document that travels from
 
 One task makes a plan, a person reads it, and another task carries it out, perhaps hours later and on another
 machine. The digest shows that it is still the plan that was decided and approved. A plan is valid for one
-connection and for 24 hours.
+connection and for :data:`.PLAN_VALID_FOR`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, Literal, NotRequired, TypedDict, cast
 
 from tavus_provider.digest import digest_of, seal
@@ -20,6 +20,7 @@ from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.retention.engine import Decision
 from tavus_provider.retention.policy import Policy
 from tavus_provider.retention.verdict import Verdict, format_time
+from tavus_provider.validity import PLAN_VALID_FOR
 
 __all__ = [
     "MAX_XCOM_BYTES",
@@ -39,7 +40,6 @@ __all__ = [
 ]
 
 VERSION: Final = 1
-VALID_FOR: Final = timedelta(hours=24)
 MAX_XCOM_BYTES: Final = 900_000
 """The largest JSON document that is pushed as an XCom, which should not exceed 1 MB."""
 MAX_SCHEDULED: Final = 4_000
@@ -139,7 +139,7 @@ def make_plan(
     """
     Make the plan of a decision.
 
-    :param now: the wall clock, aware; the plan is valid for 24 hours from then
+    :param now: the wall clock, aware; the plan is valid for :data:`.PLAN_VALID_FOR` from then
     :param hard: whether the replicas are to be deleted permanently
     :param tavus_conn_id: the Airflow connection that the decision was made for
     :param origin: the URL that this connection stands for
@@ -158,7 +158,7 @@ def make_plan(
         "policy": policy.to_json(),
         "policy_digest": policy.digest,
         "made_at": format_time(now),
-        "valid_until": format_time(now + VALID_FOR),
+        "valid_until": format_time(now + PLAN_VALID_FOR),
         "hard": hard,
         "tavus_conn_id": tavus_conn_id,
         "origin": origin,
