@@ -11,7 +11,7 @@ import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { isOfItsDag, scheduledDags } from "./next_deletes.js";
 import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
-import { isApproval, isUnderWay } from "./run_state.js";
+import { describe, isApproval, isUnderWay } from "./run_state.js";
 import { followTheme } from "./theme.js";
 import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
@@ -47,6 +47,14 @@ async function inParallel(items, work) {
 
 // -- one run
 
+// The state of a run as its badge says it.
+function stateOf(entry) {
+  const details = page.details?.entry === entry ? page.details : page.account.known?.get(entryKey(entry));
+  return (details ? describe(details).badge : null) ?? page.runs.get(runKey(entry.task))?.state;
+}
+
+const showChoiceOfRuns = () => showRunChoice(page.account.entries, page.entry, stateOf);
+
 async function detailsOf(entry, account, { fresh = false } = {}) {
   const key = entryKey(entry);
   if (fresh || !page.read.has(key)) page.read.set(key, readDetails(entry, account.connection, { run: fresh ? null : page.runs.get(runKey(entry.task)) ?? null }));
@@ -70,12 +78,13 @@ function showAll({ keep = false } = {}) {
   if (entry === account.entries[0]) account.latest = details;
   showAccountFacts();
   showAccountChoice(page.accounts, account, chooseAccount);
+  showChoiceOfRuns();
   showErasures(page.erasures, account, page.accounts);
-  showRun(details);
+  showRun(details, { isLatest: entry === account.entries[0] });
   byId("plan-content").hidden = !plan;
   if (plan) {
     const rows = replicaRows(plan, verdicts, report);
-    showReplicas(rows, { counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
+    showReplicas(rows, { isOver: !isUnderWay(details), counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
     showDeciders(plan, verdicts);
     showAges(rows, plan);
     showNotice(plan, verdicts, rows);
@@ -107,7 +116,7 @@ async function showEntry(entry, { fresh = false } = {}) {
   const isOther = page.entry !== entry;
   page.entry = entry;
   remember(entry.task, account.connection);
-  showRunChoice(account.entries, entry, (one) => page.runs.get(runKey(one.task))?.state);
+  showChoiceOfRuns();
   byId("content").setAttribute("aria-busy", "true");
   const reads = entry.kind === "delete" ? null : readXCom(entry.task, "verdicts");
   reads?.catch(() => {});
@@ -242,17 +251,20 @@ async function showAccountOf(entry) {
   account.planned = await readPlanned(account);
   if (account === page.account) showAccountFacts();
   await readRunsTable();
+  const ended = ({ run }) => ["success", "failed"].includes(run?.state);
+  account.finished = account.entries.map((entry) => account.known.get(entryKey(entry))).find((one) => one && ended(one)) ?? null;
   if (account.answers === undefined) account.answers = await readAnswers(account);
   if (account === page.account) showAccountFacts();
 }
 
-// Returns what each Dag with a schedule planned last: [{ dag, details, forecast }], the next run first.
+// Returns what each Dag with a schedule planned last: [{ dag, details, forecast, failed }], the next run first.
 async function readPlanned(account) {
-  const planned = scheduledDags(account.dags).map((dag) => ({ dag, details: null, forecast: null }));
+  const planned = scheduledDags(account.dags).map((dag) => ({ dag, details: null, forecast: null, failed: null }));
   await inParallel(planned, async (one) => {
     const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === one.dag.dag_id);
     for (const entry of entries.slice(0, PLANS_TRIED)) {
       const details = await detailsOf(entry, account);
+      if (entry === entries[0] && details.run?.state === "failed") one.failed = describe(details).words;
       if (!isOfItsDag(details)) continue;
       Object.assign(one, { details, forecast: await readXCom(entry.task, "forecast") });
       return;
@@ -261,20 +273,20 @@ async function readPlanned(account) {
   return planned;
 }
 
-// Returns the newest answers to approvals of this account, up to the newest Approve. Only a few are read. Returns
-// null if there is no approval, or if this person may not see answers.
+// Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are
+// read. The note says why there may be no Approve among them.
 async function readAnswers(account) {
   const ours = new Set(account.entries.map(({ task }) => runKey(task)));
   const asked = (await readApprovalTasks()).tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
   const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
     const given = await readApprovals(task);
-    if (!given) return null; // this person may not see answers
+    if (!given) return { answers: [], note: "your role may not read it" };
     const answer = given.find(({ response_received, task_instance }) => response_received && task_instance.id === task.id);
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return asked.length ? answers : null;
+  return { answers, note: asked.length > answers.length || answers.length >= ANSWERS_READ ? "none of the newest" : asked.length ? "none was approved" : "none, as far as Airflow still has runs" };
 }
 
 async function showEntryWithRuns(entry) {
@@ -413,7 +425,7 @@ async function readDeleteRuns() {
   regroup();
   if (!page.account) return;
   showAccountChoice(page.accounts, page.account, chooseAccount);
-  showRunChoice(page.account.entries, page.entry, (one) => page.runs.get(runKey(one.task))?.state);
+  showChoiceOfRuns();
   await readRunsTable();
 }
 
@@ -428,7 +440,7 @@ async function showOlder() {
     page.shownRuns += RUNS_SHOWN;
     if (page.more && page.account.entries.length < page.shownRuns) await readMore();
     showAccountChoice(page.accounts, page.account, chooseAccount);
-    showRunChoice(page.account.entries, page.entry, (one) => page.runs.get(runKey(one.task))?.state);
+    showChoiceOfRuns();
     await readRunsTable();
   } catch (error) {
     showError(error);

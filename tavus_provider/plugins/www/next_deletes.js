@@ -3,16 +3,15 @@
 
 import { dagPath, runPath, taskPath } from "./airflow.js";
 import { escapeText, formatName, number, plural, time, timeNear } from "./format.js";
-import { narrowing, plannedCount } from "./plan.js";
+import { exceededLimit, narrowing, plannedCount } from "./plan.js";
 import { approvalTask, describe, isUnderWay } from "./run_state.js";
 
 const NAMES_SHOWN = 3;
 
-const isScheduled = ({ is_paused, next_dagrun_run_after }) => !is_paused && Boolean(next_dagrun_run_after);
 const kindOfDelete = (hard) => (hard ? "permanently" : "by soft delete");
 
 // The Dags that run by themselves, the next run first.
-export const scheduledDags = (dags) => (dags ?? []).filter(isScheduled)
+export const scheduledDags = (dags) => (dags ?? []).filter(({ is_paused, next_dagrun_run_after }) => !is_paused && next_dagrun_run_after)
   .sort((a, b) => (a.next_dagrun_run_after < b.next_dagrun_run_after ? -1 : 1));
 
 // Whether the forecast of a plan is one of its Dag: a form did not narrow it.
@@ -24,40 +23,46 @@ function names(rows, count) {
   return shown.length ? `${shown.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}` : "";
 }
 
+const amount = (count, hard) => `${plural(count, "replica")} ${kindOfDelete(hard)}`;
+
 // A run that deletes now, or that waits for an approval; null for any other.
-function underWay(details) {
+export function underWay(details) {
   const { plan, run, task } = details;
   const count = plannedCount(plan);
   if (!count || !isUnderWay(details)) return null;
   const { tone, words } = describe(details);
-  const base = { dag: escapeText(task.dag_id), path: runPath(run), text: names(plan.delete, count), tone };
-  const what = `${plural(count, "replica")} ${kindOfDelete(plan.hard)}`;
-  if (tone === "waiting") {
-    const end = plan.valid_until ? `, if approved by ${timeNear(plan.valid_until, new Date())}` : "";
-    return { ...base, when: "On approval", what: `${what}${end}`, action: { path: `${taskPath(approvalTask(details))}/required_actions`, text: "Open the approval" } };
-  }
-  return { ...base, when: "Now", what: `${what}: the run ${words}` };
+  const base = { dag: escapeText(task.dag_id), path: runPath(run), tone, amount: amount(count, plan.hard) };
+  const text = names(plan.delete, count);
+  if (tone !== "waiting") return { ...base, when: "Now", what: base.amount, text: `${text ? `${text}; ` : ""}the run ${words}` };
+  const end = plan.valid_until ? `${text ? "; " : ""}open until ${timeNear(plan.valid_until, new Date())}` : "";
+  return {
+    ...base, when: "On approval", what: `${base.amount}, as soon as a person approves`, text: `${text}${end}`,
+    action: { path: `${taskPath(approvalTask(details))}/required_actions`, text: "Open the approval" },
+  };
 }
 
-// The next run of a Dag: `details` and `forecast` are those of its newest plan; null if it has none.
-function nextRun({ dag, details, forecast }) {
+// The next run of a Dag. `details` and `forecast` are those of its newest plan, null if it has none; `failed` says what
+// went wrong if the latest run has failed.
+function nextRun({ dag, details, forecast, failed }) {
   const at = dag.next_dagrun_run_after;
-  const base = { dag: escapeText(dag.dag_id), path: dagPath(dag), when: `${time(at)}${new Date(at) < Date.now() ? ", due" : ""}`, tone: "todo", text: "" };
-  if (!details) return { ...base, what: "not known: no plan of this Dag has been read" };
+  const next = `${time(at)}${new Date(at) < Date.now() ? ", due" : ""}`;
+  const base = { dag: escapeText(dag.dag_id), path: dagPath(dag), when: next, tone: "todo", text: "", warning: failed ? `The latest run failed (${failed}); the next one fails too, unless the cause is gone.` : null };
+  if (!details) return { ...base, what: "not known", text: "no plan of this Dag has been read" };
   const { plan, report, run } = details;
-  if (report?.dry_run && run?.run_type === "scheduled") return { ...base, what: "nothing: its runs are dry runs" };
-  if (!forecast?.dates) return { ...base, what: `what its plan finds then, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "The newest plan has no forecast") };
+  if (report?.dry_run && run?.run_type === "scheduled") return { ...base, what: "nothing", text: "a dry run, as the latest one" };
+  if (!forecast?.dates) return { ...base, what: `what its plan finds then, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") };
   const day = at.slice(0, 10);
   const stop = forecast.stops?.find(({ first, last }) => first <= day && day <= last);
-  if (stop) return { ...base, tone: "failed", what: "nothing: it will stop at a limit", text: escapeText(stop.reason) };
+  if (stop) return { ...base, tone: "failed", warning: null, what: "nothing", text: `expected to stop at a limit: ${exceededLimit(plan) ?? escapeText(stop.reason)}` };
   // What that plan itself was to delete is gone if its run has deleted.
   const begin = report && !report.dry_run ? forecast.begins_at?.slice(0, 10) ?? "" : "";
   const dates = forecast.dates.filter(({ date }) => date > begin);
   const due = dates.filter(({ date }) => date <= day);
   const count = due.reduce((total, one) => total + one.count, 0);
-  if (count) return { ...base, what: `${plural(count, "replica")} ${kindOfDelete(plan.hard)}`, text: `${names(due.flatMap(({ replicas }) => replicas), count)}, unless used until then` };
+  if (count) return { ...base, what: amount(count, plan.hard), text: `${names(due.flatMap(({ replicas }) => replicas), count)}, unless used before then` };
   const [first] = dates;
-  return { ...base, what: "nothing is due", text: first ? `the first on ${first.date}: ${names(first.replicas, first.count)}, ${kindOfDelete(plan.hard)}` : `nothing in ${number(forecast.days)} days` };
+  if (!first) return { ...base, what: "nothing", text: `nothing expires in ${number(forecast.days)} days` };
+  return { ...base, when: first.date, what: amount(first.count, plan.hard), text: `${names(first.replicas, first.count)}, unless used before then; nothing is due in the next run, ${next}` };
 }
 
 // Why nothing runs by itself.
@@ -66,11 +71,11 @@ function unscheduled(dags) {
   return paused.length ? `${paused.join(", ")} ${paused.length === 1 ? "is" : "are"} paused` : "a run starts only when a person triggers it";
 }
 
-// Returns [{ when, what, text, dag, path, tone, action }], the next one first. `runs` are details of runs, `planned` is
-// [{ dag, details, forecast }] of the Dags with a schedule, undefined while they are read.
+// Returns [{ when, what, text, dag, path, tone, action, warning }], the next one first. `runs` are details of runs,
+// `planned` is [{ dag, details, forecast, failed }] of the Dags with a schedule, undefined while they are read.
 export function nextDeletes({ runs, dags, planned }) {
   const now = runs.map(underWay).filter(Boolean);
   if (!planned) return now;
   const coming = planned.map(nextRun);
-  return coming.length ? [...now, ...coming] : [...now, { when: now.length ? "Then" : "Not planned", what: "no run is scheduled", text: unscheduled(dags), tone: "todo" }];
+  return coming.length ? [...now, ...coming] : [...now, { when: now.length ? "After that" : "No date", what: "nothing is scheduled", text: unscheduled(dags), tone: "todo" }];
 }

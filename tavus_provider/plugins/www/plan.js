@@ -103,9 +103,11 @@ export function exceededLimit(plan) {
   const deletes = plannedCount(plan);
   const percent = limits.max_deletion_percent;
   const allowed = percent > 0 ? Math.max(1, Math.floor((percent * accountSize(plan)) / 100)) : 0;
-  if (typeof limits.max_deletions === "number" && deletes > limits.max_deletions) return `${plural(deletes, "replica")} to delete, at most ${number(limits.max_deletions)} are allowed`;
-  if (typeof percent === "number" && deletes > allowed) return `${plural(deletes, "replica")} of ${number(accountSize(plan))} to delete, at most ${number(percent)} % are allowed`;
-  return null;
+  const exceeded = [
+    typeof limits.max_deletions === "number" && deletes > limits.max_deletions ? number(limits.max_deletions) : null,
+    typeof percent === "number" && deletes > allowed ? `${number(percent)} %` : null,
+  ].filter(Boolean);
+  return exceeded.length ? `${number(deletes)} of ${plural(accountSize(plan), "replica")} to delete, at most ${exceeded.join(" and at most ")} are allowed` : null;
 }
 
 // What a trigger form narrowed, in words, or null.

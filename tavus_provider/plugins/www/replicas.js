@@ -6,6 +6,7 @@ import { outcomeLabel, statusGroups, statusLabel } from "./labels.js";
 
 const ROWS_PER_PAGE = 100;
 const REASONS_SHOWN = 5;
+const ALWAYS_SHOWN = ["to delete", "kept"];
 const COLUMNS = [
   { title: "Status", key: "order" },
   { title: "Replica", key: "name" },
@@ -22,12 +23,12 @@ function sortKey(row, key) {
   return row.sortKeys[key];
 }
 
-const state = { rows: [], group: "", sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
+const state = { rows: [], isOver: false, group: "", sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
 
 // Shows the rows of a plan. `readHistory(row)` returns what earlier runs did with a replica.
-export function showReplicas(rows, { counts, kept, readHistory, keep = false }) {
+export function showReplicas(rows, { counts, kept, isOver, readHistory, keep = false }) {
   const focused = document.activeElement?.closest?.("#replicas [data-key], #groups [data-group]");
-  Object.assign(state, { rows, readHistory });
+  Object.assign(state, { rows, isOver, readHistory });
   if (!keep) Object.assign(state, { group: "", sort: "order", direction: 1, page: 0, open: new Set() });
   showGroups(counts);
   showKept(kept, counts);
@@ -41,10 +42,10 @@ function showGroups(counts) {
   const choice = (group, count, tone) => make("button", {
     type: "button", class: "chip", "data-tone": tone, "aria-pressed": String(state.group === group), "data-group": group,
     disabled: group !== "" && (!count || !state.rows.length), onclick: () => { state.group = state.group === group ? "" : group; state.page = 0; showGroups(counts); showRows(); byId("groups").querySelector(`[data-group="${group}"]`)?.focus(); },
-  }, make("strong", {}, number(count)), ` ${group || "all"}`);
+  }, make("strong", {}, number(count)), ` ${group === "to delete" && state.isOver ? "planned to delete" : group || "all"}`);
   byId("groups").replaceChildren(
     choice("", counts.reduce((total, { count }) => total + count, 0), null),
-    ...counts.map(({ group, names, count }) => choice(group, count, statusLabel(names[0]).tone)));
+    ...counts.filter(({ group, count }) => count || ALWAYS_SHOWN.includes(group)).map(({ group, names, count }) => choice(group, count, statusLabel(names[0]).tone)));
 }
 
 // Why replicas are kept, and how many for each reason. A reason shows its replicas.
@@ -63,7 +64,9 @@ function showKept(kept, counts) {
   const others = kept.slice(REASONS_SHOWN).reduce((total, { count }) => total + count, 0);
   const parts = kept.slice(0, REASONS_SHOWN).map(reason);
   if (others) parts.push(`${number(others)} for other reasons`);
-  byId("kept").replaceChildren(make("span", { class: "muted" }, "Kept because of: "), ...parts.flatMap((part, at) => (at ? [", ", part] : [part])));
+  const undetermined = counts.find(({ group }) => group === "undetermined")?.count;
+  byId("kept").replaceChildren(make("span", { class: "muted" }, "Kept because of: "), ...parts.flatMap((part, at) => (at ? [", ", part] : [part])),
+    undetermined ? make("span", { class: "muted" }, ". What is undetermined is kept too, until a person has looked.") : "");
 }
 
 function matching() {
@@ -88,8 +91,10 @@ function mainRow(row) {
   }, icon("chevron"));
   const due = row.dueAt ? make("span", { class: "muted" }, ` · ${time(row.dueAt)}, ${until(row.dueAt)}`) : null;
   const label = row.outcome ? outcomeLabel(row.outcome) : statusLabel(row.status);
+  // What an ended run did not delete is only planned.
+  const badge = state.isOver && !row.outcome && row.status === "expired" ? { ...label, badge: "Planned" } : label;
   return make("tr", { class: opened ? "main opened" : "main", "data-key": row.key },
-    make("td", { class: "status" }, make("div", { class: "cells" }, toggle, toneBadge(label))),
+    make("td", { class: "status" }, make("div", { class: "cells" }, toggle, toneBadge(badge))),
     make("td", { class: "replica" }, make("span", { class: "name", dir: "auto" }, row.name), make("span", { class: "id" }, row.id)),
     make("td", { class: "number", "data-title": "Age" }, days(row.age)),
     make("td", { class: "reason" }, row.reason, due, row.outcome && !label.gone ? make("div", { class: "muted" }, row.outcomeDetail) : null),
