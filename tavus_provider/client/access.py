@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from tavus_provider.client.kinds import KINDS
-from tavus_provider.client.responses import is_key_rejected, parse_json, parse_page
+from tavus_provider.client.responses import is_key_rejected, is_rate_limited, parse_json, parse_page
 from tavus_provider.client.transport import Transport
 from tavus_provider.exceptions import TavusError
 from tavus_provider.keys import Kind
@@ -35,7 +35,7 @@ def check_access(transport: Transport) -> AccessCheck:
         return AccessCheck.UNREACHABLE
     if is_key_rejected(response):
         return AccessCheck.REJECTED
-    if response.status == 429:
+    if is_rate_limited(response.status):
         return AccessCheck.RATE_LIMITED
     try:
         parse_page("", parse_json("", response, redact=transport.redact))

@@ -11,11 +11,12 @@ from tavus_provider.client.listing import Page, PageTooLargeError
 from tavus_provider.client.pagination import keep_all, read_list
 from tavus_provider.client.responses import (
     is_key_rejected,
+    is_rate_limited,
     is_rejected_on_the_way,
     parse_json,
     parse_page,
 )
-from tavus_provider.client.retry import Retry, RetryPolicy, is_retryable_status
+from tavus_provider.client.retry import Retry, RetryPolicy, is_read_retryable
 from tavus_provider.client.transport import (
     NoResponseError,
     RequestCancelledError,
@@ -151,7 +152,7 @@ class _ReadRequest:
             retryable = (
                 response.truncated
                 or is_rejected_on_the_way(response)
-                or (response.body_error is None and is_retryable_status(response.status))
+                or (response.body_error is None and is_read_retryable(response.status))
             )
             return Retry(self._response) if retryable else self._response
         self._error = error
@@ -162,7 +163,7 @@ class _ReadRequest:
     def give_up(self, attempts: int, error: TavusRetryableError | None) -> Response:
         """Return the last response, or raise; see :class:`tavus_provider.client.retry.Retryable`."""
         # After a 429 the reason why the client does not wait says more than the response.
-        if self._response is not None and (error is None or self._response.status != 429):
+        if self._response is not None and (error is None or not is_rate_limited(self._response.status)):
             return self._response
         what = f"GET {self._path}"
         if error is None:

@@ -38,6 +38,11 @@ def is_not_found(response: Response, kind: Kind) -> bool:
     )
 
 
+def is_rate_limited(status: int | None) -> bool:
+    """Whether a status says that there were too many requests, so that Tavus did not apply this one."""
+    return status == 429
+
+
 def is_key_rejected(response: Response) -> bool:
     """
     Whether Tavus itself rejected the API key, which means that it did not apply the request.
@@ -168,7 +173,7 @@ def _classify(
                 TavusOutcomeUnknownError,
                 f" ({content_type}), but not as Tavus does: a proxy or firewall may have sent it",
             )
-        case 429:
+        case status if is_rate_limited(status):
             return TavusRetryableError, ": rate limited"
         case 301 | 302 | 303 | 307 | 308:
             return (

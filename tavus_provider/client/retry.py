@@ -18,6 +18,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final, Protocol, TypeVar
 
 from tavus_provider.client.rate_limiter import RateLimiter
+from tavus_provider.client.responses import is_rate_limited
 from tavus_provider.client.transport import RequestCancelledError, Response
 from tavus_provider.exceptions import TavusRetryableError
 
@@ -149,14 +150,12 @@ class RetryPolicy:
         seconds = random.uniform(0, min(8.0, 0.5 * 2**attempts))  # noqa: S311  # jitter, not a secret
         if asked is not None:
             seconds += asked
-        elif status == 429:
+        elif is_rate_limited(status):
             seconds += 0.5
         if seconds + waited > MAX_WAIT_SECONDS:
-            raise TavusRetryableError(
-                ("rate limited: " if status == 429 else "") + _wait_too_long(asked, seconds + waited),
-                status=status,
-            )
-        if status == 429:
+            cause = "rate limited: " if is_rate_limited(status) else ""
+            raise TavusRetryableError(cause + _wait_too_long(asked, seconds + waited), status=status)
+        if is_rate_limited(status):
             self._rate_limiter.block_for(seconds)
         elif uses_budget and not self._take_retry():
             raise TavusRetryableError(
@@ -174,9 +173,9 @@ class RetryPolicy:
             return True
 
 
-def is_retryable_status(status: int) -> bool:
-    """Whether the same read may get another response soon."""
-    return status in (408, 429) or 500 <= status <= 599
+def is_read_retryable(status: int) -> bool:
+    """Whether a read that got this status may get another response soon. It does not apply to deletes."""
+    return status == 408 or is_rate_limited(status) or 500 <= status <= 599
 
 
 def parse_retry_after(

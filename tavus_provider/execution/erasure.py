@@ -25,7 +25,7 @@ from tavus_provider.execution.conversation_end import EndingClient, end_conversa
 from tavus_provider.execution.dispatch import run_deletes
 from tavus_provider.execution.erasure_look import judge, look_again, may_lag
 from tavus_provider.execution.executor import AttemptWriter, DeletionResult
-from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
+from tavus_provider.execution.halting import Halt, InProgress, find_trouble
 from tavus_provider.execution.hold_guard import HoldGuard
 from tavus_provider.execution.progress import OutcomeRecorder
 from tavus_provider.execution.sweep import SweepClient
@@ -303,16 +303,14 @@ class ErasureExecutor:
             trouble = self._find_trouble(error, outcome)
         else:
             results[key] = result = _deleted(row, deletion)
-            trouble = UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
+            trouble = find_trouble(result.outcome)
         self._kind_halt.count(trouble)
 
     def _find_trouble(self, error: TavusError, outcome: Outcome) -> str | None:
         if not isinstance(error, TavusRequestRejectedError):
             self.may_succeed_later = True
         self._note_rejected_key(error)
-        if outcome is Outcome.UNKNOWN:
-            return UNKNOWN_OUTCOME
-        return RATE_LIMITED if error.status == 429 else None
+        return find_trouble(outcome, error)
 
     def _note_rejected_key(self, error: TavusError) -> None:
         if error.key_rejected:

@@ -20,7 +20,7 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.execution.current_account import AccountClient, CurrentAccount
 from tavus_provider.execution.dispatch import run_deletes
-from tavus_provider.execution.halting import RATE_LIMITED, UNKNOWN_OUTCOME, Halt, InProgress
+from tavus_provider.execution.halting import Halt, InProgress, find_trouble
 from tavus_provider.execution.progress import OutcomeRecorder
 from tavus_provider.execution.revalidation import (
     BY_EARLIER_ATTEMPT,
@@ -293,7 +293,7 @@ class PlanExecutor:
         else:
             results[replica_id] = result = self._deleted(replica_id, deletion)
             self._deleted_ids.add(replica_id)
-            trouble = UNKNOWN_OUTCOME if result.outcome is Outcome.UNKNOWN else None
+            trouble = find_trouble(result.outcome)
         self._halt.count(trouble)
 
     def _deleted(self, replica_id: str, deletion: DeletionResult) -> Result:
@@ -315,9 +315,7 @@ class PlanExecutor:
             self.may_succeed_later = True
         if error.key_rejected:
             self._halt.set(f"Tavus rejected the API key earlier ({self._describe(error)})")
-        if outcome is Outcome.UNKNOWN:
-            return UNKNOWN_OUTCOME
-        return RATE_LIMITED if error.status == 429 else None
+        return find_trouble(outcome, error)
 
     def _verify_absence(self) -> None:
         verification = verify_absence(

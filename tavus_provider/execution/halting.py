@@ -5,11 +5,26 @@ from __future__ import annotations
 import threading
 from typing import Final
 
+from tavus_provider.client.responses import is_rate_limited
+from tavus_provider.exceptions import TavusError
+from tavus_provider.outcomes import Outcome
+
 MAX_CONSECUTIVE: Final = 5
 """Consecutive deletes with an unknown outcome, or that were rate limited, after which no more are sent."""
 
-UNKNOWN_OUTCOME: Final = "have an unknown outcome"
-RATE_LIMITED: Final = "were rate limited"
+_UNKNOWN_OUTCOME: Final = "have an unknown outcome"
+_RATE_LIMITED: Final = "were rate limited"
+
+
+def find_trouble(outcome: Outcome, error: TavusError | None = None) -> str | None:
+    """
+    Return what :meth:`Halt.count` counts for a finished delete, or ``None``.
+
+    :param error: what the delete raised, if it did
+    """
+    if outcome is Outcome.UNKNOWN:
+        return _UNKNOWN_OUTCOME
+    return _RATE_LIMITED if error is not None and is_rate_limited(error.status) else None
 
 
 class Halt:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from tavus_provider.client.rate_limiter import RateLimiter
-from tavus_provider.client.retry import Retry, RetryPolicy, is_retryable_status, parse_retry_after
+from tavus_provider.client.retry import Retry, RetryPolicy, is_read_retryable, parse_retry_after
 from tavus_provider.client.transport import RequestCancelledError, Response
 from tavus_provider.exceptions import TavusRetryableError
 
@@ -94,8 +94,8 @@ def test_retry_after_is_seconds_or_a_date(header, seconds):
     assert parse_retry_after(header, now=lambda: NOW) == seconds
 
 
-def test_retryable_statuses():
-    retryable = [status for status in range(200, 600) if is_retryable_status(status)]
+def test_statuses_after_which_a_read_is_sent_again():
+    retryable = [status for status in range(200, 600) if is_read_retryable(status)]
     assert retryable == [408, 429, *range(500, 600)]
 
 
