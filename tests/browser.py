@@ -60,3 +60,13 @@ def save_screenshot(page, name: str, **options) -> None:
     """Save a screenshot if UI_PICTURES names a folder."""
     if folder := os.environ.get("UI_PICTURES"):
         page.screenshot(path=Path(folder) / f"{name}.png", **options)
+
+
+def save_whole_screenshot(page, frame, name: str) -> None:
+    """Save a screenshot of all of a frame that fills the page, if UI_PICTURES names a folder."""
+    if not os.environ.get("UI_PICTURES"):
+        return
+    size = page.viewport_size
+    page.set_viewport_size({**size, "height": frame.evaluate("document.documentElement.scrollHeight")})
+    save_screenshot(page, name)
+    page.set_viewport_size(size)

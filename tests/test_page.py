@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from browser import in_browser, save_screenshot
+from browser import in_browser, save_screenshot, save_whole_screenshot
 from fake_airflow import (
     NOW,
     POLICY,
@@ -902,7 +902,9 @@ def test_page_fits_each_width_and_has_no_violation_of_wcag(fake, open_page, stat
             page.evaluate(f"document.documentElement.className = '{scheme}'")
             frame.locator(f"html[data-theme={scheme}]").wait_for(state="attached")
             frame.evaluate("scrollTo(0, 0)")
-            save_screenshot(page, f"page-{state.replace(' ', '-')}-{width}-{scheme}")
+            name = f"page-{state.replace(' ', '-')}-{width}-{scheme}"
+            save_screenshot(page, name)
+            save_whole_screenshot(page, frame, f"{name}-whole")
             check_look(page, frame)
 
 
