@@ -13,6 +13,8 @@ from typing import Any
 
 from starlette.responses import Response
 
+from tavus_provider.sandbox.resources import RESOURCES
+
 CHOICES: Mapping[str, tuple[Any, ...]] = {
     "delete_status": (200, 204, "swapped"),
     "unknown_id": ("400-error", "400-message", "404"),
@@ -34,8 +36,6 @@ CHOICES: Mapping[str, tuple[Any, ...]] = {
     "interim": (None, 100, 102, 103),
 }
 """Switches with a fixed set of values; the first value is the default."""
-
-LISTS = ("replicas", "personas", "conversations", "videos")
 
 
 class SwitchError(ValueError):
@@ -172,9 +172,9 @@ class Switches:
                     raise SwitchError(f"clamp_limit: {value!r} is not null or a whole number from 1 to 100")
             elif name == "odd_rows":
                 if not isinstance(value, Mapping) or not all(
-                    kind in LISTS and isinstance(rows, list) for kind, rows in value.items()
+                    kind in RESOURCES and isinstance(rows, list) for kind, rows in value.items()
                 ):
-                    raise SwitchError(f"odd_rows: must be an object with lists for {', '.join(LISTS)}")
+                    raise SwitchError(f"odd_rows: must be an object with lists for {', '.join(RESOURCES)}")
             elif name in {"latency", "list_lag"}:
                 if not _is_number(value, 0, 600):
                     raise SwitchError(f"{name}: {value!r} is not a number of seconds from 0 to 600")

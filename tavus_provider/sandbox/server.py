@@ -23,12 +23,11 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tavus_provider.sandbox.faults import encode_body, is_header_value
+from tavus_provider.sandbox.resources import RESOURCES
 from tavus_provider.sandbox.seeds import builtin_seed, read_seed
 from tavus_provider.sandbox.world import (
     LOG_LENGTH,
     OPERATIONS,
-    PREFIXES,
-    RESOURCES,
     Api,
     ApiRequest,
     ApiResponse,
@@ -146,11 +145,14 @@ class Sandbox:
 
     def _build_app(self) -> ASGIApp:
         app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-        for prefix, kind, alias in PREFIXES:
+        for kind, resource in RESOURCES.items():
             for method, rest, operation, kinds in OPERATIONS:
-                if kind in kinds:
-                    endpoint = self._api_endpoint(operation, kind, alias)
-                    app.add_api_route(f"/v2/{prefix}{rest}", endpoint, methods=[method])
+                if kind not in kinds:
+                    continue
+                for path in (kind, resource.alias):
+                    if path is not None:
+                        endpoint = self._api_endpoint(operation, kind, path == resource.alias)
+                        app.add_api_route(f"/v2/{path}{rest}", endpoint, methods=[method])
         state = self._control_endpoint(lambda _: self.state())
         app.add_api_route("/_sandbox/state", state, methods=["GET"])
         for name, action in self._controls().items():

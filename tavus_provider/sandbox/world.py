@@ -12,6 +12,7 @@ from typing import Any
 from starlette.responses import Response
 
 from tavus_provider.sandbox.faults import Switches
+from tavus_provider.sandbox.resources import RESOURCES, Resource
 
 Row = dict[str, Any]
 LOG_LENGTH = 100_000
@@ -23,37 +24,6 @@ FACE_WORDS = {
     "persona_id": "pal_id", "persona_name": "pal_name", "persona_type": "pal_type",
 }  # fmt: skip
 
-
-@dataclass(frozen=True)
-class Resource:
-    """One resource of the API: its id field, the fields that a seed may set, and its first page number."""
-
-    id: str
-    fields: tuple[str, ...]
-    defaults: Mapping[str, str]
-    first_page: int = 1
-
-    @property
-    def label(self) -> str:
-        return self.id.removesuffix("_id")
-
-
-RESOURCES: Mapping[str, Resource] = {
-    "replicas": Resource(
-        "replica_id",
-        ("replica_name", "status", "replica_type", "model_name", "training_progress", "error_message"),
-        {"status": "completed", "replica_type": "user", "model_name": "phoenix-4"},
-    ),
-    "personas": Resource(
-        "persona_id", ("persona_name", "persona_type", "default_replica_id"), {"persona_type": "user"}
-    ),
-    "conversations": Resource(
-        "conversation_id",
-        ("conversation_name", "status", "replica_id", "persona_id"),
-        {"status": "ended"},
-    ),
-    "videos": Resource("video_id", ("video_name", "status", "replica_id"), {"status": "ready"}, first_page=0),
-}
 
 # Real persona rows contain API keys of third parties; a client must not log or store them.
 PERSONA_LAYERS = {
@@ -466,11 +436,6 @@ def _parse_json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-PREFIXES = (
-    ("replicas", "replicas", False), ("faces", "replicas", True),
-    ("personas", "personas", False), ("pals", "personas", True),
-    ("conversations", "conversations", False), ("videos", "videos", False),
-)  # fmt: skip
 OPERATIONS: tuple[tuple[str, str, Callable[[Api, ApiRequest], ApiResponse], tuple[str, ...]], ...] = (
     ("GET", "", Api.list_rows, tuple(RESOURCES)),
     ("GET", "/{id}", Api.get, tuple(RESOURCES)),
