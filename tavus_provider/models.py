@@ -304,10 +304,14 @@ class Video(Activity):
     finished_statuses = frozenset({"ready", "deleted", "error"})
 
 
-T = TypeVar("T", Replica, Persona, Conversation, Video)
+Item = Replica | Video | Conversation
+"""An object that can be deleted: one of each member of :class:`.Kind`."""
+
+RowT = TypeVar("RowT", Replica, Persona, Conversation, Video)
+"""An object that a listing of Tavus has."""
 
 
-def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T | UnreadableRow]:
+def parse_rows(model: type[RowT], rows: Iterable[object], *, start: int) -> list[RowT | UnreadableRow]:
     """
     Parse the rows of a page. Never raises.
 
@@ -317,7 +321,7 @@ def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T 
     :param start: position of the first row in the whole listing
     """
     rows = list(rows)
-    parsed: list[T | UnreadableRow] = []
+    parsed: list[RowT | UnreadableRow] = []
     places: dict[str, list[int]] = {}
     for position, row in enumerate(rows, start):
         one = parse_row(model, row)
@@ -336,7 +340,7 @@ def parse_rows(model: type[T], rows: Iterable[object], *, start: int) -> list[T 
     return parsed
 
 
-def parse_row(model: type[T], row: object) -> T | UnreadableRow:
+def parse_row(model: type[RowT], row: object) -> RowT | UnreadableRow:
     """
     Parse a row of a listing. Never raises.
 

@@ -10,7 +10,7 @@ from tavus_provider.client.access import AccessCheck, check_access
 from tavus_provider.client.config import ClientConfig, ClientOptions
 from tavus_provider.client.deletion import DeleteRequest, Deletion
 from tavus_provider.client.ending import Ending, EndRequest
-from tavus_provider.client.kinds import KINDS, Item
+from tavus_provider.client.kinds import KINDS
 from tavus_provider.client.listing import Page
 from tavus_provider.client.rate_limiter import RateLimiter
 from tavus_provider.client.reading import Reader
@@ -22,6 +22,7 @@ from tavus_provider.exceptions import TavusInvalidResponseError
 from tavus_provider.keys import Kind, item_key, parse_key
 from tavus_provider.models import (
     Conversation,
+    Item,
     Persona,
     Replica,
     UnreadableRow,

@@ -15,8 +15,6 @@ from tavus_provider.exceptions import ItemNotFoundError, ReplicaNotFoundError
 from tavus_provider.keys import Kind
 from tavus_provider.models import Conversation, Replica, Video
 
-Item = Replica | Video | Conversation
-
 
 @dataclass(frozen=True, slots=True)
 class KindInfo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from tavus_provider.client.listing import Page, PageTooLargeError
 from tavus_provider.client.pagination import keep_all, read_list
@@ -28,15 +28,11 @@ from tavus_provider.client.workers import WorkerThreads
 from tavus_provider.exceptions import TavusError, TavusRetryableError
 from tavus_provider.models import (
     Activity,
-    Conversation,
-    Persona,
-    Replica,
+    RowT,
     UnreadableRow,
-    Video,
     parse_rows,
 )
 
-T = TypeVar("T", Replica, Persona, Conversation, Video)
 Query = Mapping[str, str | int]
 
 
@@ -61,8 +57,8 @@ class Reader:
         return self._retry.run(_ReadRequest(self._transport, path, query))
 
     def get_page(
-        self, model: type[T], path: str, query: Query, *, number: int, limit: int, first_page: int = 1
-    ) -> Page[T | UnreadableRow]:
+        self, model: type[RowT], path: str, query: Query, *, number: int, limit: int, first_page: int = 1
+    ) -> Page[RowT | UnreadableRow]:
         """
         Return one page of a list.
 
@@ -79,16 +75,16 @@ class Reader:
 
     def list_rows(
         self,
-        model: type[T],
+        model: type[RowT],
         path: str,
         query: Query | None = None,
         *,
         first_page: int = 1,
         parallel: bool = True,
-        keep: Callable[[T | UnreadableRow], bool] | None = None,
+        keep: Callable[[RowT | UnreadableRow], bool] | None = None,
         latest_only: bool = False,
-        observe: Callable[[Sequence[T | UnreadableRow]], object] = lambda rows: None,
-    ) -> list[T | UnreadableRow]:
+        observe: Callable[[Sequence[RowT | UnreadableRow]], object] = lambda rows: None,
+    ) -> list[RowT | UnreadableRow]:
         """
         Return all rows of a list.
 
@@ -101,7 +97,7 @@ class Reader:
         :raises TavusInvalidResponseError: if the listing cannot be shown to be complete
         """
 
-        def fetch(number: int, limit: int) -> Page[T | UnreadableRow]:
+        def fetch(number: int, limit: int) -> Page[RowT | UnreadableRow]:
             page = self.get_page(model, path, query or {}, number=number, limit=limit, first_page=first_page)
             observe(page.rows)
             return page

@@ -10,7 +10,7 @@ from itertools import islice
 from queue import SimpleQueue
 from typing import TypeVar
 
-Item = TypeVar("Item")
+Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
 
@@ -41,8 +41,8 @@ class WorkerThreads:
         return self._pool
 
     def map(
-        self, function: Callable[[Item], Result], items: Iterable[Item]
-    ) -> Generator[tuple[Item, Result], None, None]:
+        self, function: Callable[[Argument], Result], items: Iterable[Argument]
+    ) -> Generator[tuple[Argument, Result], None, None]:
         """
         Call ``function`` for each item in parallel. Yield item and result as they complete.
 
@@ -52,7 +52,7 @@ class WorkerThreads:
         :raises Exception: what ``function`` raised for the first item that failed
         """
         remaining = iter(items)
-        running: dict[Future[Result], Item] = {}
+        running: dict[Future[Result], Argument] = {}
         completed: SimpleQueue[Future[Result]] = SimpleQueue()
         pool = self._started()
         try:

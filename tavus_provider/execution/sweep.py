@@ -19,8 +19,8 @@ from tavus_provider.exceptions import (
 )
 from tavus_provider.execution.dispatch import call_each
 from tavus_provider.keys import Kind, is_named, item_key, parse_key
-from tavus_provider.models import Activity, Persona, Replica, UnreadableRow
-from tavus_provider.planning.erasure import MAX_UNDETERMINED, Item, Reference
+from tavus_provider.models import Activity, Item, Persona, Replica, UnreadableRow
+from tavus_provider.planning.erasure import MAX_UNDETERMINED, Reference
 from tavus_provider.planning.erasure_report import PERSONA
 
 _OTHER_CASE: Final = "names replica {}, an id of the request in another letter case"

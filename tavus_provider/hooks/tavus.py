@@ -23,12 +23,11 @@ from tavus_provider.client.config import (
     parse_key,
     parse_origin,
 )
-from tavus_provider.client.kinds import Item
 from tavus_provider.client.listing import Page
 from tavus_provider.exceptions import TavusValidationError
 from tavus_provider.get_provider_info import get_provider_info
 from tavus_provider.keys import Kind
-from tavus_provider.models import Conversation, Persona, Replica, UnreadableRow, Video
+from tavus_provider.models import Conversation, Item, Persona, Replica, UnreadableRow, Video
 
 ACCESS_MESSAGES: Final = {
     AccessCheck.ACCEPTED: "Tavus accepted the API key.",

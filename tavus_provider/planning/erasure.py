@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, TypedDict, cast
 from tavus_provider.digest import digest_of, seal
 from tavus_provider.exceptions import PlanRejectedError, TavusValidationError
 from tavus_provider.keys import Kind, parse_key
-from tavus_provider.models import Activity, Replica
+from tavus_provider.models import Activity, Item, Replica
 from tavus_provider.planning.beyond_reach import BeyondReach, find_beyond_reach
 from tavus_provider.planning.documents import find_mismatch
 from tavus_provider.planning.erasure_holds import HoldScope, find_holds
@@ -27,8 +27,6 @@ from tavus_provider.validity import PLAN_VALID_FOR
 VERSION: Final = 1
 MAX_UNDETERMINED: Final = 1_000
 """Undetermined rows that a plan names. If there are more, the request cannot be shown to be complete."""
-
-Item = Replica | Activity
 
 
 class ErasureRow(TypedDict):
