@@ -13,7 +13,7 @@ from typing import Final
 
 from tavus_provider.exceptions import ItemNotFoundError, ReplicaNotFoundError
 from tavus_provider.keys import Kind
-from tavus_provider.models import Conversation, Replica, Video
+from tavus_provider.models import Conversation, Item, Replica, Video
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class KindInfo:
     """
 
     path: str
-    model: type[Replica] | type[Video] | type[Conversation]
+    model: type[Item]
     first_page: int = 1
     query: Mapping[str, str] = field(default_factory=dict)
     list_query: Mapping[str, str] = field(default_factory=dict)

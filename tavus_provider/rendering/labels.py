@@ -4,6 +4,10 @@ How statuses and outcomes are shown: in the log, by the commands, and on the Tav
 To add a status or an outcome, add its row here and write ``plugins/www/labels.json`` again::
 
     python -m tavus_provider.rendering.labels > tavus_provider/plugins/www/labels.json
+
+The page has two more places. A new tone needs its rules ``[data-tone="<tone>"]`` in ``style.css``, for light
+and dark, and its icon in ``TONE_ICONS`` in ``dom.js``. Some groups are repeated in the scripts, see
+:class:`Label`.
 """
 
 from __future__ import annotations
@@ -24,8 +28,10 @@ class Label:
 
     :param text: the words for it in every table, legend and filter
     :param group: the heading under which it is counted: a tile of the page for a status, a column of the
-        page's table of runs for an outcome. Labels with the same group are added up.
-    :param tone: its colour on the page: ``style.css`` defines ``--tone-<tone>`` for light and dark
+        page's table of runs for an outcome. Labels with the same group are added up. It is also a key:
+        ``run_state.js``, ``plan.js`` and ``replicas.js`` compare it with texts such as ``kept``, so change
+        these too if you change it.
+    :param tone: its colour and its icon on the page, see above
     :param style: its style in a terminal, for rich
     :param badge: the word for it in a badge of the page; default: the text
     """
