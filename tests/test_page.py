@@ -334,8 +334,8 @@ def test_header_names_who_approved_last_although_a_later_purge_was_rejected(fake
 
 
 def next_deletes(frame) -> list[str]:
-    """Return the lines, once the schedules were read."""
-    frame.locator("#next li:not([data-state=waiting], [data-state=running])").first.wait_for()
+    """Return the lines, once everything was read."""
+    frame.locator("#refresh:enabled").wait_for()
     return [" ".join(text.split()) for text in frame.locator("#next li").all_inner_texts()]
 
 
@@ -351,7 +351,9 @@ def test_next_deletes_are_those_that_wait_and_then_those_of_the_schedule(fake, o
     )
     assert " and 5 more; open until " in waits
     assert waits.endswith(" · tavus_purge_replicas · Open the approval")
-    assert then == f"{MIDNIGHT:%Y-%m-%d %H:%M} nothing: a dry run, as the latest one · tavus_prune_replicas"
+    yesterday = f"{NOW - 24 * HOUR:%Y-%m-%d}"
+    said = f"{MIDNIGHT:%Y-%m-%d %H:%M} nothing: a dry run, as on {yesterday} · tavus_prune_replicas"
+    assert then == said
     told = frame.locator("#next-30-days").inner_text()
     assert told == "In all, 11 deletes in 30 days, if the policy of the newest plan runs daily."
 
@@ -361,15 +363,15 @@ def test_next_deletes_are_those_that_wait_and_then_those_of_the_schedule(fake, o
     [
         (
             88,
-            "{after} 1 replica by soft delete: a, unless used before then; "
-            "nothing is due in the next run, {next}",
+            "{after} 1 replica by soft delete: a, unless used before then · "
+            "tavus_prune_replicas, next run {next}",
         ),
-        (89, "{next} 1 replica by soft delete: a, unless used before then"),
-        (500, "{next} nothing: nothing expires in 90 days"),
+        (89, "{next} 1 replica by soft delete: a, unless used before then · tavus_prune_replicas"),
+        (500, "{next} nothing: nothing expires in 90 days · tavus_prune_replicas"),
         (
             1,
-            "{later} 1 replica by soft delete: a, unless used before then; "
-            "nothing is due in the next run, {next}",
+            "{later} 1 replica by soft delete: a, unless used before then · "
+            "tavus_prune_replicas, next run {next}",
         ),
     ],
 )
@@ -383,13 +385,13 @@ def test_next_run_says_what_the_newest_plan_expects(fake, open_page, age, said):
     days = {"after": NOW + 48 * HOUR, "later": NOW + 89 * 24 * HOUR}
     dates = {name: f"{moment:%Y-%m-%d}" for name, moment in days.items()}
     dates["next"] = f"{MIDNIGHT:%Y-%m-%d %H:%M}"
-    assert next_deletes(frame) == [f"{said.format(**dates)} · tavus_prune_replicas"]
+    assert next_deletes(frame) == [said.format(**dates)]
 
 
 def test_next_run_tries_again_what_a_failed_run_has_left(fake, open_page):
     fake.add(scheduled("failed").planned(policy=WIDE).add("apply", "upstream_failed"))
     (line,) = next_deletes(frame_of(open_page()))
-    assert " 8 replicas by soft delete: " in line
+    assert " 8 replicas by soft delete, only if the cause of the failure is gone: " in line
 
 
 def test_next_run_that_a_limit_stops_says_so(fake, open_page):
@@ -402,7 +404,8 @@ def test_next_run_that_a_limit_stops_says_so(fake, open_page):
 def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page):
     fake.runs = failed_since_yesterday()
     (line,) = next_deletes(frame_of(open_page()))
-    assert "The latest run failed (plan failed: API key refused); the next one fails too, unless" in line
+    assert " 1 replica by soft delete, only if the cause of the failure is gone: " in line
+    assert line.endswith("The latest run failed: plan failed: API key refused.")
 
 
 def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
@@ -695,6 +698,28 @@ def test_status_without_replicas_cannot_be_chosen(fake, open_page):
     assert frame.locator("#groups button", has_text="held").count() == 0
     frame.locator("#groups button", has_text="undetermined").click()
     assert frame.locator("#replicas tbody tr").count() == 1
+
+
+def test_phone_leads_from_the_first_screen_to_the_reason_of_a_replica(fake, open_page):
+    fake.runs = two_accounts()
+    page = open_page(width=390)
+    frame = frame_of(page)
+    frame.get_by_role("button", name="Why is a replica kept?").click()
+    page.keyboard.type("ceo")
+    (reason,) = frame.locator("#replicas td.reason").all()
+    assert reason.inner_text() == "name matches scope.exclude 'brand_*'"
+    assert 0 < reason.bounding_box()["y"] < WIDTHS[390] - 40
+
+
+def test_card_of_each_account_says_what_is_deleted_next(fake, open_page):
+    fake.runs = [*nightly(), *two_accounts()[-1:]]
+    frame = frame_of(open_page())
+    cards = frame.locator("#accounts button")
+    frame.locator("#refresh:enabled").wait_for()
+    first, second = (" ".join(text.split()) for text in cards.all_inner_texts())
+    assert "tavus_eu" in first
+    assert ": 1 replica by soft delete Forecast: " in first
+    assert f"{MIDNIGHT:%Y-%m-%d %H:%M}: 1 replica by soft delete Forecast: " in second
 
 
 # -- difference and forecast

@@ -286,7 +286,7 @@ async function readAnswers(account) {
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: asked.length > answers.length || answers.length >= ANSWERS_READ ? "none of the newest" : asked.length ? "none was approved" : "none, as far as Airflow still has runs" };
+  return { answers, note: asked.length > answers.length || answers.length >= ANSWERS_READ ? "none of the newest" : asked.length ? "none was approved" : "none in the runs that Airflow still has" };
 }
 
 async function showEntryWithRuns(entry) {
@@ -299,6 +299,7 @@ async function readOtherAccounts() {
     account.details ??= await detailsOf(newestPlan(account), account);
     account.forecast ??= await readXCom(newestPlan(account).task, "forecast");
     account.dags ??= await readDags(account);
+    account.planned ??= await readPlanned(account);
     showAccountChoice(page.accounts, page.account, chooseAccount);
   });
 }
@@ -451,6 +452,7 @@ async function showOlder() {
 
 byId("refresh").addEventListener("click", start);
 byId("runs-choice").addEventListener("change", () => showChosen(page.account.entries[Number(byId("runs-choice").value)]));
+byId("to-search").addEventListener("click", () => byId("search").focus());
 byId("older").addEventListener("click", showOlder);
 listenToReplicas();
 followTheme();

@@ -26,7 +26,7 @@ function names(rows, count) {
 const amount = (count, hard) => `${plural(count, "replica")} ${kindOfDelete(hard)}`;
 
 // A run that deletes now, or that waits for an approval; null for any other.
-export function underWay(details) {
+function underWay(details) {
   const { plan, run, task } = details;
   const count = plannedCount(plan);
   if (!count || !isUnderWay(details)) return null;
@@ -46,10 +46,10 @@ export function underWay(details) {
 function nextRun({ dag, details, forecast, failed }) {
   const at = dag.next_dagrun_run_after;
   const next = `${time(at)}${new Date(at) < Date.now() ? ", due" : ""}`;
-  const base = { dag: escapeText(dag.dag_id), path: dagPath(dag), when: next, tone: "todo", text: "", warning: failed ? `The latest run failed (${failed}); the next one fails too, unless the cause is gone.` : null };
+  const base = { dag: escapeText(dag.dag_id), path: dagPath(dag), when: next, tone: "todo", text: "", warning: failed ? `The latest run failed: ${failed}.` : null };
   if (!details) return { ...base, what: "not known", text: "no plan of this Dag has been read" };
   const { plan, report, run } = details;
-  if (report?.dry_run && run?.run_type === "scheduled") return { ...base, what: "nothing", text: "a dry run, as the latest one" };
+  if (report?.dry_run && run?.run_type === "scheduled") return { ...base, what: "nothing", text: `a dry run, as on ${time(run.run_after).slice(0, 10)}` };
   if (!forecast?.dates) return { ...base, what: `what its plan finds then, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") };
   const day = at.slice(0, 10);
   const stop = forecast.stops?.find(({ first, last }) => first <= day && day <= last);
@@ -59,10 +59,11 @@ function nextRun({ dag, details, forecast, failed }) {
   const dates = forecast.dates.filter(({ date }) => date > begin);
   const due = dates.filter(({ date }) => date <= day);
   const count = due.reduce((total, one) => total + one.count, 0);
-  if (count) return { ...base, what: amount(count, plan.hard), text: `${names(due.flatMap(({ replicas }) => replicas), count)}, unless used before then` };
+  const condition = failed ? ", only if the cause of the failure is gone" : "";
+  if (count) return { ...base, what: `${amount(count, plan.hard)}${condition}`, text: `${names(due.flatMap(({ replicas }) => replicas), count)}, unless used before then` };
   const [first] = dates;
   if (!first) return { ...base, what: "nothing", text: `nothing expires in ${number(forecast.days)} days` };
-  return { ...base, when: first.date, what: amount(first.count, plan.hard), text: `${names(first.replicas, first.count)}, unless used before then; nothing is due in the next run, ${next}` };
+  return { ...base, when: first.date, what: `${amount(first.count, plan.hard)}${condition}`, text: `${names(first.replicas, first.count)}, unless used before then`, dag: `${base.dag}, next run ${next}` };
 }
 
 // Why nothing runs by itself.
@@ -72,7 +73,8 @@ function unscheduled(dags) {
 }
 
 // Returns [{ when, what, text, dag, path, tone, action, warning }], the next one first. `runs` are details of runs,
-// `planned` is [{ dag, details, forecast, failed }] of the Dags with a schedule, undefined while they are read.
+// `planned` is [{ dag, details, forecast, failed }] of the Dags with a schedule, undefined while they are read; then
+// only runs under way are returned.
 export function nextDeletes({ runs, dags, planned }) {
   const now = runs.map(underWay).filter(Boolean);
   if (!planned) return now;

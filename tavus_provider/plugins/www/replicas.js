@@ -6,6 +6,7 @@ import { outcomeLabel, statusGroups, statusLabel } from "./labels.js";
 
 const ROWS_PER_PAGE = 100;
 const REASONS_SHOWN = 5;
+const ROOM_FOR_A_ROW = 200; // pixels
 const ALWAYS_SHOWN = ["to delete", "kept"];
 const COLUMNS = [
   { title: "Status", key: "order" },
@@ -166,12 +167,19 @@ function showPage(page) {
   byId("replicas").focus({ preventScroll: true });
 }
 
+// Moves the search field up if what it finds is below the screen, as on a phone.
+function showWhatWasFound() {
+  if (byId("replicas").getBoundingClientRect().top > innerHeight - ROOM_FOR_A_ROW) byId("filters").scrollIntoView({ block: "start" });
+}
+
 export function listenToReplicas() {
   byId("filters").addEventListener("submit", (event) => event.preventDefault());
   byId("search").addEventListener("input", () => {
     state.page = 0;
     showRows();
+    showWhatWasFound();
   });
+  byId("search").addEventListener("focus", showWhatWasFound);
   const print = (printing) => () => {
     state.printing = printing;
     showRows();

@@ -6,7 +6,7 @@ import { byId, icon, link, make, replace, stateBadge, stateIcon } from "./dom.js
 import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
 import { statusLabel } from "./labels.js";
 import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
-import { nextDeletes, scheduledDags, underWay } from "./next_deletes.js";
+import { nextDeletes, scheduledDags } from "./next_deletes.js";
 import { approvalTask, describe, headline, isApproval, isUnderWay, steps } from "./run_state.js";
 
 const CHART_BARS = 9;
@@ -47,7 +47,7 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   replace(byId("account"), ...[
     fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
     fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
-    finished ? fact("Last finished run", link(runPath(finished.run), time(finished.run.run_after)), " ", stateBadge(describe(finished).badge), describe(finished).tone === "error" ? quiet(` ${describe(finished).words}`) : null) : null,
+    finished ? fact("Last finished run", link(runPath(finished.run), time(finished.run.run_after)), " ", stateBadge(describe(finished).badge), finished.report?.dry_run ? quiet(" dry run") : null, describe(finished).tone === "error" ? quiet(` ${describe(finished).words}`) : null) : null,
     fact("Last purge approved", approval ? answerLink(approval) : quiet(answers ? note : "reading …")),
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
   ].filter(Boolean));
@@ -61,9 +61,12 @@ const answerLink = (answer) => [
 // What is deleted next, and when. `runs` are the details of the runs that were read.
 export function showNext({ account, runs }) {
   const { dags, planned, forecast } = account;
-  byId("next-30-days").textContent = planned?.length && forecast?.next_30_days > 0
-    ? `In all, ${plural(forecast.next_30_days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : "";
-  replace(byId("next").querySelector("ol"), ...nextDeletes({ runs, dags, planned }).map(({ when, what, text, dag, path, tone, action, warning }) => make("li", { "data-state": tone },
+  const lines = nextDeletes({ runs, dags, planned });
+  byId("next-30-days").textContent = [
+    planned?.length && forecast?.next_30_days > 0 ? `In all, ${plural(forecast.next_30_days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
+    lines.some(({ what }) => what.includes("soft delete")) ? "Tavus documents no undelete, also not of a soft delete." : null,
+  ].filter(Boolean).join(" ");
+  replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(({ when, what, text, dag, path, tone, action, warning }) => make("li", { "data-state": tone },
     make("span", { class: "when" }, when),
     make("span", {}, make("strong", {}, what), text ? `: ${text}` : null, dag ? [quiet(" · "), link(path, dag)] : null, action ? [quiet(" · "), link(action.path, action.text)] : null, warning ? make("span", { class: "warning" }, icon("warning"), warning) : null))));
   byId("next").hidden = false;
@@ -88,12 +91,12 @@ export function showAccountChoice(accounts, chosen, choose) {
     const { forecast } = account;
     const details = account.latest ?? account.details;
     const state = details ? describe(details) : null;
-    const coming = details ? underWay(details) : null;
+    const [coming] = details ? nextDeletes({ runs: [details], dags: account.dags, planned: account.planned }) : [];
     return make("li", {}, make("button", { type: "button", class: "card", "aria-pressed": String(account === chosen), onclick: () => choose(account) },
       make("span", {}, make("strong", {}, escapeText(account.connection)), account === chosen ? quiet(" · shown below") : null),
       make("span", { class: "muted" }, details?.plan?.origin ? hostName(details.plan.origin) : " "),
       make("span", {}, state ? [stateBadge(state.badge), quiet(` run of ${timeNear(details.run?.run_after, new Date())}`)] : quiet(time(account.entries[0].task.run_after))),
-      coming ? make("span", {}, `${coming.when}: ${coming.amount}`) : make("span", { class: "muted" }, account.dags ? `Next run: ${nextRun(account)}` : " "),
+      coming ? make("span", {}, `${coming.when}: ${coming.amount ?? coming.what}`) : make("span", { class: "muted" }, account.dags ? `Next run: ${nextRun(account)}` : " "),
       make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `Forecast: ${plural(forecast.next_30_days, "delete")} in 30 days` : "no forecast")));
   })));
 }
@@ -114,6 +117,7 @@ export function showRunChoice(entries, chosen, stateOf) {
 export function showRun(details, { isLatest }) {
   const { run, plan, task } = details;
   const { badge, words, problem, tone } = describe(details);
+  byId("run-name").className = isLatest ? "muted" : "older";
   byId("run-name").textContent = [isLatest ? "Latest run" : "Older run", `of ${time(task.run_after)}, ${escapeText(task.dag_id)}`, plan ? `, ${plan.hard ? "permanent deletes" : "soft deletes"}` : ""].join(" ").replace(" ,", ",");
   byId("headline").textContent = plan ? headline(details) : words.charAt(0).toUpperCase() + words.slice(1);
   const waiting = tone === "waiting" ? approvalTask(details) : null;
@@ -142,7 +146,7 @@ function showPlanFacts({ plan, report }, task) {
   replace(byId("plan-facts"), ...[
     fact("Kind of delete", plan.hard ? make("strong", {}, "permanent, with the training footage") : "soft (no undelete is documented)"),
     fact("Policy", escapeText(plan.policy?.name ?? (stored ? "in the stored plan" : "without a name"))),
-    fact("Limits", `${number(deletes)} of at most ${number(limits.max_deletions)} replicas, ${total ? ((100 * deletes) / total).toFixed(1) : 0} % of at most ${number(limits.max_deletion_percent)} %`),
+    fact("Limits", `${plural(deletes, "replica")} (at most ${number(limits.max_deletions)}), ${total ? ((100 * deletes) / total).toFixed(1) : 0} % (at most ${number(limits.max_deletion_percent)} %)`),
     narrowing(plan) ? fact("Narrowed by the form", narrowing(plan)) : null,
     fact("Plan", link(taskPath(task), `${escapeText(task.dag_id)} / ${escapeText(task.task_id)}`), quiet(", digest "), make("code", {}, escapeText(plan.digest ?? "–").slice(0, 12))),
     stored ? fact("Stored at", make("code", { class: "path" }, escapeText(stored))) : null,
