@@ -394,6 +394,14 @@ def test_next_run_tries_again_what_a_failed_run_has_left(fake, open_page):
     assert " 8 replicas by soft delete, only if the cause of the failure is gone: " in line
 
 
+def test_next_run_deletes_what_the_latest_one_has_left(fake, open_page):
+    made = fake.add(stopped())
+    (line,) = next_deletes(frame_of(open_page()))
+    name = made.plan["delete"][0]["replica_name"]
+    assert f" 1 replica by soft delete, only if the cause of the failure is gone: {name}, unless" in line
+    assert line.startswith(f"{MIDNIGHT:%Y-%m-%d %H:%M} ")
+
+
 def test_next_run_that_a_limit_stops_says_so(fake, open_page):
     fake.add(over_the_limit())
     (line,) = next_deletes(frame_of(open_page()))
@@ -785,6 +793,21 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
     assert approved.inner_text() == "your role may not read it"
     assert frame.locator("#headline").inner_text().startswith("8 of 8 deleted")
     page.unroute_all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("timeout", "none was approved"),
+        ("rejected", "none was approved"),
+        ("dry run", "none in the runs that Airflow still has"),
+    ],
+)
+def test_absence_of_an_approval_is_explained(fake, open_page, kind, said):
+    fake.add(RUNS[kind][0]())
+    frame = frame_of(open_page())
+    frame.locator("#refresh:enabled").wait_for()
+    assert frame.locator("#account div:has(dt:text-is('Last purge approved')) dd").inner_text() == said
 
 
 def test_approval_that_was_marked_by_hand_is_shown(fake, open_page):

@@ -82,6 +82,7 @@ function showAll({ keep = false } = {}) {
   showErasures(page.erasures, account, page.accounts);
   showRun(details, { isLatest: entry === account.entries[0] });
   byId("plan-content").hidden = !plan;
+  byId("to-search").hidden = !plan;
   if (plan) {
     const rows = replicaRows(plan, verdicts, report);
     showReplicas(rows, { isOver: !isUnderWay(details), counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
@@ -286,7 +287,7 @@ async function readAnswers(account) {
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: asked.length > answers.length || answers.length >= ANSWERS_READ ? "none of the newest" : asked.length ? "none was approved" : "none in the runs that Airflow still has" };
+  return { answers, note: asked.length > ANSWERS_READ ? "none of the newest" : asked.length ? "none was approved" : "none in the runs that Airflow still has" };
 }
 
 async function showEntryWithRuns(entry) {

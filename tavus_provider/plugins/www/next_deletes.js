@@ -3,6 +3,7 @@
 
 import { dagPath, runPath, taskPath } from "./airflow.js";
 import { escapeText, formatName, number, plural, time, timeNear } from "./format.js";
+import { outcomeLabel, totals } from "./labels.js";
 import { exceededLimit, narrowing, plannedCount } from "./plan.js";
 import { approvalTask, describe, isUnderWay } from "./run_state.js";
 
@@ -54,16 +55,23 @@ function nextRun({ dag, details, forecast, failed }) {
   const day = at.slice(0, 10);
   const stop = forecast.stops?.find(({ first, last }) => first <= day && day <= last);
   if (stop) return { ...base, tone: "failed", warning: null, what: "nothing", text: `expected to stop at a limit: ${exceededLimit(plan) ?? escapeText(stop.reason)}` };
-  // What that plan itself was to delete is gone if its run has deleted.
-  const begin = report && !report.dry_run ? forecast.begins_at?.slice(0, 10) ?? "" : "";
-  const dates = forecast.dates.filter(({ date }) => date > begin);
-  const due = dates.filter(({ date }) => date <= day);
+  // What that plan itself was to delete is gone if its run has deleted, but for what is unfinished.
+  const hasDeleted = Boolean(report) && !report.dry_run;
+  const dates = forecast.dates.filter(({ date }) => !hasDeleted || date > forecast.begins_at.slice(0, 10));
+  const due = [...(hasDeleted ? unfinished(details) : []), ...dates.filter(({ date }) => date <= day)];
   const count = due.reduce((total, one) => total + one.count, 0);
   const condition = failed ? ", only if the cause of the failure is gone" : "";
   if (count) return { ...base, what: `${amount(count, plan.hard)}${condition}`, text: `${names(due.flatMap(({ replicas }) => replicas), count)}, unless used before then` };
   const [first] = dates;
   if (!first) return { ...base, what: "nothing", text: `nothing expires in ${number(forecast.days)} days` };
-  return { ...base, when: first.date, what: `${amount(first.count, plan.hard)}${condition}`, text: `${names(first.replicas, first.count)}, unless used before then`, dag: `${base.dag}, next run ${next}` };
+  return { ...base, when: first.date, what: `${amount(first.count, plan.hard)}${condition}`, text: `${names(first.replicas, first.count)}, unless used before then`, note: `, next run ${next}` };
+}
+
+// What the run of a plan has left, in the form of a date of a forecast.
+function unfinished({ plan, report }) {
+  const rows = new Map((plan.delete ?? []).map((row) => [row.replica_id, row]));
+  const left = (report.items ?? []).filter(({ outcome }) => outcomeLabel(outcome).unfinished);
+  return [{ count: totals(report.counts).unfinished, replicas: left.map(({ replica_id }) => rows.get(replica_id) ?? { replica_id }) }];
 }
 
 // Why nothing runs by itself.
@@ -72,7 +80,7 @@ function unscheduled(dags) {
   return paused.length ? `${paused.join(", ")} ${paused.length === 1 ? "is" : "are"} paused` : "a run starts only when a person triggers it";
 }
 
-// Returns [{ when, what, text, dag, path, tone, action, warning }], the next one first. `runs` are details of runs,
+// Returns [{ when, what, text, dag, path, note, tone, action, warning }], the next one first. `runs` are details of runs,
 // `planned` is [{ dag, details, forecast, failed }] of the Dags with a schedule, undefined while they are read; then
 // only runs under way are returned.
 export function nextDeletes({ runs, dags, planned }) {

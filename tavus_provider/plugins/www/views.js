@@ -64,11 +64,11 @@ export function showNext({ account, runs }) {
   const lines = nextDeletes({ runs, dags, planned });
   byId("next-30-days").textContent = [
     planned?.length && forecast?.next_30_days > 0 ? `In all, ${plural(forecast.next_30_days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
-    lines.some(({ what }) => what.includes("soft delete")) ? "Tavus documents no undelete, also not of a soft delete." : null,
+    lines.some(({ what }) => what.includes("soft delete")) ? "Tavus documents no undelete of a soft delete." : null,
   ].filter(Boolean).join(" ");
-  replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(({ when, what, text, dag, path, tone, action, warning }) => make("li", { "data-state": tone },
+  replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(({ when, what, text, dag, path, note, tone, action, warning }) => make("li", { "data-state": tone },
     make("span", { class: "when" }, when),
-    make("span", {}, make("strong", {}, what), text ? `: ${text}` : null, dag ? [quiet(" · "), link(path, dag)] : null, action ? [quiet(" · "), link(action.path, action.text)] : null, warning ? make("span", { class: "warning" }, icon("warning"), warning) : null))));
+    make("span", {}, make("strong", {}, what), text ? `: ${text}` : null, dag ? [quiet(" · "), link(path, dag), quiet(note ?? "")] : null, action ? [quiet(" · "), link(action.path, action.text)] : null, warning ? make("span", { class: "warning" }, icon("warning"), warning) : null))));
   byId("next").hidden = false;
 }
 
