@@ -426,6 +426,26 @@ def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
     assert " 8 replicas by soft delete: " in line
 
 
+def test_plan_of_a_form_that_narrows_nothing_is_one_of_its_dag(fake, open_page):
+    """A form always sends the age of the policy."""
+    same = {**WIDE, "narrow": {"older_than": "14d", "include": ["*"]}}
+    fake.add(run(dag="tavus_prune_replicas", hard=False).planned(policy=same).applied(dry_run=True))
+    frame = frame_of(open_page())
+    (line,) = next_deletes(frame)
+    assert " 8 replicas by soft delete: " in line
+    assert "Narrowed by the form" not in frame.locator("#plan-facts").inner_text()
+
+
+def test_form_that_narrows_is_shown(fake, open_page):
+    narrow = {**WIDE, "narrow": {"older_than": "300d", "include": ["webinar-*"]}}
+    fake.add(run(dag="tavus_prune_replicas", hard=False).planned(policy=narrow).applied(dry_run=True))
+    frame = frame_of(open_page())
+    assert next_deletes(frame) == [
+        f"{MIDNIGHT:%Y-%m-%d %H:%M} not known: no plan of the whole policy was read · tavus_prune_replicas",
+    ]
+    assert "only webinar-*; older than 300d" in frame.locator("#plan-facts").inner_text()
+
+
 def test_paused_dag_deletes_nothing_next(fake, open_page):
     fake.paused = {"tavus_prune_replicas"}
     fake.add(scheduled().planned(policy=WIDE).applied(dry_run=True))

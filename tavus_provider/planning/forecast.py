@@ -55,11 +55,13 @@ class Forecast(TypedDict):
 
     A run that stops at a limit deletes nothing. Without a simulation there is only ``notice``.
 
-    ``begins_at`` is the time of the plan in ISO 8601; the deletes of its date are those of the plan itself.
-    ``dates`` has the first dates on which something is deleted.
+    ``narrowed_by`` has the fields by which a trigger form narrowed the run of this plan; without any, other
+    runs have the same policy. ``begins_at`` is the time of the plan in ISO 8601; the deletes of its date are
+    those of the plan itself. ``dates`` has the first dates on which something is deleted.
     """
 
     version: Literal[1]
+    narrowed_by: list[str]
     begins_at: NotRequired[str]
     days: NotRequired[int]
     next_30_days: NotRequired[int]
@@ -75,9 +77,11 @@ def make_forecast(policy: Policy, inventory: Inventory, *, now: datetime, hard: 
 
     :param policy, inventory, now, hard: as for :func:`.evaluate`
     """
+    narrowed_by = sorted(policy.narrowing_fields())
     if (number := len(inventory.replicas)) > MAX_REPLICAS:
         return {
             "version": 1,
+            "narrowed_by": narrowed_by,
             "notice": f"There is no forecast for {number} replicas, only for up to {MAX_REPLICAS}",
         }
     simulation = simulate(policy, inventory, now=now, days=DAYS, hard=hard)
@@ -87,6 +91,7 @@ def make_forecast(policy: Policy, inventory: Inventory, *, now: datetime, hard: 
         by_day.setdefault(delete.day, []).append(delete.verdict)
     return {
         "version": 1,
+        "narrowed_by": narrowed_by,
         "begins_at": now.isoformat(),
         "days": DAYS,
         "next_30_days": sum(day <= 30 for day in days),

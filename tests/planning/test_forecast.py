@@ -36,5 +36,29 @@ def test_large_account_has_no_forecast(monkeypatch):
     monkeypatch.setattr(forecast, "MAX_REPLICAS", 1)
     assert made(200, 200) == {
         "version": 1,
+        "narrowed_by": [],
         "notice": "There is no forecast for 2 replicas, only for up to 1",
     }
+
+
+def test_first_dates_are_named():
+    found = made(200, 199, 60, 1, limits={"max_deletion_percent": 100})
+    assert found["begins_at"] == NOW.isoformat()
+    assert [(one["date"], one["count"]) for one in found["dates"]] == [
+        ("2026-09-01", 2),
+        ("2026-10-01", 1),
+        ("2026-11-29", 1),
+    ]
+    assert [row["replica_id"] for row in found["dates"][1]["replicas"]] == ["r2"]
+
+
+def test_dates_and_names_are_the_first_ones_only():
+    found = made(*range(78, 90), *[91] * 9, limits={"max_deletion_percent": 100, "max_deletions": 99})
+    assert len(found["dates"]) == forecast.MAX_DATES
+    assert (found["dates"][0]["count"], len(found["dates"][0]["replicas"])) == (9, forecast.MAX_NAMES)
+
+
+def test_only_fields_that_narrow_are_named():
+    """A trigger form always sends an age."""
+    assert made(1, narrow={"older_than": "90d", "include": ["*"]})["narrowed_by"] == []
+    assert made(1, narrow={"older_than": "91d", "exclude": ["a"]})["narrowed_by"] == ["exclude", "older_than"]

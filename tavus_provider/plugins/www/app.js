@@ -13,7 +13,7 @@ import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
 import { describe, isApproval, isUnderWay } from "./run_state.js";
 import { followTheme } from "./theme.js";
-import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
+import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showPlanFacts, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
 const RUNS_SHOWN = 10;
 const DAGS_READ = 4;
@@ -143,9 +143,11 @@ async function showOutlook(entry, { plan, task }, request) {
   const [difference, forecast] = await Promise.all([readXCom(task, "difference"), readXCom(task, "forecast")]);
   if (request !== page.request) return;
   if (entry === newestPlan(page.account)) page.account.forecast = forecast;
+  page.details.narrowedBy = forecast?.narrowed_by ?? null;
   showDifference(difference);
   showForecast(forecast);
   showAccountFacts();
+  showPlanFacts(page.details);
 }
 
 // Reads the state of a run again while it is under way, and the run itself if its state has changed.
@@ -266,8 +268,9 @@ async function readPlanned(account) {
     for (const entry of entries.slice(0, PLANS_TRIED)) {
       const details = await detailsOf(entry, account);
       if (entry === entries[0] && details.run?.state === "failed") one.failed = describe(details).words;
-      if (!isOfItsDag(details)) continue;
-      Object.assign(one, { details, forecast: await readXCom(entry.task, "forecast") });
+      const forecast = details.plan ? await readXCom(entry.task, "forecast") : null;
+      if (!isOfItsDag(details, forecast)) continue;
+      Object.assign(one, { details, forecast });
       return;
     }
   });

@@ -16,7 +16,7 @@ export const scheduledDags = (dags) => (dags ?? []).filter(({ is_paused, next_da
   .sort((a, b) => (a.next_dagrun_run_after < b.next_dagrun_run_after ? -1 : 1));
 
 // Whether the forecast of a plan is one of its Dag: a form did not narrow it.
-export const isOfItsDag = ({ plan }) => Boolean(plan) && !narrowing(plan);
+export const isOfItsDag = ({ plan, run }, forecast) => Boolean(plan) && (run?.run_type === "scheduled" || !narrowing(plan, forecast?.narrowed_by));
 
 function names(rows, count) {
   const shown = (rows ?? []).slice(0, NAMES_SHOWN).map((row) => formatName(row.replica_name ?? row.replica_id));
@@ -48,7 +48,7 @@ function nextRun({ dag, details, forecast, failed }) {
   const at = dag.next_dagrun_run_after;
   const next = `${time(at)}${new Date(at) < Date.now() ? ", due" : ""}`;
   const base = { dag: escapeText(dag.dag_id), path: dagPath(dag), when: next, tone: "todo", text: "", warning: failed ? `The latest run failed: ${failed}.` : null };
-  if (!details) return { ...base, what: "not known", text: "no plan of this Dag has been read" };
+  if (!details) return { ...base, what: "not known", text: "no plan of the whole policy was read" };
   const { plan, report, run } = details;
   if (report?.dry_run && run?.run_type === "scheduled") return { ...base, what: "nothing", text: `a dry run, as on ${time(run.run_after).slice(0, 10)}` };
   if (!forecast?.dates) return { ...base, what: `what its plan finds then, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") };

@@ -110,9 +110,10 @@ export function exceededLimit(plan) {
   return exceeded.length ? `${number(deletes)} of ${plural(accountSize(plan), "replica")} to delete, at most ${exceeded.join(" and at most ")} are allowed` : null;
 }
 
-// What a trigger form narrowed, in words, or null.
-export function narrowing(plan) {
-  const narrow = plan?.policy?.narrow ?? {};
+// What a trigger form narrowed, in words, or null. `fields` are those that narrow, which the forecast of the plan names:
+// a form also sends the age of the policy itself.
+export function narrowing(plan, fields) {
+  const narrow = Object.fromEntries(Object.entries(plan?.policy?.narrow ?? {}).filter(([field]) => fields?.includes(field) ?? true));
   const parts = [];
   if (narrow.include?.length && narrow.include.join() !== "*") parts.push(`only ${narrow.include.map(escapeText).join(", ")}`);
   if (narrow.exclude?.length) parts.push(`without ${narrow.exclude.map(escapeText).join(", ")}`);

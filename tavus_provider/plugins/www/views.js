@@ -133,21 +133,22 @@ export function showRun(details, { isLatest }) {
     stateIcon(step.state),
     make("div", {}, step.path ? link(step.path, step.title, { class: "step-title" }) : make("span", { class: "step-title" }, step.title),
       make("span", { class: "step-text" }, step.text), step.when ? make("time", { datetime: step.when }, timeNear(step.when, run.run_after)) : null, make("span", { class: "hidden" }, ` (${step.state.replaceAll("_", " ")})`)))));
-  showPlanFacts(details, task);
+  showPlanFacts(details);
 }
 
-function showPlanFacts({ plan, report }, task) {
+export function showPlanFacts({ plan, report, task, narrowedBy }) {
   byId("plan-facts").hidden = !plan;
   if (!plan) return;
   const limits = plan.limits ?? {};
   const deletes = plannedCount(plan);
   const total = accountSize(plan);
   const stored = storedAt(plan);
+  const narrowed = narrowedBy === undefined ? null : narrowing(plan, narrowedBy); // undefined while it is read
   replace(byId("plan-facts"), ...[
     fact("Kind of delete", plan.hard ? make("strong", {}, "permanent, with the training footage") : "soft (no undelete is documented)"),
     fact("Policy", escapeText(plan.policy?.name ?? (stored ? "in the stored plan" : "without a name"))),
     fact("Limits", `${plural(deletes, "replica")} (at most ${number(limits.max_deletions)}), ${total ? ((100 * deletes) / total).toFixed(1) : 0} % (at most ${number(limits.max_deletion_percent)} %)`),
-    narrowing(plan) ? fact("Narrowed by the form", narrowing(plan)) : null,
+    narrowed ? fact("Narrowed by the form", narrowed) : null,
     fact("Plan", link(taskPath(task), `${escapeText(task.dag_id)} / ${escapeText(task.task_id)}`), quiet(", digest "), make("code", {}, escapeText(plan.digest ?? "–").slice(0, 12))),
     stored ? fact("Stored at", make("code", { class: "path" }, escapeText(stored))) : null,
     report?.notice ? fact("Report", report.notice) : null,
