@@ -36,6 +36,8 @@ from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
 
 NOW = datetime.now(UTC).replace(microsecond=0)
+MIDNIGHT = (NOW + timedelta(days=1)).replace(hour=0, minute=0, second=0)
+"""When the next scheduled run begins."""
 OPERATORS = {
     "plan": "PlanRetentionOperator",
     "look": "LookUpReplicaOperator",
@@ -322,6 +324,7 @@ class FakeAirflow:
         self.runs: list[Run] = []
         self.requests: list[str] = []
         self.paused: set[str] = set()
+        self.next_run = MIDNIGHT
         self.url = ""
 
     def add(self, run: Run) -> Run:
@@ -345,12 +348,11 @@ class FakeAirflow:
         if re.fullmatch(r"dags/[^/]+", path):
             if not any(run.dag_id == parts[1] for run in self.runs):
                 return None
-            next_run = stamp((NOW + timedelta(days=1)).replace(hour=0, minute=0, second=0))
             scheduled = "prune" in parts[1] and "batched" not in parts[1]
             return {
                 "dag_id": parts[1],
                 "is_paused": parts[1] in self.paused,
-                "next_dagrun_run_after": next_run if scheduled else None,
+                "next_dagrun_run_after": stamp(self.next_run) if scheduled else None,
             }
         if parts[2:] == ["dagRuns"]:
             return page_of("dag_runs", [run.to_json() for run in self._newest() if run.dag_id == parts[1]])

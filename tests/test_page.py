@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from browser import in_browser, save_screenshot, save_whole_screenshot
 from fake_airflow import (
+    MIDNIGHT,
     NOW,
     POLICY,
     FakeAirflow,
@@ -46,7 +47,7 @@ def server():
 @pytest.fixture
 def fake(server):
     """Airflow without runs."""
-    server.runs, server.paused = [], set()
+    server.runs, server.paused, server.next_run = [], set(), MIDNIGHT
     server.requests.clear()
     return server
 
@@ -339,9 +340,6 @@ def next_deletes(frame) -> list[str]:
     return [" ".join(text.split()) for text in frame.locator("#next li").all_inner_texts()]
 
 
-MIDNIGHT = (NOW + 24 * HOUR).replace(hour=0, minute=0, second=0)
-
-
 def test_next_deletes_are_those_that_wait_and_then_those_of_the_schedule(fake, open_page):
     fake.runs = company()
     frame = frame_of(open_page())
@@ -358,34 +356,65 @@ def test_next_deletes_are_those_that_wait_and_then_those_of_the_schedule(fake, o
     assert told == "In all, 11 deletes in 30 days, if the policy of the newest plan runs daily."
 
 
+def one_old_replica(age: int, *, when=NOW, **fields) -> Run:
+    """Return a run with one replica, which expires after 90 days."""
+    policy = {**WIDE, "expire": [{"rule": "old", "older_than": "90d"}]}
+    return scheduled(when=when, **fields).planned(replicas(when, [("a", age, "completed")]), policy=policy)
+
+
 @pytest.mark.parametrize(
     ("age", "said"),
     [
         (
             88,
-            "{after} 1 replica by soft delete: a, unless used before then · "
-            "tavus_prune_replicas, next run {next}",
+            [
+                "{next} nothing: nothing is due",
+                "{in_2_days} 1 replica by soft delete: a, unless used before then",
+            ],
         ),
-        (89, "{next} 1 replica by soft delete: a, unless used before then · tavus_prune_replicas"),
-        (500, "{next} nothing: nothing expires in 90 days · tavus_prune_replicas"),
+        (89, ["{next} 1 replica by soft delete: a, unless used before then"]),
         (
             1,
-            "{later} 1 replica by soft delete: a, unless used before then · "
-            "tavus_prune_replicas, next run {next}",
+            [
+                "{next} nothing: nothing is due",
+                "{in_89_days} 1 replica by soft delete: a, unless used before then",
+            ],
         ),
+        (500, ["{next} nothing: nothing expires in 90 days"]),
     ],
 )
 def test_next_run_says_what_the_newest_plan_expects(fake, open_page, age, said):
-    policy = {**WIDE, "expire": [{"rule": "old", "older_than": "90d"}]}
-    made = fake.add(
-        scheduled(when=NOW - HOUR).planned(replicas(names=[("a", age, "completed")]), policy=policy)
-    )
-    made.applied()
+    fake.add(one_old_replica(age).applied())
+    words = {f"in_{days}_days": f"{NOW + days * 24 * HOUR:%Y-%m-%d}" for days in (2, 89)}
+    words["next"] = f"{MIDNIGHT:%Y-%m-%d %H:%M}"
+    expected = [f"{line.format(**words)} · tavus_prune_replicas" for line in said]
+    assert next_deletes(frame_of(open_page())) == expected
+
+
+def test_run_that_is_due_is_said_to_be_due_now(fake, open_page):
+    fake.add(one_old_replica(500, user="jo.fischer").applied(dry_run=True))
+    fake.next_run = NOW - HOUR
+    assert next_deletes(frame_of(open_page())) == [
+        "Now due 1 replica by soft delete: a, unless used before then; the latest run was a dry run of a "
+        f"person · tavus_prune_replicas, due since {NOW - HOUR:%Y-%m-%d %H:%M}"
+    ]
+
+
+def test_deletes_of_30_days_are_without_those_of_a_run_that_has_deleted(fake, open_page):
+    fake.add(scheduled(when=NOW).planned(policy=WIDE).applied())
     frame = frame_of(open_page())
-    days = {"after": NOW + 48 * HOUR, "later": NOW + 89 * 24 * HOUR}
-    dates = {name: f"{moment:%Y-%m-%d}" for name, moment in days.items()}
-    dates["next"] = f"{MIDNIGHT:%Y-%m-%d %H:%M}"
-    assert next_deletes(frame) == [said.format(**dates)]
+    next_deletes(frame)
+    assert frame.locator("#next-30-days").inner_text().startswith("In all, 3 deletes in 30 days, ")
+
+
+def test_long_name_is_shortened_in_next_deletes(fake, open_page):
+    name = "🙂" * 90
+    made = scheduled(when=NOW, user="jo.fischer").planned(
+        replicas(names=[(name, 500, "completed")]), policy=WIDE
+    )
+    fake.add(made.applied(dry_run=True))
+    (line,) = next_deletes(frame_of(open_page()))
+    assert f": {name[:40]}…, unless" in line
 
 
 def test_next_run_tries_again_what_a_failed_run_has_left(fake, open_page):
@@ -411,9 +440,10 @@ def test_next_run_that_a_limit_stops_says_so(fake, open_page):
 
 def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page):
     fake.runs = failed_since_yesterday()
-    (line,) = next_deletes(frame_of(open_page()))
-    assert " 1 replica by soft delete, only if the cause of the failure is gone: " in line
-    assert line.endswith("The latest run failed: plan failed: API key refused.")
+    first, second = next_deletes(frame_of(open_page()))
+    assert " nothing: nothing is due · " in first
+    assert first.endswith("The latest run failed: plan failed: API key refused.")
+    assert " 1 replica by soft delete, only if the cause of the failure is gone: " in second
 
 
 def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):

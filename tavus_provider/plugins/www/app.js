@@ -69,7 +69,9 @@ async function detailsOf(entry, account, { fresh = false } = {}) {
 function showAccountFacts() {
   const { account, details } = page;
   showAccount({ account, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
-  showNext({ account, runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
+  const newest = newestPlan(account);
+  if (details.entry === newest) account.details = details;
+  showNext({ account, newest: account.details ?? account.known?.get(entryKey(newest)), runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
 }
 
 function showAll({ keep = false } = {}) {

@@ -8,6 +8,7 @@ import { exceededLimit, narrowing, plannedCount } from "./plan.js";
 import { approvalTask, describe, isUnderWay } from "./run_state.js";
 
 const NAMES_SHOWN = 3;
+const NAME_LENGTH = 40;
 
 const kindOfDelete = (hard) => (hard ? "permanently" : "by soft delete");
 
@@ -18,8 +19,10 @@ export const scheduledDags = (dags) => (dags ?? []).filter(({ is_paused, next_da
 // Whether the forecast of a plan is one of its Dag: a form did not narrow it.
 export const isOfItsDag = ({ plan, run }, forecast) => Boolean(plan) && (run?.run_type === "scheduled" || !narrowing(plan, forecast?.narrowed_by));
 
+const shorten = (name) => ([...name].length > NAME_LENGTH ? `${[...name].slice(0, NAME_LENGTH).join("")}…` : name);
+
 function names(rows, count) {
-  const shown = (rows ?? []).slice(0, NAMES_SHOWN).map((row) => formatName(row.replica_name ?? row.replica_id));
+  const shown = (rows ?? []).slice(0, NAMES_SHOWN).map((row) => shorten(formatName(row.replica_name ?? row.replica_id)));
   const more = count - shown.length;
   return shown.length ? `${shown.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}` : "";
 }
@@ -42,29 +45,46 @@ function underWay(details) {
   };
 }
 
-// The next run of a Dag. `details` and `forecast` are those of its newest plan, null if it has none; `failed` says what
-// went wrong if the latest run has failed.
+// What that plan itself was to delete is gone if its run has deleted, but for what is unfinished.
+const hasDeleted = ({ report }) => Boolean(report) && !report.dry_run;
+const daysAhead = (details, forecast) => forecast.dates.filter(({ date }) => !hasDeleted(details) || date > forecast.begins_at.slice(0, 10));
+
+// How many replicas go in the next 30 days by the forecast of a plan, without those that its run has deleted; null if
+// it is not known.
+export function deletesIn30Days(details, forecast) {
+  if (typeof forecast?.next_30_days !== "number" || !forecast.dates) return null;
+  if (!details || !hasDeleted(details)) return forecast.next_30_days;
+  const first = forecast.dates[0]?.date === forecast.begins_at.slice(0, 10) ? forecast.dates[0].count : 0;
+  return forecast.next_30_days - first + totals(details.report.counts).unfinished;
+}
+
+// The lines about the next run of a Dag. `details` and `forecast` are those of its newest plan, null if it has none;
+// `failed` says what went wrong if the latest run has failed.
 function nextRun({ dag, details, forecast, failed }) {
   const at = dag.next_dagrun_run_after;
-  const next = `${time(at)}${new Date(at) < Date.now() ? ", due" : ""}`;
-  const base = { dag: escapeText(dag.dag_id), path: dagPath(dag), when: next, tone: "todo", text: "", warning: failed ? `The latest run failed: ${failed}.` : null };
-  if (!details) return { ...base, what: "not known", text: "no plan of the whole policy was read" };
+  const isDue = new Date(at) < Date.now();
+  const base = {
+    dag: escapeText(dag.dag_id), path: dagPath(dag), when: isDue ? "Now due" : time(at), note: isDue ? `, due since ${time(at)}` : "",
+    tone: "todo", text: "", warning: failed ? `The latest run failed: ${failed}.` : null,
+  };
+  if (!details) return [{ ...base, what: "not known", text: "no plan of the whole policy was read" }];
   const { plan, report, run } = details;
-  if (report?.dry_run && run?.run_type === "scheduled") return { ...base, what: "nothing", text: `a dry run, as on ${time(run.run_after).slice(0, 10)}` };
-  if (!forecast?.dates) return { ...base, what: `what its plan finds then, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") };
+  if (report?.dry_run && run?.run_type === "scheduled") return [{ ...base, what: "nothing", text: `a dry run, as on ${time(run.run_after).slice(0, 10)}` }];
+  if (!forecast?.dates) return [{ ...base, what: `what its plan finds then, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") }];
   const day = at.slice(0, 10);
   const stop = forecast.stops?.find(({ first, last }) => first <= day && day <= last);
-  if (stop) return { ...base, tone: "failed", warning: null, what: "nothing", text: `expected to stop at a limit: ${exceededLimit(plan) ?? escapeText(stop.reason)}` };
-  // What that plan itself was to delete is gone if its run has deleted, but for what is unfinished.
-  const hasDeleted = Boolean(report) && !report.dry_run;
-  const dates = forecast.dates.filter(({ date }) => !hasDeleted || date > forecast.begins_at.slice(0, 10));
-  const due = [...(hasDeleted ? unfinished(details) : []), ...dates.filter(({ date }) => date <= day)];
+  if (stop) return [{ ...base, tone: "failed", warning: null, what: "nothing", text: `expected to stop at a limit: ${exceededLimit(plan) ?? escapeText(stop.reason)}` }];
+  const dates = daysAhead(details, forecast);
+  const due = [...(hasDeleted(details) ? unfinished(details) : []), ...dates.filter(({ date }) => date <= day)];
   const count = due.reduce((total, one) => total + one.count, 0);
-  const condition = failed ? ", only if the cause of the failure is gone" : "";
-  if (count) return { ...base, what: `${amount(count, plan.hard)}${condition}`, text: `${names(due.flatMap(({ replicas }) => replicas), count)}, unless used before then` };
+  const planned = (rows, number) => ({
+    amount: amount(number, plan.hard), what: `${amount(number, plan.hard)}${failed ? ", only if the cause of the failure is gone" : ""}`,
+    text: `${names(rows, number)}, unless used before then${report?.dry_run ? "; the latest run was a dry run of a person" : ""}`,
+  });
+  if (count) return [{ ...base, ...planned(due.flatMap(({ replicas }) => replicas), count) }];
   const [first] = dates;
-  if (!first) return { ...base, what: "nothing", text: `nothing expires in ${number(forecast.days)} days` };
-  return { ...base, when: first.date, what: `${amount(first.count, plan.hard)}${condition}`, text: `${names(first.replicas, first.count)}, unless used before then`, note: `, next run ${next}` };
+  const nothing = { ...base, what: "nothing", text: first ? "nothing is due" : `nothing expires in ${number(forecast.days)} days` };
+  return first ? [nothing, { ...base, note: "", warning: null, when: first.date, ...planned(first.replicas, first.count) }] : [nothing];
 }
 
 // What the run of a plan has left, in the form of a date of a forecast.
@@ -86,6 +106,6 @@ function unscheduled(dags) {
 export function nextDeletes({ runs, dags, planned }) {
   const now = runs.map(underWay).filter(Boolean);
   if (!planned) return now;
-  const coming = planned.map(nextRun);
+  const coming = planned.flatMap(nextRun);
   return coming.length ? [...now, ...coming] : [...now, { when: now.length ? "After that" : "No date", what: "nothing is scheduled", text: unscheduled(dags), tone: "todo" }];
 }

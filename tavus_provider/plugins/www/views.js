@@ -6,7 +6,7 @@ import { byId, icon, link, make, replace, stateBadge, stateIcon } from "./dom.js
 import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
 import { statusLabel } from "./labels.js";
 import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
-import { nextDeletes, scheduledDags } from "./next_deletes.js";
+import { deletesIn30Days, nextDeletes, scheduledDags } from "./next_deletes.js";
 import { approvalTask, describe, headline, isApproval, isUnderWay, steps } from "./run_state.js";
 
 const CHART_BARS = 9;
@@ -46,7 +46,7 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   const origin = shown.plan?.origin ?? plan?.origin;
   replace(byId("account"), ...[
     fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
-    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge)] : quiet(latest ? "–" : "reading …")),
+    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.report?.dry_run ? quiet(" dry run") : null] : quiet(latest ? "–" : "reading …")),
     finished ? fact("Last finished run", link(runPath(finished.run), time(finished.run.run_after)), " ", stateBadge(describe(finished).badge), finished.report?.dry_run ? quiet(" dry run") : null, describe(finished).tone === "error" ? quiet(` ${describe(finished).words}`) : null) : null,
     fact("Last purge approved", approval ? answerLink(approval) : quiet(answers ? note : "reading …")),
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
@@ -59,11 +59,12 @@ const answerLink = (answer) => [
   link(`${taskPath(answer.task_instance)}/required_actions`, `by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)];
 
 // What is deleted next, and when. `runs` are the details of the runs that were read.
-export function showNext({ account, runs }) {
+export function showNext({ account, runs, newest }) {
   const { dags, planned, forecast } = account;
+  const in30Days = deletesIn30Days(newest, forecast);
   const lines = nextDeletes({ runs, dags, planned });
   byId("next-30-days").textContent = [
-    planned?.length && forecast?.next_30_days > 0 ? `In all, ${plural(forecast.next_30_days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
+    planned?.length && in30Days > 0 ? `In all, ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
     lines.some(({ what }) => what.includes("soft delete")) ? "Tavus documents no undelete of a soft delete." : null,
   ].filter(Boolean).join(" ");
   replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(({ when, what, text, dag, path, note, tone, action, warning }) => make("li", { "data-state": tone },
@@ -91,13 +92,15 @@ export function showAccountChoice(accounts, chosen, choose) {
     const { forecast } = account;
     const details = account.latest ?? account.details;
     const state = details ? describe(details) : null;
-    const [coming] = details ? nextDeletes({ runs: [details], dags: account.dags, planned: account.planned }) : [];
+    const lines = details ? nextDeletes({ runs: [details], dags: account.dags, planned: account.planned }) : [];
+    const coming = lines.find((line) => line.amount) ?? lines[0];
+    const in30Days = deletesIn30Days(account.details, forecast);
     return make("li", {}, make("button", { type: "button", class: "card", "aria-pressed": String(account === chosen), onclick: () => choose(account) },
       make("span", {}, make("strong", {}, escapeText(account.connection)), account === chosen ? quiet(" · shown below") : null),
       make("span", { class: "muted" }, details?.plan?.origin ? hostName(details.plan.origin) : " "),
       make("span", {}, state ? [stateBadge(state.badge), quiet(` run of ${timeNear(details.run?.run_after, new Date())}`)] : quiet(time(account.entries[0].task.run_after))),
       coming ? make("span", {}, `${coming.when}: ${coming.amount ?? coming.what}`) : make("span", { class: "muted" }, account.dags ? `Next run: ${nextRun(account)}` : " "),
-      make("span", { class: "muted" }, typeof forecast?.next_30_days === "number" ? `Forecast: ${plural(forecast.next_30_days, "delete")} in 30 days` : "no forecast")));
+      make("span", { class: "muted" }, in30Days === null ? "no forecast" : `Forecast: ${plural(in30Days, "delete")} in 30 days`)));
   })));
 }
 
@@ -200,7 +203,7 @@ export function showForecast(forecast) {
   const weeks = forecast.weeks.map(({ first, last, count }) => ({ name: first.slice(5), long: `${first} to ${last}`, count, tone: "danger" }));
   const stops = (forecast.stops ?? []).map(({ first, last, reason }) => make("p", { class: "alert warning" }, icon("warning"), make("span", {}, `${first === last ? first : `${first} to ${last}`}: every run stops. ${escapeText(reason)}`)));
   content.replaceChildren(
-    make("p", { class: "muted" }, `Deletes per week, by first day, if the policy runs once a day and nothing is created or used: ${number(sum(weeks.map(({ count }) => count)))} in ${number(forecast.days)} days.`),
+    make("p", { class: "muted" }, `Deletes per week, by first day, if the policy runs once a day and nothing is created or used: ${number(sum(weeks.map(({ count }) => count)))} in ${number(forecast.days)} days, with those of this plan.`),
     columns(weeks, { label: "Deletes per week" }), ...stops);
 }
 
