@@ -513,7 +513,7 @@ def test_everything_is_of_the_chosen_account(fake, open_page):
     cards = frame.locator("#accounts button")
     assert cards.count() == 2
     assert frame.locator("#account dd strong").first.inner_text() == "tavus_default"
-    frame.locator("#accounts button", has_text="10 deletes in 30 days").wait_for()
+    frame.locator("#accounts button", has_text="3 deletes in 30 days").wait_for()
     cards.nth(1).click()
     frame.locator("#account dd", has_text="eu.example.com").wait_for()
     frame.locator("#content:not([aria-busy])").wait_for()
