@@ -36,7 +36,7 @@ from tavus_provider.retention.engine import evaluate
 from tavus_provider.retention.policy import Policy
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-MIDNIGHT = (NOW + timedelta(days=1)).replace(hour=0, minute=0, second=0)
+NEXT_RUN = NOW + timedelta(days=1)
 """When the next scheduled run begins."""
 OPERATORS = {
     "plan": "PlanRetentionOperator",
@@ -155,6 +155,7 @@ class Run:
     hitl: list[dict[str, Any]] = field(default_factory=list)
     plan: Any = None
     decision: Any = None
+    conf: dict[str, Any] = field(default_factory=dict)
 
     def add(
         self,
@@ -295,7 +296,7 @@ class Run:
             "duration": 1620.0 if ended else None,
             "run_type": "scheduled" if scheduled else "manual",
             "triggering_user_name": self.user,
-            "conf": {},
+            "conf": self.conf,
         }
 
 
@@ -324,7 +325,7 @@ class FakeAirflow:
         self.runs: list[Run] = []
         self.requests: list[str] = []
         self.paused: set[str] = set()
-        self.next_run = MIDNIGHT
+        self.next_run: datetime | None = NEXT_RUN
         self.url = ""
 
     def add(self, run: Run) -> Run:
@@ -352,7 +353,8 @@ class FakeAirflow:
             return {
                 "dag_id": parts[1],
                 "is_paused": parts[1] in self.paused,
-                "next_dagrun_run_after": stamp(self.next_run) if scheduled else None,
+                "next_dagrun_run_after": stamp(self.next_run) if scheduled and self.next_run else None,
+                "timetable_summary": "0 0 * * *" if scheduled else "None",
             }
         if parts[2:] == ["dagRuns"]:
             return page_of("dag_runs", [run.to_json() for run in self._newest() if run.dag_id == parts[1]])

@@ -108,6 +108,8 @@ def _writing_to_stdout() -> Iterator[None]:
 
     :raises TavusValidationError: if stdout cannot be written, because a disk is full for example
     """
+    if sys.stdout is None:
+        raise TavusValidationError("stdout cannot be written (it is closed)")
     try:
         yield
         sys.stdout.flush()
@@ -125,4 +127,8 @@ def _writing_to_stdout() -> Iterator[None]:
 def _console() -> Any:
     from airflow.cli.simple_table import AirflowConsole
 
-    return AirflowConsole(highlight=False)
+    class Console(AirflowConsole):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # rich itself would end the process, with exit code 1
+
+    return Console(highlight=False)

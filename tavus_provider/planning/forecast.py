@@ -11,7 +11,8 @@ from tavus_provider.retention.simulation import simulate
 from tavus_provider.retention.verdict import Verdict
 
 DAYS: Final = 90
-MAX_DATES: Final = 10
+MAX_NAMED_DATES: Final = 10
+"""On how many dates, from the first one on which something is deleted, replicas are named."""
 MAX_NAMES: Final = 5
 """The largest number of replicas of one date that are named."""
 MAX_REPLICAS: Final = 5_000
@@ -34,7 +35,7 @@ class ForecastReplica(TypedDict):
 
 
 class ForecastDate(TypedDict):
-    """The deletes of one date: their number, and the first few of them."""
+    """The deletes of one date: their number, and on the first dates the first few of them."""
 
     date: str
     count: int
@@ -57,7 +58,7 @@ class Forecast(TypedDict):
 
     ``narrowed_by`` has the fields by which a trigger form narrowed the run of this plan; without any, other
     runs have the same policy. ``begins_at`` is the time of the plan in ISO 8601; the deletes of its date are
-    those of the plan itself. ``dates`` has the first dates on which something is deleted.
+    those of the plan itself. ``dates`` has the dates on which something is deleted.
     """
 
     version: Literal[1]
@@ -104,10 +105,10 @@ def make_forecast(policy: Policy, inventory: Inventory, *, now: datetime, hard: 
                         "replica_id": verdict.replica.replica_id,
                         "replica_name": verdict.replica.replica_name,
                     }
-                    for verdict in verdicts[:MAX_NAMES]
+                    for verdict in (verdicts[:MAX_NAMES] if position < MAX_NAMED_DATES else ())
                 ],
             }
-            for day, verdicts in list(by_day.items())[:MAX_DATES]
+            for position, (day, verdicts) in enumerate(by_day.items())
         ],
         "weeks": [
             {

@@ -84,11 +84,14 @@ def test_output_that_cannot_be_written_is_one_line(policy, stored_connection, ou
     assert one_error(done.stderr) == "stdout cannot be written (No space left on device)"
 
 
-def test_reader_that_closes_the_pipe_is_no_error():
+@pytest.mark.parametrize("arguments", [("schema",), ("plan", "table"), ("plan", "json"), ("plan", "yaml")])
+def test_reader_that_closes_the_pipe_is_no_error(policy, stored_connection, arguments):
+    command, *output = arguments
+    given = (policy(), "--conn-id", stored_connection, "--output", *output) if output else ()
     read, write = os.pipe()
     os.close(read)
     try:
-        done = process("schema", stdout=write)
+        done = process(command, *given, stdout=write)
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (0, "")

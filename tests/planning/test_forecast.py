@@ -52,9 +52,12 @@ def test_first_dates_are_named():
     assert [row["replica_id"] for row in found["dates"][1]["replicas"]] == ["r2"]
 
 
-def test_dates_and_names_are_the_first_ones_only():
+def test_names_are_those_of_the_first_dates():
     found = made(*range(78, 90), *[91] * 9, limits={"max_deletion_percent": 100, "max_deletions": 99})
-    assert len(found["dates"]) == forecast.MAX_DATES
+    assert len(found["dates"]) == 13
+    assert [bool(one["replicas"]) for one in found["dates"]] == [True] * forecast.MAX_NAMED_DATES + [
+        False
+    ] * 3
     assert (found["dates"][0]["count"], len(found["dates"][0]["replicas"])) == (9, forecast.MAX_NAMES)
 
 

@@ -71,7 +71,9 @@ function showAccountFacts() {
   showAccount({ account, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
   const newest = newestPlan(account);
   if (details.entry === newest) account.details = details;
-  showNext({ account, newest: account.details ?? account.known?.get(entryKey(newest)), runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
+  account.details ??= account.known?.get(entryKey(newest));
+  const erasures = page.erasures?.rows.filter(({ connection }) => connection === account.connection);
+  showNext({ account, erasures, newest: account.details, runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
 }
 
 function showAll({ keep = false } = {}) {
@@ -169,6 +171,7 @@ function watch(details) {
       await showEntry(entry, { fresh: true });
       account.known?.set(entryKey(entry), page.details);
       showRunsTable();
+      await readSchedule(account);
     } catch {
       watch(details); // Airflow did not respond: it is asked again
     }
@@ -242,6 +245,7 @@ async function chooseAccount(account) {
 async function showAccountOf(entry) {
   const { account } = page;
   await showEntryWithRuns(entry);
+  if (account !== page.account) return;
   const latest = account.entries[0];
   const [dags, details, forecast] = await Promise.all([
     readDags(account),
@@ -253,13 +257,20 @@ async function showAccountOf(entry) {
   showAccountChoice(page.accounts, account, chooseAccount);
   showAccountFacts();
   await readRunsOf(account.dagIds.filter((dagId) => dagId !== entry.task.dag_id));
-  account.planned = await readPlanned(account);
-  if (account === page.account) showAccountFacts();
+  await readSchedule(account, { dags });
+  if (account !== page.account) return;
   await readRunsTable();
   const ended = ({ run }) => ["success", "failed"].includes(run?.state);
-  account.finished = account.entries.map((entry) => account.known.get(entryKey(entry))).find((one) => one && ended(one)) ?? null;
+  account.finished = account.entries.map((entry) => account.known?.get(entryKey(entry))).find((one) => one && ended(one)) ?? null;
   if (account.answers === undefined) account.answers = await readAnswers(account);
   if (account === page.account) showAccountFacts();
+}
+
+// Reads the schedules of an account, and shows what they delete next.
+async function readSchedule(account, { dags = null } = {}) {
+  account.dags = dags ?? await readDags(account);
+  account.planned = await readPlanned(account);
+  if (account === page.account && page.details) showAccountFacts();
 }
 
 // Returns what each Dag with a schedule planned last: [{ dag, details, forecast, failed }], the next run first.
@@ -292,12 +303,13 @@ async function readAnswers(account) {
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: asked.length > ANSWERS_READ ? "none of the newest" : asked.length ? "none was approved" : "none in the runs that Airflow still has" };
+  return { answers, note: asked.length ? "none of the newest was approved" : "none in the newest runs" };
 }
 
 async function showEntryWithRuns(entry) {
+  const { account } = page;
   await readRunsOf([entry.task.dag_id]);
-  await showEntry(entry);
+  if (account === page.account) await showEntry(entry);
 }
 
 async function readOtherAccounts() {
@@ -338,9 +350,7 @@ async function learnAccounts({ most, wanted = null }) {
   if (!page.details) return;
   if (!page.accounts.includes(page.account)) await moveToItsAccount();
   // The account that is shown may have more Dags now.
-  page.account.dags = await readDags(page.account);
-  page.account.planned = await readPlanned(page.account);
-  showAccountFacts();
+  await readSchedule(page.account);
 }
 
 // The account of the run that is shown has become known.
@@ -439,6 +449,7 @@ async function readDeleteRuns() {
 async function readErasuresTable() {
   page.erasures = await readErasures();
   showErasures(page.erasures, page.account, page.accounts);
+  if (page.details) showAccountFacts();
 }
 
 async function showOlder() {

@@ -26,7 +26,7 @@ async function describeErasure(run, tasks) {
     const isOpen = !DONE.includes(certificate.state);
     return { words: await certified(certify, certificate), tone: isOpen ? "error" : "good", isOpen };
   }
-  if (approve && WAITING.includes(approve.state)) return { badge: approve.state, words: "waits for approval", isOpen: true };
+  if (approve && WAITING.includes(approve.state)) return { badge: approve.state, words: "waits for approval", isOpen: true, isWaiting: true };
   if (["running", "queued"].includes(run.state)) return { words: "is under way", isOpen: true };
   if (run.state === "failed") {
     const failed = [plan, approve, apply, certify].find((task) => task?.state === "failed");
@@ -38,7 +38,7 @@ async function describeErasure(run, tasks) {
   return { words: "no certificate; the request is open", tone: "error", isOpen: true };
 }
 
-// Returns the newest run of each request of an account: [{ request, connection, due, run, badge, words, tone, isOpen }],
+// Returns the newest run of each request of an account: [{ request, connection, due, run, badge, words, tone, isOpen, isWaiting }],
 // and whether there are older runs that were not read.
 export async function readErasures() {
   const { tasks, more } = await readErasurePlans();

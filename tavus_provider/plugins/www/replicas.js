@@ -24,25 +24,30 @@ function sortKey(row, key) {
   return row.sortKeys[key];
 }
 
-const state = { rows: [], isOver: false, group: "", sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
+const state = { rows: [], isOver: false, group: "", decider: null, sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
 
 // Shows the rows of a plan. `readHistory(row)` returns what earlier runs did with a replica.
 export function showReplicas(rows, { counts, kept, isOver, readHistory, keep = false }) {
   const focused = document.activeElement?.closest?.("#replicas [data-key], #groups [data-group]");
   Object.assign(state, { rows, isOver, readHistory });
-  if (!keep) Object.assign(state, { group: "", sort: "order", direction: 1, page: 0, open: new Set() });
-  showGroups(counts);
-  showKept(kept, counts);
+  if (!keep) Object.assign(state, { group: "", decider: null, sort: "order", direction: 1, page: 0, open: new Set() });
+  Object.assign(state, { counts, kept });
+  showChoices();
   showRows();
   // The elements are new ones: the focus goes to the one in the same place.
   if (focused?.dataset.group !== undefined) byId("groups").querySelector(`[data-group="${focused.dataset.group}"]`)?.focus();
   else if (focused) (byId("replicas").querySelector(`tr[data-key="${CSS.escape(focused.dataset.key)}"] .toggle`) ?? byId("replicas").querySelector(`th [data-key="${CSS.escape(focused.dataset.key)}"]`))?.focus();
 }
 
+function showChoices() {
+  showGroups(state.counts);
+  showKept(state.kept, state.counts);
+}
+
 function showGroups(counts) {
   const choice = (group, count, tone) => make("button", {
     type: "button", class: "chip", "data-tone": tone, "aria-pressed": String(state.group === group), "data-group": group,
-    disabled: group !== "" && (!count || !state.rows.length), onclick: () => { state.group = state.group === group ? "" : group; state.page = 0; showGroups(counts); showRows(); byId("groups").querySelector(`[data-group="${group}"]`)?.focus(); },
+    disabled: group !== "" && (!count || !state.rows.length), onclick: () => { Object.assign(state, { group: state.group === group ? "" : group, decider: null, page: 0 }); showChoices(); showRows(); byId("groups").querySelector(`[data-group="${group}"]`)?.focus(); },
   }, make("strong", {}, number(count)), ` ${group === "to delete" && state.isOver ? "planned to delete" : group || "all"}`);
   byId("groups").replaceChildren(
     choice("", counts.reduce((total, { count }) => total + count, 0), null),
@@ -52,15 +57,17 @@ function showGroups(counts) {
 // Why replicas are kept, and how many for each reason. A reason shows its replicas.
 function showKept(kept, counts) {
   byId("kept").hidden = !kept.length;
-  const choose = (text) => () => {
-    byId("search").value = text;
-    Object.assign(state, { group: "kept", page: 0 });
-    showGroups(counts);
+  const choose = (decider) => () => {
+    const isChosen = state.decider === decider;
+    Object.assign(state, { group: isChosen ? "" : "kept", decider: isChosen ? null : decider, page: 0 });
+    byId("search").value = "";
+    showChoices();
     showRows();
+    byId("kept").querySelector(`[data-decider="${CSS.escape(decider)}"]`)?.focus();
   };
   const reason = ({ decider, count }) => {
     const text = `${number(count)} ${decider}`;
-    return state.rows.length ? make("button", { type: "button", class: "linklike", onclick: choose(decider) }, text) : text;
+    return state.rows.length ? make("button", { type: "button", class: "linklike", "aria-pressed": String(state.decider === decider), "data-decider": decider, onclick: choose(decider) }, text) : text;
   };
   const others = kept.slice(REASONS_SHOWN).reduce((total, { count }) => total + count, 0);
   const parts = kept.slice(0, REASONS_SHOWN).map(reason);
@@ -80,7 +87,7 @@ function matching() {
     return first < second ? -state.direction : state.direction;
   };
   return state.rows
-    .filter((row) => (!names || names.includes(row.status)) && (!searched || row.searched.includes(searched)))
+    .filter((row) => (!names || names.includes(row.status)) && (!state.decider || row.decider === state.decider) && (!searched || row.searched.includes(searched)))
     .sort(compare);
 }
 

@@ -30,6 +30,7 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 function nextRun({ dags }) {
   const [next] = scheduledDags(dags);
   const at = next?.next_dagrun_run_after;
+  if (next && !at) return `not dated yet, ${escapeText(next.dag_id)}`;
   if (next) return `${time(at)}${new Date(at) < Date.now() ? " due" : ""}, ${escapeText(next.dag_id)}`;
   return dags?.some(({ is_paused }) => is_paused) ? "paused" : dags?.length ? "when triggered" : "–";
 }
@@ -59,10 +60,10 @@ const answerLink = (answer) => [
   link(`${taskPath(answer.task_instance)}/required_actions`, `by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)];
 
 // What is deleted next, and when. `runs` are the details of the runs that were read.
-export function showNext({ account, runs, newest }) {
+export function showNext({ account, runs, newest, erasures }) {
   const { dags, planned, forecast } = account;
   const in30Days = deletesIn30Days(newest, forecast);
-  const lines = nextDeletes({ runs, dags, planned });
+  const lines = nextDeletes({ runs, erasures, dags, planned, dagCount: account.dagIds.length });
   byId("next-30-days").textContent = [
     planned?.length && in30Days > 0 ? `In all, ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
     lines.some(({ what }) => what.includes("soft delete")) ? "Tavus documents no undelete of a soft delete." : null,
@@ -92,7 +93,7 @@ export function showAccountChoice(accounts, chosen, choose) {
     const { forecast } = account;
     const details = account.latest ?? account.details;
     const state = details ? describe(details) : null;
-    const lines = details ? nextDeletes({ runs: [details], dags: account.dags, planned: account.planned }) : [];
+    const lines = details ? nextDeletes({ runs: [details], dags: account.dags, planned: account.planned, dagCount: account.dagIds.length }) : [];
     const coming = lines.find((line) => line.amount) ?? lines[0];
     const in30Days = deletesIn30Days(account.details, forecast);
     return make("li", {}, make("button", { type: "button", class: "card", "aria-pressed": String(account === chosen), onclick: () => choose(account) },
