@@ -1,8 +1,8 @@
 """
 How long a plan is valid.
 
-It imports nothing of the package, because the operators use it, and the DAG processor reads these again and
-again.
+It imports nothing of the package, because the operators use it, and these are imported whenever Airflow
+reads a DAG file.
 """
 
 from __future__ import annotations

@@ -374,6 +374,7 @@ def test_browser_pictures_of_the_documentation(sign_in, scheme):
     """
     fake = FakeAirflow()
     fake.runs = company()
+    fake.next_run = fake.next_run.replace(hour=0, minute=0, second=0)
 
     def respond(route):
         url = urllib.parse.urlsplit(route.request.url)
