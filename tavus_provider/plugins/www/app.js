@@ -16,7 +16,8 @@ import { followTheme } from "./theme.js";
 import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showPlanFacts, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
 const RUNS_SHOWN = 10;
-const DAGS_READ = 4;
+const DAGS_READ = 4; // of an account, for their runs
+const SCHEDULES_READ = 12;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
 const ANSWERS_READ = 5;
@@ -362,7 +363,7 @@ async function moveToItsAccount() {
   await showAccountOf(account.entries.find((entry) => entryKey(entry) === shown));
 }
 
-const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, DAGS_READ).map(readDag))).filter(Boolean);
+const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean);
 
 // Returns the account and the entry that the address asks for, or the newest plan.
 function choose(wanted) {
