@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tavus_provider.exceptions import TavusValidationError
-from tavus_provider.keys import Kind, check_id, item_key, parse_key
+from tavus_provider.keys import Kind, check_id, fold, item_key, parse_key
 
 KEYS = [
     pytest.param(Kind.REPLICA, "rf4e9d9790f0", "rf4e9d9790f0", id="replica"),
@@ -57,3 +57,9 @@ def test_example_of_a_kind_is_an_id_of_it_alone(kind):
 
 def test_kinds_are_in_the_order_in_which_an_erasure_deletes_them():
     assert list(Kind) == ["replica", "video", "conversation"]
+
+
+def test_id_in_lower_case_is_compared_without_a_copy():
+    replica_id = "r5e27d9a6c40"
+    assert fold(replica_id) is replica_id
+    assert fold("R5E27D9A6C40") == replica_id
