@@ -308,7 +308,7 @@ def see_rules(facts: ReplicaFacts, context: Context) -> str:
         return "the policy has no rules"
     rules = context.rules_by_status.get(facts.replica.status or "", ())
     if not rules:
-        return find_not_expired(facts, context) or ""
+        return _describe_no_rule(facts)
     shown = [_describe_unmet(facts, rule) for rule in rules[:_MAX_RULES_SHOWN]]
     if more := len(rules) - len(shown):
         shown.append(f"and {more} more rule{'s' * (more > 1)}")
@@ -353,9 +353,13 @@ def find_not_expired(facts: ReplicaFacts, context: Context) -> str | None:
     if not rules and not context.policy.expire:
         return see_excess(facts, context)
     if not rules:
-        return f"no rule matches status '{facts.replica.status}'"
+        return _describe_no_rule(facts)
     rule = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _time_left(rule, facts))
     return _describe_unmet(facts, rule)
+
+
+def _describe_no_rule(facts: ReplicaFacts) -> str:
+    return f"no rule matches status '{facts.replica.status}'"
 
 
 def _time_left(rule: Rule, facts: ReplicaFacts) -> timedelta:

@@ -251,3 +251,12 @@ def test_soft_deleted_replica_that_is_no_longer_listed_is_explained(
 
 def test_replica_that_is_neither_listed_nor_soft_deleted_is_not_explained() -> None:
     assert explain(policy(), Inventory([replica()]), "gone1", now=NOW) == []
+
+
+def test_replica_of_a_quota_whose_status_no_rule_names_says_so():
+    rule = {"rule": "young", "status": ["started"], "older_than": "1d"}
+    by = policy(rule, quota={"above": 1, "down_to": 1, "older_than": "1d"})
+    rows = [replica("r1", age=timedelta(days=300)), replica("r2")]
+    results = explain(by, replace(UNUSED, replicas=rows), "r1", now=NOW)
+    seen = {one.reason_code: one.seen for one in results}
+    assert seen["not_expired"] == "no rule matches status 'completed'"
