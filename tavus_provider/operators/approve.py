@@ -45,7 +45,7 @@ class ApproveRetentionOperator(ApprovalOperator):
       With ``[tavus] approver_must_differ``, who triggered the run may not approve it.
 
     :param plan: the output of a plan task with ``hard=True``, or of :class:`.PlanErasureOperator`; templated
-    :param response_timeout: how long to wait; default: 24 hours, which is how long a plan is valid
+    :param response_timeout: how long to wait; default: as long as a plan is valid (:data:`.PLAN_VALID_FOR`)
     :raises TavusValidationError: for an argument that would change the page, the answer or who may answer
     """
 
