@@ -370,7 +370,7 @@ def one_old_replica(age: int, *, when=NOW, **fields) -> Run:
         (
             88,
             [
-                "{next} nothing: nothing is due",
+                "{next} nothing is due",
                 "From {in_2_days} 1 replica by soft delete: a, unless used before then",
             ],
         ),
@@ -378,11 +378,11 @@ def one_old_replica(age: int, *, when=NOW, **fields) -> Run:
         (
             1,
             [
-                "{next} nothing: nothing is due",
+                "{next} nothing is due",
                 "From {in_89_days} 1 replica by soft delete: a, unless used before then",
             ],
         ),
-        (500, ["{next} nothing: nothing expires in 90 days"]),
+        (500, ["{next} nothing is due: nothing expires in 90 days"]),
     ],
 )
 def test_next_run_says_what_the_newest_plan_expects(fake, open_page, age, said):
@@ -429,7 +429,7 @@ def test_run_that_deletes_now_is_not_counted_again_for_the_next_one(fake, open_p
     now, then, later = next_deletes(frame_of(open_page()))
     assert now.startswith("Now 8 replicas by soft delete: onboarding_anna-weber, ")
     assert "; state: is deleting · " in now
-    assert " nothing: nothing is due · " in then
+    assert " nothing is due · " in then
     assert later.startswith("From ")
     assert " 1 replica by soft delete: product-tour_kavya-rao, " in later
 
@@ -509,7 +509,7 @@ def test_next_run_that_a_limit_stops_says_so(fake, open_page):
 def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page):
     fake.runs = failed_since_yesterday()
     first, second = next_deletes(frame_of(open_page()))
-    assert " nothing: nothing is due · " in first
+    assert " nothing is due · " in first
     assert first.endswith("The latest run failed: plan failed: API key refused.")
     assert " 1 replica by soft delete, only if the cause of the failure is gone: " in second
 
@@ -919,7 +919,7 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
     [
         ("timeout", "none of the newest was approved"),
         ("rejected", "none of the newest was approved"),
-        ("dry run", "none in the newest runs"),
+        ("dry run", "none in the 1 newest run"),
     ],
 )
 def test_absence_of_an_approval_is_explained(fake, open_page, kind, said):

@@ -6,7 +6,7 @@ import { PageError, forgetXComs, kindOf, readApprovalTasks, readApprovals, readD
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
-import { escapeText, number, time } from "./format.js";
+import { escapeText, plural, time } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { isOfItsDag, scheduledDags } from "./next_deletes.js";
 import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
@@ -304,7 +304,7 @@ async function readAnswers(account) {
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: asked.length ? "none of the newest was approved" : "none in the newest runs" };
+  return { answers, note: asked.length ? "none of the newest was approved" : `none in the ${plural(account.entries.length, "newest run")}` };
 }
 
 async function showEntryWithRuns(entry) {

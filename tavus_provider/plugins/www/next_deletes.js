@@ -121,7 +121,7 @@ function nextRun({ dag, details, forecast, failed }) {
   const countUntil = (last) => dueUntil(last).reduce((total, { count }) => total + count, 0);
   if (countUntil(possible)) return [{ ...base, ...expected(dueUntil(possible).flatMap(({ replicas }) => replicas), countUntil(possible), countUntil(certain)) }];
   const [first] = dates;
-  const nothing = { ...base, what: "nothing", text: first ? "nothing is due" : `nothing expires in ${number(forecast.days)} days` };
+  const nothing = { ...base, what: "nothing is due", text: first ? "" : `nothing expires in ${number(forecast.days)} days` };
   return first ? [nothing, { ...base, at: first.date, when: `From ${first.date}`, note: "", warning: null, ...expected(first.replicas, first.count) }] : [nothing];
 }
 
