@@ -350,10 +350,8 @@ def find_not_expired(facts: ReplicaFacts, context: Context) -> str | None:
     if facts.is_due:
         return None
     rules = context.rules_by_status.get(facts.replica.status or "")
-    if not rules and not context.policy.expire:
-        return see_excess(facts, context)
     if not rules:
-        return _describe_no_rule(facts)
+        return _describe_no_rule(facts) if context.policy.expire else see_excess(facts, context)
     rule = rules[0] if len(rules) == 1 else min(rules, key=lambda rule: _time_left(rule, facts))
     return _describe_unmet(facts, rule)
 
