@@ -50,7 +50,7 @@ function underWay(details) {
   const count = plannedCount(plan);
   if (!count || !isUnderWay(details) || isDryRun(details) || isRejected(details)) return null;
   const { tone, words } = describe(details);
-  const base = { dag: escapeText(task.dag_id), path: runPath(run), tone, amount: amount(count, plan.hard) };
+  const base = { dag: escapeText(task.dag_id), path: runPath(run), tone, isSoft: !plan.hard, amount: amount(count, plan.hard) };
   const text = names(plan.delete, count);
   if (tone !== "waiting") return { ...base, when: "Now", what: base.amount, text: [text, `state: ${words}`].filter(Boolean).join("; ") };
   const end = plan.valid_until ? `open until ${timeNear(plan.valid_until, new Date())}` : null;
@@ -104,7 +104,7 @@ function nextRun({ dag, details, forecast, failed }) {
   };
   if (!details) return [{ ...base, what: "not known", text: "none of its newest plans is of the whole policy" }];
   const { plan, run } = details;
-  if (!forecast?.dates) return [{ ...base, what: `not known, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") }];
+  if (!forecast?.dates) return [{ ...base, isSoft: !plan.hard, what: `not known, ${kindOfDelete(plan.hard)}`, text: escapeText(forecast?.notice ?? "the newest plan has no forecast") }];
   const [certain, possible] = lastDates(forecast, at);
   const stop = forecast.stops?.find(({ first, last }) => first <= certain && certain <= last);
   if (stop) return [{ ...base, tone: "failed", warning: null, what: "nothing", text: `expected to stop at a limit: ${exceededLimit(plan) ?? escapeText(stop.reason)}` }];
@@ -114,7 +114,7 @@ function nextRun({ dag, details, forecast, failed }) {
     isDryRun(details) ? `, unless it is a dry run, as the run of ${time(run?.run_after).slice(0, 10)} was` : "",
   ].join("");
   const expected = (rows, most, least = most) => ({
-    amount: range(least, most, plan.hard), what: `${range(least, most, plan.hard)}${conditions}`, text: `${names(rows, most)}, unless used before then`,
+    isSoft: !plan.hard, amount: range(least, most, plan.hard), what: `${range(least, most, plan.hard)}${conditions}`, text: `${names(rows, most)}, unless used before then`,
   });
   const dates = datesAhead(details, forecast);
   const dueUntil = (last) => [...(hasDeleted(details) ? [unfinished(details)] : []), ...dates.filter(({ date }) => date <= last)];
@@ -131,7 +131,7 @@ function unscheduled(dags) {
   return paused.length ? `${paused.join(", ")} ${paused.length === 1 ? "is" : "are"} paused` : "a run starts only when it is triggered";
 }
 
-// Returns [{ when, what, amount, text, dag, path, note, tone, action, warning }], the next one first. `runs` are details
+// Returns [{ when, what, amount, isSoft, text, dag, path, note, tone, action, warning }], the next one first. `runs` are details
 // of runs, `erasures` rows of erasure requests, `dags` the Dags of the account that were read, `dagCount` the number of
 // all, and `planned` is [{ dag, details, forecast, failed }] of those with a schedule; undefined while they are read, and
 // then only what is under way is returned.

@@ -66,7 +66,7 @@ export function showNext({ account, runs, newest, erasures }) {
   const lines = nextDeletes({ runs, erasures, dags, planned, dagCount: account.dagIds.length });
   byId("next-30-days").textContent = [
     planned?.length && in30Days > 0 ? `In all, ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
-    lines.some(({ what }) => what.includes("soft delete")) ? "Tavus documents no undelete of a soft delete." : null,
+    lines.some(({ isSoft }) => isSoft) ? "Tavus documents no undelete of a soft delete." : null,
   ].filter(Boolean).join(" ");
   replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(({ when, what, text, dag, path, note, tone, action, warning }) => make("li", { "data-state": tone },
     make("span", { class: "when" }, when),
@@ -122,7 +122,7 @@ export function showRun(details, { isLatest }) {
   const { run, plan, task } = details;
   const { badge, words, problem, tone } = describe(details);
   byId("run-name").className = isLatest ? "muted" : "older";
-  byId("run-name").textContent = [isLatest ? "Latest run" : "Older run", `of ${time(task.run_after)}, ${escapeText(task.dag_id)}`, plan ? `, ${plan.hard ? "permanent deletes" : "soft deletes"}` : ""].join(" ").replace(" ,", ",");
+  byId("run-name").textContent = `${isLatest ? "Latest" : "Older"} run of ${time(task.run_after)}, ${escapeText(task.dag_id)}${plan ? `, ${plan.hard ? "permanent" : "soft"} deletes` : ""}`;
   byId("headline").textContent = plan ? headline(details) : words.charAt(0).toUpperCase() + words.slice(1);
   const waiting = tone === "waiting" ? approvalTask(details) : null;
   replace(byId("state"), ...[
