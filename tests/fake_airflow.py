@@ -156,6 +156,7 @@ class Run:
     plan: Any = None
     decision: Any = None
     conf: dict[str, Any] = field(default_factory=dict)
+    is_dry: bool = False
 
     def add(
         self,
@@ -278,6 +279,7 @@ class Run:
     ):
         """Add an apply task with its report."""
         self.add("apply", state, minutes=minutes)
+        self.is_dry = dry_run
         if state in ("success", "failed"):
             self.push("apply", dry_run_report(self.plan) if dry_run else report or self.report())
         return self
@@ -322,11 +324,19 @@ class FakeAirflow:
     """Runs of a test, and the requests that were sent."""
 
     def __init__(self) -> None:
-        self.runs: list[Run] = []
+        self.url = ""
         self.requests: list[str] = []
+        self.reset()
+
+    def reset(self) -> None:
+        """Remove everything that a test set."""
+        self.runs: list[Run] = []
+        self.requests.clear()
         self.paused: set[str] = set()
         self.next_run: datetime | None = NEXT_RUN
-        self.url = ""
+        self.dag: dict[str, Any] = {}
+        """More fields of each DAG."""
+        self.health = {"scheduler": {"status": "healthy"}}
 
     def add(self, run: Run) -> Run:
         self.runs.append(run)
@@ -334,6 +344,11 @@ class FakeAirflow:
 
     def _run(self, dag_id: str, run_id: str) -> Run | None:
         return next((run for run in self.runs if (run.dag_id, run.run_id) == (dag_id, run_id)), None)
+
+    def _is_dry(self, dag_id: str) -> bool:
+        """Return whether the scheduled runs of a DAG are dry runs: as the newest of them was."""
+        runs = [run for run in self._newest() if run.dag_id == dag_id and run.user is None]
+        return next((run.is_dry for run in runs), False)
 
     def _newest(self) -> list[Run]:
         return sorted(self.runs, key=lambda run: run.when, reverse=True)
@@ -346,7 +361,9 @@ class FakeAirflow:
             return {key: rows[offset : offset + limit], "total_entries": len(rows)}
 
         parts = [unquote(part) for part in path.strip("/").split("/")]
-        if re.fullmatch(r"dags/[^/]+", path):
+        if path == "monitor/health":
+            return self.health
+        if re.fullmatch(r"dags/[^/]+/details", path):
             if not any(run.dag_id == parts[1] for run in self.runs):
                 return None
             scheduled = "prune" in parts[1] and "batched" not in parts[1]
@@ -355,6 +372,9 @@ class FakeAirflow:
                 "is_paused": parts[1] in self.paused,
                 "next_dagrun_run_after": stamp(self.next_run) if scheduled and self.next_run else None,
                 "timetable_summary": "0 0 * * *" if scheduled else "None",
+                "max_active_runs": 1,
+                "params": {"dry_run": {"value": self._is_dry(parts[1])}},
+                **self.dag,
             }
         if parts[2:] == ["dagRuns"]:
             return page_of("dag_runs", [run.to_json() for run in self._newest() if run.dag_id == parts[1]])

@@ -47,8 +47,7 @@ def server():
 @pytest.fixture
 def fake(server):
     """Airflow without runs."""
-    server.runs, server.paused, server.next_run = [], set(), NEXT_RUN
-    server.requests.clear()
+    server.reset()
     return server
 
 
@@ -200,10 +199,15 @@ RUNS = {
     "dry run": (
         lambda: scheduled().planned(policy=WIDE).applied(dry_run=True),
         "Success",
-        "8 would be deleted, 1 undetermined",
+        "Dry run: 8 would be deleted, 1 undetermined",
         "dry run: 8 replicas would be deleted",
     ),
-    "nothing": (nothing_to_delete, "Success", "Nothing to delete, 1 undetermined", "nothing to delete"),
+    "nothing": (
+        nothing_to_delete,
+        "Success",
+        "This run found nothing to delete, 1 undetermined",
+        "nothing to delete",
+    ),
     "apply": (failed_apply, "Failed", "6 of 8 deleted", "!2 of 8 replicas may still exist"),
     "stopped": (stopped, "Failed", "7 of 8 deleted", "!The task received a request to stop"),
     "limit": (over_the_limit, "Failed", "Nothing deleted, 8 had been planned", "!Over the limit"),
@@ -345,17 +349,23 @@ def test_next_deletes_are_those_that_wait_and_then_those_of_the_schedule(fake, o
     frame = frame_of(open_page())
     waits, then = next_deletes(frame)
     assert waits.startswith(
-        "On approval 8 replicas permanently, as soon as a person approves: onboarding_anna"
+        "If approved 8 replicas, permanently · tavus_purge_replicas Waits for a person to approve"
     )
-    assert " and 5 more; open until " in waits
-    assert waits.endswith(" · tavus_purge_replicas · Open the approval")
-    yesterday = f"{NOW - 24 * HOUR:%Y-%m-%d}"
-    dry = f"unless it is a dry run, as the run of {yesterday} was"
-    assert then.startswith(
-        f"{NEXT_RUN:%Y-%m-%d %H:%M} 7 replicas by soft delete, {dry}: onboarding_anna-weber"
-    )
+    assert " without an answer nothing is deleted. Open the approval onboarding_anna-weber, " in waits
+    assert waits.endswith(" and 5 more")
+    assert then.startswith(f"{NEXT_RUN:%Y-%m-%d %H:%M} Nothing: a dry run · tavus_prune_replicas ")
+    assert " Without dry run it would delete 7 replicas, soft delete. onboarding_anna-weber, " in then
     told = frame.locator("#next-30-days").inner_text()
-    assert told.startswith("In all, 11 deletes in 30 days, if the policy of the newest plan runs daily.")
+    assert told == (
+        "Forecast: 11 deletes in 30 days, if the policy of the newest plan runs daily and not as a dry run."
+    )
+
+
+def test_next_run_says_what_also_waits_for_an_approval(fake, open_page):
+    fake.runs = company()
+    fake.dag = {"params": {"dry_run": {"value": False}}}
+    _, then = next_deletes(frame_of(open_page()))
+    assert then.endswith(" and 4 more, unless used before then. All of them also wait for the approval above")
 
 
 def one_old_replica(age: int, *, when=NOW, **fields) -> Run:
@@ -364,33 +374,24 @@ def one_old_replica(age: int, *, when=NOW, **fields) -> Run:
     return scheduled(when=when, **fields).planned(replicas(when, [("a", age, "completed")]), policy=policy)
 
 
+LATER = "The run of {next} finds nothing expired yet."
+
+
 @pytest.mark.parametrize(
     ("age", "said"),
     [
-        (
-            88,
-            [
-                "{next} nothing is due",
-                "From {in_2_days} 1 replica by soft delete: a, unless used before then",
-            ],
-        ),
-        (89, ["{next} 1 replica by soft delete: a, unless used before then"]),
-        (
-            1,
-            [
-                "{next} nothing is due",
-                "From {in_89_days} 1 replica by soft delete: a, unless used before then",
-            ],
-        ),
-        (500, ["{next} nothing is due: nothing expires in 90 days"]),
+        (88, "{in_2_days} or later 1 replica, soft delete · {dag} {later} a, unless used before then"),
+        (89, "{next} 1 replica, soft delete · {dag} a, unless used before then"),
+        (1, "{in_89_days} or later 1 replica, soft delete · {dag} {later} a, unless used before then"),
+        (500, "{next} Nothing · {dag} Nothing expires in 90 days."),
     ],
 )
 def test_next_run_says_what_the_newest_plan_expects(fake, open_page, age, said):
     fake.add(one_old_replica(age).applied())
     words = {f"in_{days}_days": f"{NOW + days * 24 * HOUR:%Y-%m-%d}" for days in (2, 89)}
-    words["next"] = f"{NEXT_RUN:%Y-%m-%d %H:%M}"
-    expected = [f"{line.format(**words)} · tavus_prune_replicas" for line in said]
-    assert next_deletes(frame_of(open_page())) == expected
+    words |= {"next": f"{NEXT_RUN:%Y-%m-%d %H:%M}", "dag": "tavus_prune_replicas"}
+    words["later"] = LATER.format(**words)
+    assert next_deletes(frame_of(open_page())) == [said.format(**words)]
 
 
 @pytest.mark.parametrize(("ages", "said"), [((500, 89), "1 to 2 replicas"), ((89,), "up to 1 replica")])
@@ -402,17 +403,55 @@ def test_number_is_between_two_if_the_next_run_is_at_another_time_of_day(fake, o
     fake.add(scheduled("failed", when=NOW).planned(rows, policy=policy).add("apply", "failed"))
     fake.next_run = NOW + 10 * HOUR
     (line,) = next_deletes(frame_of(open_page()))
-    assert f" {said} by soft delete, only if " in line
+    assert f" {said}, soft delete · tavus_prune_replicas May fail again: the latest run failed (" in line
 
 
-def test_run_that_is_due_is_said_to_be_due_now(fake, open_page):
+@pytest.mark.parametrize(
+    ("dag", "scheduler", "reason"),
+    [
+        ({}, "healthy", ", not started yet."),
+        ({}, "unhealthy", ", not started: the scheduler of Airflow is not running."),
+        (
+            {"active_runs_count": 1},
+            "healthy",
+            "; starts when the run of this Dag that is under way has ended.",
+        ),
+    ],
+)
+def test_overdue_run_says_why_it_has_not_started(fake, open_page, dag, scheduler, reason):
+    """A dry run that a person triggered says nothing about the runs of the schedule."""
     fake.add(one_old_replica(500, user="jo.fischer").applied(dry_run=True))
-    fake.next_run = NOW - HOUR
+    fake.next_run, fake.dag, fake.health = NOW - 25 * HOUR, dag, {"scheduler": {"status": scheduler}}
     (line,) = next_deletes(frame_of(open_page()))
     assert line == (
-        f"Now due 1 replica by soft delete, unless it is a dry run, as the run of {NOW:%Y-%m-%d} was: a, "
-        f"unless used before then · tavus_prune_replicas, due since {NOW - HOUR:%Y-%m-%d %H:%M}"
+        "Overdue 1 replica, soft delete · tavus_prune_replicas "
+        f"Due since {fake.next_run:%Y-%m-%d %H:%M}{reason} a, unless used before then"
     )
+
+
+def test_run_of_a_dag_without_a_param_for_it_may_be_a_dry_run(fake, open_page):
+    fake.add(one_old_replica(500).applied(dry_run=True))
+    fake.dag = {"params": {}}
+    (line,) = next_deletes(frame_of(open_page()))
+    assert f" Nothing if it is a dry run, as the run of {NOW:%Y-%m-%d} was. a, unless" in line
+
+
+@pytest.mark.parametrize(
+    ("age", "said"),
+    [
+        (500, "Without dry run it would delete 1 replica, soft delete. a, unless used before then"),
+        (
+            88,
+            "Without dry run it would delete 1 replica, soft delete, from {in_2_days} on. "
+            "a, unless used before then",
+        ),
+    ],
+)
+def test_scheduled_dry_run_deletes_nothing_next(fake, open_page, age, said):
+    fake.add(one_old_replica(age).applied(dry_run=True))
+    (line,) = next_deletes(frame_of(open_page()))
+    said = said.format(in_2_days=f"{NOW + 48 * HOUR:%Y-%m-%d}")
+    assert line == f"{NEXT_RUN:%Y-%m-%d %H:%M} Nothing: a dry run · tavus_prune_replicas {said}"
 
 
 def test_dag_without_a_date_of_its_next_run_is_scheduled_too(fake, open_page):
@@ -420,18 +459,18 @@ def test_dag_without_a_date_of_its_next_run_is_scheduled_too(fake, open_page):
     fake.add(one_old_replica(500, user="jo.fischer").applied(dry_run=True))
     fake.next_run = None
     (line,) = next_deletes(frame_of(open_page()))
-    assert line.startswith("No date yet 1 replica by soft delete, unless it is a dry run, ")
-    assert "· tavus_prune_replicas, schedule 0 0 * * *" in line
+    assert line.startswith("No date yet 1 replica, soft delete · tavus_prune_replicas ")
+    assert " Starts by its schedule, 0 0 * * *. a, " in line
 
 
 def test_run_that_deletes_now_is_not_counted_again_for_the_next_one(fake, open_page):
     fake.add(scheduled("running", when=NOW).planned(policy=WIDE).add("apply", "running"))
-    now, then, later = next_deletes(frame_of(open_page()))
-    assert now.startswith("Now 8 replicas by soft delete: onboarding_anna-weber, ")
-    assert "; state: is deleting · " in now
-    assert " nothing is due · " in then
-    assert later.startswith("From ")
-    assert " 1 replica by soft delete: product-tour_kavya-rao, " in later
+    now, later = next_deletes(frame_of(open_page()))
+    assert now.startswith(
+        "Now 8 replicas, soft delete · tavus_prune_replicas The run is deleting. onboarding_anna-weber, "
+    )
+    assert " or later 1 replica, soft delete · tavus_prune_replicas The run of " in later
+    assert " finds nothing expired yet. product-tour_kavya-rao, " in later
 
 
 def test_dry_run_under_way_deletes_nothing(fake, open_page):
@@ -441,14 +480,14 @@ def test_dry_run_under_way_deletes_nothing(fake, open_page):
     made.conf = {"dry_run": True}
     (line,) = next_deletes(frame_of(open_page()))
     assert not line.startswith("Now ")
-    assert " 8 replicas by soft delete, unless it is a dry run, " in line
+    assert " 8 replicas, soft delete " in line
 
 
 def test_erasure_that_waits_is_among_the_next_deletes(fake, open_page):
     fake.runs = with_erasures()
     lines = next_deletes(frame_of(open_page()))
-    waiting = "On approval the erasure request DSR-2026-0151, permanently, as soon as a person approves"
-    assert f"{waiting} · tavus_erase_person" in lines
+    waiting = "If approved Erasure request DSR-2026-0151, permanently · tavus_erase_person"
+    assert f"{waiting} Waits for a person to approve it." in lines
 
 
 def test_choice_of_another_account_while_one_is_read(fake, open_page):
@@ -472,7 +511,7 @@ def test_deletes_of_30_days_are_without_those_of_a_run_that_has_deleted(fake, op
     fake.add(scheduled(when=NOW).planned(policy=WIDE).applied())
     frame = frame_of(open_page())
     next_deletes(frame)
-    assert frame.locator("#next-30-days").inner_text().startswith("In all, 3 deletes in 30 days, ")
+    assert frame.locator("#next-30-days").inner_text().startswith("Forecast: 3 deletes in 30 days, ")
 
 
 def test_long_name_is_shortened_in_next_deletes(fake, open_page):
@@ -482,36 +521,36 @@ def test_long_name_is_shortened_in_next_deletes(fake, open_page):
     )
     fake.add(made.applied(dry_run=True))
     (line,) = next_deletes(frame_of(open_page()))
-    assert f": {name[:40]}…, unless" in line
+    assert f" {name[:40]}…, unless" in line
 
 
 def test_next_run_tries_again_what_a_failed_run_has_left(fake, open_page):
     fake.add(scheduled("failed").planned(policy=WIDE).add("apply", "upstream_failed"))
     (line,) = next_deletes(frame_of(open_page()))
-    assert " 8 replicas by soft delete, only if the cause of the failure is gone: " in line
+    assert " 8 replicas, soft delete · tavus_prune_replicas May fail again: the latest run failed (" in line
 
 
 def test_next_run_deletes_what_the_latest_one_has_left(fake, open_page):
     made = fake.add(stopped())
     (line,) = next_deletes(frame_of(open_page()))
     name = made.plan["delete"][0]["replica_name"]
-    assert f" 1 replica by soft delete, only if the cause of the failure is gone: {name}, unless" in line
+    assert " 1 replica, soft delete · tavus_prune_replicas May fail again: the latest run failed (" in line
+    assert line.endswith(f" {name}, unless used before then")
     assert line.startswith(f"{NEXT_RUN:%Y-%m-%d %H:%M} ")
 
 
 def test_next_run_that_a_limit_stops_says_so(fake, open_page):
     fake.add(over_the_limit())
     (line,) = next_deletes(frame_of(open_page()))
-    assert " nothing: expected to stop at a limit: 8 of 24 replicas to delete, " in line
-    assert ", at most 5 and at most 25 % are allowed · " in line
+    assert " Nothing: a limit stops it · tavus_prune_replicas 8 of 24 replicas to delete, " in line
+    assert ", at most 5 and at most 25 % are allowed. A person must look, " in line
 
 
 def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page):
     fake.runs = failed_since_yesterday()
-    first, second = next_deletes(frame_of(open_page()))
-    assert " nothing is due · " in first
-    assert first.endswith("The latest run failed: plan failed: API key refused.")
-    assert " 1 replica by soft delete, only if the cause of the failure is gone: " in second
+    (line,) = next_deletes(frame_of(open_page()))
+    assert " or later 1 replica, soft delete " in line
+    assert " Blocked: the latest run failed (plan failed: API key refused). The run of " in line
 
 
 def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
@@ -521,7 +560,7 @@ def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
     narrow = {**WIDE, "narrow": {"include": ["webinar-*"]}}
     fake.add(run(dag="tavus_prune_replicas", hard=False, run_id="m1").planned(policy=narrow).applied())
     (line,) = next_deletes(frame_of(open_page()))
-    assert " 8 replicas by soft delete: " in line
+    assert " 8 replicas, soft delete " in line
 
 
 def test_plan_of_a_form_that_narrows_nothing_is_one_of_its_dag(fake, open_page):
@@ -530,7 +569,7 @@ def test_plan_of_a_form_that_narrows_nothing_is_one_of_its_dag(fake, open_page):
     fake.add(run(dag="tavus_prune_replicas", hard=False).planned(policy=same).applied(dry_run=True))
     frame = frame_of(open_page())
     (line,) = next_deletes(frame)
-    assert " 8 replicas by soft delete, unless it is a dry run, " in line
+    assert " 8 replicas, soft delete " in line
     assert "Narrowed by the form" not in frame.locator("#plan-facts").inner_text()
 
 
@@ -539,7 +578,7 @@ def test_form_that_narrows_is_shown(fake, open_page):
     fake.add(run(dag="tavus_prune_replicas", hard=False).planned(policy=narrow).applied(dry_run=True))
     frame = frame_of(open_page())
     (line,) = next_deletes(frame)
-    assert " not known: none of its newest plans is of the whole policy · tavus_prune_replicas" in line
+    assert " Not known · tavus_prune_replicas Its newest runs have no plan of the whole policy: " in line
     assert "only webinar-*; older than 300d" in frame.locator("#plan-facts").inner_text()
 
 
@@ -547,7 +586,7 @@ def test_paused_dag_deletes_nothing_next(fake, open_page):
     fake.paused = {"tavus_prune_replicas"}
     fake.add(scheduled().planned(policy=WIDE).applied(dry_run=True))
     told = next_deletes(frame_of(open_page()))
-    assert told == ["No date nothing is scheduled: tavus_prune_replicas is paused"]
+    assert told == ["No date Nothing is scheduled tavus_prune_replicas is paused."]
 
 
 def test_reasons_of_kept_replicas_are_counted_and_show_their_replicas(fake, open_page):
@@ -845,8 +884,8 @@ def test_card_of_each_account_says_what_is_deleted_next(fake, open_page):
     frame.locator("#refresh:enabled").wait_for()
     first, second = (" ".join(text.split()) for text in cards.all_inner_texts())
     assert "tavus_eu" in first
-    assert ": 1 replica by soft delete Forecast: " in first
-    assert f"{NEXT_RUN:%Y-%m-%d %H:%M}: 1 replica by soft delete Forecast: " in second
+    assert ": 1 replica, soft delete Forecast: " in first
+    assert f"{NEXT_RUN:%Y-%m-%d %H:%M}: 1 replica, soft delete Forecast: " in second
 
 
 # -- difference and forecast
@@ -917,9 +956,9 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("timeout", "none of the newest was approved"),
-        ("rejected", "none of the newest was approved"),
-        ("dry run", "none in the 1 newest run"),
+        ("timeout", "never, of 1 asked for"),
+        ("rejected", "never, of 1 asked for"),
+        ("dry run", "never, in the 1 run of this account"),
     ],
 )
 def test_absence_of_an_approval_is_explained(fake, open_page, kind, said):
@@ -1006,7 +1045,28 @@ def nightly() -> list[Run]:
     return runs
 
 
+def real_deletes_beside_a_purge() -> list[Run]:
+    """Return the runs of a company whose next nightly run deletes, while a purge waits for an approval."""
+    runs = company()
+    for made in runs:
+        made.is_dry = False
+    return runs
+
+
+MIDNIGHT = (NOW + 24 * HOUR).replace(hour=0, minute=0, second=0)
+FIELDS = {
+    "overdue": {"next_run": NOW - 3 * HOUR, "health": {"scheduler": {"status": "unhealthy"}}},
+}
+"""What Airflow says in a state, beside its runs."""
 STATES = {
+    "overdue": lambda: [
+        scheduled(when=NOW - 20 * HOUR, user="jo.fischer").planned(policy=WIDE).applied(dry_run=True)
+    ],
+    "overlap": real_deletes_beside_a_purge,
+    "deleting": lambda: [
+        *nightly(),
+        scheduled("running", when=NOW).planned(policy=WIDE).add("apply", "running"),
+    ],
     "nightly": nightly,
     "newer": failed_since_yesterday,
     "erasures": with_erasures,
@@ -1052,6 +1112,9 @@ def check_look(page, frame) -> None:
 def test_page_fits_each_width_and_has_no_violation_of_wcag(fake, open_page, state):
     """At three widths and in both themes. Without axe-core (`make browser`) only the widths are checked."""
     fake.runs = STATES[state]() if state in STATES else [RUNS[state][0]()]
+    fake.next_run = MIDNIGHT
+    for name, value in FIELDS.get(state, {}).items():
+        setattr(fake, name, value)
     page = open_page()
     frame = frame_of(page)
     frame.locator("#runs .badge").first.wait_for()

@@ -102,7 +102,8 @@ export async function readRuns(dagId) {
 }
 
 export const readRun = (run) => get(runOf(run), { missing: null });
-export const readDag = (dagId) => get(`dags/${segment(dagId)}`, { missing: null, forbidden: null });
+export const readDag = (dagId) => get(`dags/${segment(dagId)}/details`, { missing: null, forbidden: null });
+export const readHealth = () => get("monitor/health", { missing: null, forbidden: null });
 
 // Returns what people were asked in a run, and what they answered; null if this person may not see that.
 export const readApprovals = async (run) => (await get(`${runOf(run)}/hitlDetails`, { missing: { hitl_details: [] }, forbidden: { hitl_details: null } })).hitl_details;

@@ -2,16 +2,16 @@
 
 import { UNKNOWN, groupByAccount, learn, unknownTasks } from "./accounts.js";
 import { remember, requested } from "./address.js";
-import { PageError, forgetXComs, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
+import { PageError, forgetXComs, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readHealth, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
-import { escapeText, plural, time } from "./format.js";
+import { escapeText, number, plural, time } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { isOfItsDag, scheduledDags } from "./next_deletes.js";
 import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
-import { describe, isApproval, isUnderWay } from "./run_state.js";
+import { describe, isApproval, isKeyRefused, isUnderWay } from "./run_state.js";
 import { followTheme } from "./theme.js";
 import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showPlanFacts, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
@@ -274,14 +274,17 @@ async function readSchedule(account, { dags = null } = {}) {
   if (account === page.account && page.details) showAccountFacts();
 }
 
-// Returns what each Dag with a schedule planned last: [{ dag, details, forecast, failed }], the next run first.
+// Returns what each Dag with a schedule planned last: [{ dag, details, forecast, failed, health }], the next run first.
+// `health` is that of Airflow, read only if a run is overdue.
 async function readPlanned(account) {
-  const planned = scheduledDags(account.dags).map((dag) => ({ dag, details: null, forecast: null, failed: null }));
+  const dags = scheduledDags(account.dags);
+  const health = dags.some(({ next_dagrun_run_after: at }) => at && new Date(at) < Date.now()) ? await readHealth() : null;
+  const planned = dags.map((dag) => ({ dag, details: null, forecast: null, failed: null, health }));
   await inParallel(planned, async (one) => {
     const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === one.dag.dag_id);
     for (const entry of entries.slice(0, PLANS_TRIED)) {
       const details = await detailsOf(entry, account);
-      if (entry === entries[0] && details.run?.state === "failed") one.failed = describe(details).words;
+      if (entry === entries[0] && details.run?.state === "failed") one.failed = { words: describe(details).words, isBlocked: isKeyRefused(details) };
       const forecast = details.plan ? await readXCom(entry.task, "forecast") : null;
       if (!isOfItsDag(details, forecast)) continue;
       Object.assign(one, { details, forecast });
@@ -291,11 +294,11 @@ async function readPlanned(account) {
   return planned;
 }
 
-// Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are
-// read. The note says why there may be no Approve among them.
+// Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are read.
 async function readAnswers(account) {
   const ours = new Set(account.entries.map(({ task }) => runKey(task)));
-  const asked = (await readApprovalTasks()).tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
+  const { tasks, more } = await readApprovalTasks();
+  const asked = tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
   const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
     const given = await readApprovals(task);
@@ -304,7 +307,16 @@ async function readAnswers(account) {
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: asked.length ? "none of the newest was approved" : `none in the ${plural(account.entries.length, "newest run")}` };
+  return { answers, note: approvalNote(account, asked.length, more ? tasks.at(-1) : null) };
+}
+
+// Why there is no Approve among the answers that were read, and how far back they go: `oldest` is the oldest approval
+// task that was read, null if Airflow has no older one.
+function approvalNote({ entries }, asked, oldest) {
+  if (asked > ANSWERS_READ) return `none of the last ${number(ANSWERS_READ)} asked for`;
+  const since = [oldest, page.more ? entries.at(-1).task : null].filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
+  if (since) return `none since ${time(since).slice(0, 10)}, ${plural(entries.filter(({ task }) => task.run_after >= since).length, "run")} read`;
+  return asked ? `never, of ${number(asked)} asked for` : `never, in ${entries.length === 1 ? "the 1 run" : `all ${number(entries.length)} runs`} of this account`;
 }
 
 async function showEntryWithRuns(entry) {

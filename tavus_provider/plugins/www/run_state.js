@@ -48,6 +48,8 @@ function unfinishedNames({ plan, report }) {
   return `${shown.join(", ")}${ids.length > NAMES_SHOWN ? ` and ${number(ids.length - NAMES_SHOWN)} more` : ""}. ${plan ? "The next run tries again what is still expired then." : "Trigger the Dag again to try again."}`;
 }
 
+export const isKeyRefused = ({ error }) => error?.kind === "TavusAuthError";
+
 function failure(details) {
   const task = failedTask(details);
   const { plan, report, error } = details;
@@ -56,9 +58,8 @@ function failure(details) {
   const result = (words, sentence) => ({ words, sentence: sentence ?? because ?? "The log of the task says why.", link });
   if (!task) return result("failed before all its tasks had run", "No task failed: the run was marked as failed, or it reached its time limit.");
   const kind = kindOf(task);
-  const refused = error?.kind === "TavusAuthError";
   if (kind === "plan" && plan && exceededLimit(plan)) return result("over the limit, nothing was deleted", because ?? `${exceededLimit(plan)}. Nothing was deleted.`);
-  if (refused) return result(`${escapeText(task.task_id)} failed: API key refused`);
+  if (isKeyRefused(details)) return result(`${escapeText(task.task_id)} failed: API key refused`);
   if (kind === "approve" && details.approval && !details.approval.response_received) {
     return result("not approved: nobody answered", because ?? `The approval ended at ${time(task.end_date)} without an answer. Nothing was deleted.`);
   }
@@ -76,7 +77,7 @@ function progress(details) {
   const approve = approvalTask(details);
   if (approve && WAITING.includes(approve.state)) return `waits for approval${details.plan?.valid_until ? ` until ${timeNear(details.plan.valid_until, new Date())}` : ""}; without an answer nothing is deleted`;
   const running = details.tasks.filter(({ state }) => UNDER_WAY.includes(state));
-  if (running.some(({ state }) => state === "up_for_retry")) return "a task failed and will be tried again";
+  if (running.some(({ state }) => state === "up_for_retry")) return "waits to try a failed task again";
   if (running.some((task) => ["apply", "delete"].includes(kindOf(task)))) return "is deleting";
   if (running.some((task) => ["plan", "look"].includes(kindOf(task)))) return "is reading the account";
   return "is under way";
@@ -129,12 +130,13 @@ export function headline(details) {
   const { all, gone } = totals(report?.counts);
   const how = plan?.hard ? " permanently" : "";
   if (report && !report.dry_run && all) return list([`${number(gone)} of ${number(planned)} deleted${how}`, ...others]);
-  if (!planned) return list(["Nothing to delete", ...others]);
-  if (report?.dry_run) return list([`${number(planned)} would be deleted${how}`, ...others]);
+  const hasEnded = ["failed", "success"].includes(run?.state);
+  if (!planned) return list([hasEnded ? "This run found nothing to delete" : "Nothing to delete", ...others]);
+  if (report?.dry_run) return list([`Dry run: ${number(planned)} would be deleted${how}`, ...others]);
   if (rejected(details)) return list([`Rejected, nothing deleted, ${number(planned)} had been planned`, ...others]);
   const hasTried = deleteTasks(details).some(({ state }) => ["failed", "success"].includes(state));
   if (run?.state === "failed" && !hasTried) return list([`Nothing deleted, ${number(planned)} had been planned`, ...others]);
-  if (["failed", "success"].includes(run?.state) && hasTried) return list([`No report, ${number(planned)} had been planned`, ...others]);
+  if (hasEnded && hasTried) return list([`No report, ${number(planned)} had been planned`, ...others]);
   return list([`${number(planned)} to delete${how}`, ...others]);
 }
 

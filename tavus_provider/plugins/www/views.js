@@ -64,13 +64,19 @@ export function showNext({ account, runs, newest, erasures }) {
   const { dags, planned, forecast } = account;
   const in30Days = deletesIn30Days(newest, forecast);
   const lines = nextDeletes({ runs, erasures, dags, planned, dagCount: account.dagIds.length });
+  const isDry = lines.some((line) => line.isDry);
   byId("next-30-days").textContent = [
-    planned?.length && in30Days > 0 ? `In all, ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily.` : null,
+    planned?.length && in30Days > 0 ? `Forecast: ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily${isDry ? " and not as a dry run" : ""}.` : null,
     lines.some(({ isSoft }) => isSoft) ? "Tavus documents no undelete of a soft delete." : null,
   ].filter(Boolean).join(" ");
-  replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(({ when, what, text, dag, path, note, tone, action, warning }) => make("li", { "data-state": tone },
+  const item = ({ when, what, warning, notes = [], names, dag, path, tone, action }) => make("li", { "data-state": tone },
     make("span", { class: "when" }, when),
-    make("span", {}, make("strong", {}, what), text ? `: ${text}` : null, dag ? [quiet(" · "), link(path, dag), quiet(note ?? "")] : null, action ? [quiet(" · "), link(action.path, action.text)] : null, warning ? make("span", { class: "warning" }, icon("warning"), warning) : null))));
+    make("div", {},
+      make("p", {}, make("strong", {}, what), dag ? [quiet(" · "), link(path, dag)] : null),
+      warning ? make("p", { class: "warning" }, icon("warning"), warning) : null,
+      notes.length || action ? make("p", {}, notes.join(" "), action ? [" ", link(action.path, action.text)] : null) : null,
+      names ? make("p", { class: "muted" }, names) : null));
+  replace(byId("next").querySelector("ol"), ...(lines.length || planned ? lines : [{ when: "", what: "reading …" }]).map(item));
   byId("next").hidden = false;
 }
 
@@ -123,6 +129,7 @@ export function showRun(details, { isLatest }) {
   const { badge, words, problem, tone } = describe(details);
   byId("run-name").className = isLatest ? "muted" : "older";
   byId("run-name").textContent = `${isLatest ? "Latest" : "Older"} run of ${time(task.run_after)}, ${escapeText(task.dag_id)}${plan ? `, ${plan.hard ? "permanent" : "soft"} deletes` : ""}`;
+  byId("headline").className = isLatest ? "" : "older";
   byId("headline").textContent = plan ? headline(details) : words.charAt(0).toUpperCase() + words.slice(1);
   const waiting = tone === "waiting" ? approvalTask(details) : null;
   replace(byId("state"), ...[
