@@ -70,3 +70,12 @@ def save_whole_screenshot(page, frame, name: str) -> None:
     page.set_viewport_size({**size, "height": frame.evaluate("document.documentElement.scrollHeight")})
     save_screenshot(page, name)
     page.set_viewport_size(size)
+
+
+WIDTHS = {390: 844, 1280: 720, 1440: 900}
+
+
+def frame_of(page):
+    """Return the frame of the Tavus page after the first picture."""
+    page.frame_locator("iframe").locator("#content:not([aria-busy])").wait_for()
+    return page.frames[1]

@@ -353,3 +353,46 @@ def sign_in(chromium, airflow):
     yield browser.sign_in
     browser.close()
     assert browser.errors == []
+
+
+@pytest.fixture(scope="module")
+def airflow_stand_in():
+    """The stand-in for Airflow's REST API, for the Tavus page."""
+    from fake_airflow import FakeAirflow
+
+    with FakeAirflow().serve() as running:
+        yield running
+
+
+@pytest.fixture
+def fake(airflow_stand_in):
+    """The stand-in, without runs."""
+    airflow_stand_in.reset()
+    return airflow_stand_in
+
+
+@pytest.fixture
+def open_page(chromium, fake):
+    """Open the page in the frame of Airflow: ``open_page(scheme, width)``. Fail if a script fails."""
+    from browser import WIDTHS
+
+    errors: list[str] = []
+    contexts = []
+
+    def open_one(scheme: str = "light", width: int = 1280, *, path: str = "/plugin/tavus", **options):
+        viewport = {"width": width, "height": WIDTHS[width]}
+        context = chromium.new_context(viewport=viewport, color_scheme=scheme, **options)
+        contexts.append(context)
+        nav = "0" if width < 500 else "64"
+        for name, value in (("theme", scheme), ("nav", nav)):
+            context.add_cookies([{"name": name, "value": value, "url": fake.url}])
+        page = context.new_page()
+        page.set_default_timeout(30_000)
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(f"{fake.url}{path}")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert errors == []

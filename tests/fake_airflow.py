@@ -181,7 +181,7 @@ class Run:
                 "end_date": stamp(self.when + timedelta(minutes=minutes)) if ended else None,
                 "duration": 24.0,
                 "state": state,
-                "try_number": 1,
+                "try_number": 0 if state in (None, "upstream_failed", "skipped") else 1,
                 "operator": OPERATORS.get(kind or task_id, "PythonOperator"),
                 "operator_name": OPERATORS.get(kind or task_id, "PythonOperator"),
                 "rendered_map_index": None,
@@ -336,6 +336,8 @@ class FakeAirflow:
         self.next_run: datetime | None = NEXT_RUN
         self.dag: dict[str, Any] = {}
         """More fields of each DAG."""
+        self.structure: list[dict[str, Any]] = []
+        """The tasks of each DAG: their ids and the ids of what follows."""
         self.health = {"scheduler": {"status": "healthy"}}
 
     def add(self, run: Run) -> Run:
@@ -376,6 +378,8 @@ class FakeAirflow:
                 "params": {"dry_run": {"value": self._is_dry(parts[1])}},
                 **self.dag,
             }
+        if re.fullmatch(r"dags/[^/]+/tasks", path):
+            return {"tasks": self.structure}
         if parts[2:] == ["dagRuns"]:
             return page_of("dag_runs", [run.to_json() for run in self._newest() if run.dag_id == parts[1]])
         if parts[1:] == ["~", "dagRuns", "~", "taskInstances"]:

@@ -96,7 +96,7 @@ def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
     frame.locator("#refresh:enabled").wait_for()
     # The latest run was a dry run of a person; those of the schedule have the default of the DAG, and delete.
     assert f"{len(planned)} replicas, soft delete" in frame.locator("#next").inner_text()
-    assert "dry run" not in frame.locator("#next").inner_text()
+    assert "Deletes for real; the run of " in frame.locator("#next").inner_text()
     assert "Narrowed by the form" not in frame.locator("#plan-facts").inner_text()
     facts = frame.locator("#account").inner_text()
     assert "tavus_default" in facts
@@ -177,7 +177,7 @@ def test_browser_page_says_who_answered_and_what_failed(airflow, sign_in):
     assert "2 no longer listed" in timeline
     assert "only spring-*, summer-*" in frame.locator("#plan-facts").inner_text()
     # the plan before had the same two
-    assert "no difference, 2 deletes as before" in frame.locator("#difference").inner_text()
+    assert "no difference, 2 deletes in both" in frame.locator("#difference").inner_text()
 
     batched = airflow.trigger("tavus_prune_replicas_batched", batch_size=1)
     assert airflow.finished(batched)[0] == "success"

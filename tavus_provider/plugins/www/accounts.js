@@ -49,14 +49,31 @@ export function groupByAccount(tasks) {
   return [...accounts.values()].filter(({ entries }) => entries.length);
 }
 
-// Of tasks of a run, those that belong to the plan of an entry.
-export function tasksOf({ task: plan, kind }, connection, tasks) {
-  const plans = tasks.filter((task) => ["plan", "look"].includes(kindOf(task)));
-  if (kind === "delete" || plans.length < 2) return tasks;
-  return tasks.filter((task) => {
+const plansOf = (tasks) => tasks.filter((task) => ["plan", "look"].includes(kindOf(task)));
+export const isShared = (tasks) => plansOf(tasks).length > 1;
+
+// Whether a run has plans of several tasks: which other tasks belong to which, the structure of the Dag says.
+export const hasSeveralPlanTasks = (tasks) => new Set(plansOf(tasks).map(({ task_id }) => task_id)).size > 1;
+
+// Returns a function that says whether a task of a run belongs to the plan of an entry. `tasks` are those of the run,
+// `structure` is that of its Dag, [{ task_id, downstream_task_ids }], if it was read.
+export function ownTask({ task: plan, kind }, connection, tasks, structure = null) {
+  if (kind === "delete" || !isShared(tasks)) return () => true;
+  const after = structure ? downstream(plan.task_id, structure) : null;
+  const isOfOthers = (task) => after && !after.has(task.task_id) && plansOf(tasks).some(({ task_id }) => task_id !== plan.task_id && downstream(task_id, structure).has(task.task_id));
+  return (task) => {
     if (!kindOf(task) || task.id === plan.id) return true;
     if (["plan", "look"].includes(kindOf(task))) return false;
     if (rendered(task) && rendered(task) !== connection) return false;
+    if (isOfOthers(task)) return false;
     return plan.map_index < 0 || task.map_index < 0 || task.map_index === plan.map_index;
-  });
+  };
+}
+
+function downstream(taskId, structure) {
+  const next = new Map(structure.map(({ task_id, downstream_task_ids: ids }) => [task_id, ids ?? []]));
+  const found = new Set();
+  const visit = (id) => (next.get(id) ?? []).filter((one) => !found.has(one)).forEach((one) => { found.add(one); visit(one); });
+  visit(taskId);
+  return found;
 }

@@ -49,7 +49,10 @@ export const kindOf = (task) => Object.keys(OPERATORS).find((kind) => OPERATORS[
 // XComs of ended tasks by task, attempt and key: they do not change.
 const kept = new Map();
 
-export const forgetXComs = () => kept.clear();
+export function forget() {
+  kept.clear();
+  structures.clear();
+}
 
 // Returns the value of an XCom, or null if the task has not pushed it.
 export function readXCom(task, key = "return_value") {
@@ -60,7 +63,7 @@ export function readXCom(task, key = "return_value") {
 }
 
 async function requestXCom(task, key) {
-  if (![...ENDED, "running", "up_for_retry"].includes(task.state)) return null;
+  if (![...ENDED, "running", "up_for_retry", "skipped"].includes(task.state)) return null;
   const entry = await get(`${runOf(task)}/taskInstances/${segment(task.task_id)}/xcomEntries/${segment(key)}?map_index=${task.map_index}`, { missing: null });
   const value = entry?.value ?? null;
   try {
@@ -103,7 +106,15 @@ export async function readRuns(dagId) {
 
 export const readRun = (run) => get(runOf(run), { missing: null });
 export const readDag = (dagId) => get(`dags/${segment(dagId)}/details`, { missing: null, forbidden: null });
-export const readHealth = () => get("monitor/health", { missing: null, forbidden: null });
+// The health of Airflow, null if it cannot be read: it is a hint only.
+export const readHealth = () => get("monitor/health", { missing: null, forbidden: null }).catch(() => null);
+
+// The tasks of a Dag and what follows each: [{ task_id, downstream_task_ids }], null if this person may not see it.
+const structures = new Map();
+export function readStructure(dagId) {
+  if (!structures.has(dagId)) structures.set(dagId, get(`dags/${segment(dagId)}/tasks`, { missing: null, forbidden: null }).then((read) => read?.tasks ?? null, () => null));
+  return structures.get(dagId);
+}
 
 // Returns what people were asked in a run, and what they answered; null if this person may not see that.
 export const readApprovals = async (run) => (await get(`${runOf(run)}/hitlDetails`, { missing: { hitl_details: [] }, forbidden: { hitl_details: null } })).hitl_details;

@@ -2,7 +2,7 @@
 
 import { UNKNOWN, groupByAccount, learn, unknownTasks } from "./accounts.js";
 import { remember, requested } from "./address.js";
-import { PageError, forgetXComs, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readHealth, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
+import { PageError, forget, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readHealth, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
@@ -11,7 +11,7 @@ import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { isOfItsDag, scheduledDags } from "./next_deletes.js";
 import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
-import { describe, isApproval, isKeyRefused, isUnderWay } from "./run_state.js";
+import { describe, isApproval, isFailureOfOthers, isKeyRefused, isUnderWay, leftBadge } from "./run_state.js";
 import { followTheme } from "./theme.js";
 import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showPlanFacts, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
@@ -21,6 +21,7 @@ const SCHEDULES_READ = 12;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
 const ANSWERS_READ = 5;
+const ACTIVE_READ = 10; // older runs that are still under way
 const PLANS_TRIED = 3; // of a Dag, for one that no form has narrowed
 const UNKNOWN_READ = 20;
 const UNKNOWN_READ_FIRST = 2; // before the first picture
@@ -28,7 +29,7 @@ const PARALLEL_READS = 3;
 const REFRESH_MS = 5_000;
 
 const page = {
-  tasks: [], offset: 0, more: false, // the plan tasks that were read
+  tasks: [], offset: 0, more: false, oldest: null, // the plan tasks that were read, and the oldest of them
   erasures: null, // the newest run of each erasure request
   accounts: [], account: null, entry: null, details: null, verdicts: null, // what is shown
   runs: new Map(), read: new Map(), // Dag runs and details by run
@@ -90,7 +91,7 @@ function showAll({ keep = false } = {}) {
   byId("to-search").hidden = !plan;
   if (plan) {
     const rows = replicaRows(plan, verdicts, report);
-    showReplicas(rows, { isOver: !isUnderWay(details), counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
+    showReplicas(rows, { left: leftBadge(details), counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
     showDeciders(plan, verdicts);
     showAges(rows, plan);
     showNotice(plan, verdicts, rows);
@@ -149,8 +150,9 @@ async function showOutlook(entry, { plan, task }, request) {
   if (request !== page.request) return;
   if (entry === newestPlan(page.account)) page.account.forecast = forecast;
   page.details.narrowedBy = forecast?.narrowed_by ?? null;
+  page.details.forecast = forecast;
   showDifference(difference);
-  showForecast(forecast);
+  showForecast(forecast, page.details, page.account.dags);
   showAccountFacts();
   showPlanFacts(page.details);
 }
@@ -165,6 +167,7 @@ function watch(details) {
       const status = document.hidden ? details : await readStatus(entry, account.connection);
       if (page.entry !== entry) return;
       if (signature(status) === signature(details)) {
+        if (account.dags?.some(isPast)) await readSchedule(account);
         showReadAt();
         watch(details);
         return;
@@ -224,7 +227,9 @@ async function readRunsTable() {
   const { account } = page;
   account.known ??= new Map();
   showRunsTable();
-  await inParallel(account.entries.slice(0, page.shownRuns), async (entry) => {
+  const isActive = ({ task }) => isUnderWay({ run: page.runs.get(runKey(task)) });
+  const older = account.entries.slice(page.shownRuns).filter(isActive).slice(0, ACTIVE_READ);
+  await inParallel([...account.entries.slice(0, page.shownRuns), ...older], async (entry) => {
     account.known.set(entryKey(entry), await detailsOf(entry, account));
     if (account === page.account) showRunsTable();
   });
@@ -271,34 +276,52 @@ async function showAccountOf(entry) {
 async function readSchedule(account, { dags = null } = {}) {
   account.dags = dags ?? await readDags(account);
   account.planned = await readPlanned(account);
-  if (account === page.account && page.details) showAccountFacts();
+  if (account !== page.account || !page.details) return;
+  showAccountFacts();
+  showForecast(page.details.forecast, page.details, account.dags);
 }
 
-// Returns what each Dag with a schedule planned last: [{ dag, details, forecast, failed, health }], the next run first.
-// `health` is that of Airflow, read only if a run is overdue.
+// The plan tasks of a Dag, the newest first, in one list for each part of it that plans for the account by itself.
+function partsOf(account, dagId) {
+  const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === dagId);
+  const newest = entries.filter(({ task }) => task.dag_run_id === entries[0].task.dag_run_id);
+  if (newest.length < 2) return entries.length ? [{ part: null, entries }] : [];
+  const isSame = (a) => (b) => a.task.task_id === b.task.task_id && a.task.map_index === b.task.map_index;
+  return newest.map((one) => ({ part: one.task.map_index < 0 ? one.task.task_id : `${one.task.task_id} [${one.task.map_index}]`, entries: entries.filter(isSame(one)) }));
+}
+
+// Returns what each Dag with a schedule planned last, the next run first: see nextDeletes. `health` is that of Airflow,
+// read only if a run is overdue.
 async function readPlanned(account) {
   const dags = scheduledDags(account.dags);
   const health = dags.some(({ next_dagrun_run_after: at }) => at && new Date(at) < Date.now()) ? await readHealth() : null;
-  const planned = dags.map((dag) => ({ dag, details: null, forecast: null, failed: null, health }));
+  const planned = dags.flatMap((dag) => partsOf(account, dag.dag_id).map((part) => ({ dag, ...part, details: null, forecast: null, scheduled: null, failed: null, isReading: false, health })));
   await inParallel(planned, async (one) => {
-    const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === one.dag.dag_id);
-    for (const entry of entries.slice(0, PLANS_TRIED)) {
+    for (const entry of one.entries.slice(0, PLANS_TRIED)) {
       const details = await detailsOf(entry, account);
-      if (entry === entries[0] && details.run?.state === "failed") one.failed = { words: describe(details).words, isBlocked: isKeyRefused(details) };
-      const forecast = details.plan ? await readXCom(entry.task, "forecast") : null;
-      if (!isOfItsDag(details, forecast)) continue;
-      Object.assign(one, { details, forecast });
-      return;
+      if (entry === one.entries[0]) Object.assign(one, { failed: failureOf(details, account), isReading: isUnderWay(details) && !details.plan });
+      if (details.plan && details.run?.run_type === "scheduled") one.scheduled ??= details;
+      const forecast = details.plan && !one.details ? await readXCom(entry.task, "forecast") : null;
+      if (!one.details && isOfItsDag(details, forecast)) Object.assign(one, { details, forecast });
+      if (one.details && one.scheduled) return;
     }
   });
   return planned;
 }
 
+// What went wrong in a run: { words, isBlocked }, or null. A refused key blocks as long as no newer plan was made with it.
+function failureOf(details, account) {
+  if (details.run?.state !== "failed" || isFailureOfOthers(details)) return null;
+  const newer = account.entries.slice(0, account.entries.indexOf(details.entry));
+  return { words: describe(details).words, isBlocked: isKeyRefused(details) && !newer.some(({ kind, task }) => kind === "plan" && task.state === "success") };
+}
+
 // Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are read.
 async function readAnswers(account) {
-  const ours = new Set(account.entries.map(({ task }) => runKey(task)));
+  // An approval of a mapped plan has the index of its plan.
+  const own = new Set(account.entries.flatMap(({ task }) => [`${runKey(task)} ${task.map_index}`, `${runKey(task)} -1`]));
   const { tasks, more } = await readApprovalTasks();
-  const asked = tasks.filter((task) => ours.has(runKey(task)) && ["success", "failed"].includes(task.state));
+  const asked = tasks.filter((task) => own.has(`${runKey(task)} ${task.map_index}`) && ["success", "failed"].includes(task.state));
   const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
     const given = await readApprovals(task);
@@ -307,16 +330,17 @@ async function readAnswers(account) {
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: approvalNote(account, asked.length, more ? tasks.at(-1) : null) };
+  return { answers, note: approvalNote(account, answers, asked.length, more ? tasks.at(-1) : null) };
 }
 
 // Why there is no Approve among the answers that were read, and how far back they go: `oldest` is the oldest approval
 // task that was read, null if Airflow has no older one.
-function approvalNote({ entries }, asked, oldest) {
-  if (asked > ANSWERS_READ) return `none of the last ${number(ANSWERS_READ)} asked for`;
-  const since = [oldest, page.more ? entries.at(-1).task : null].filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
+function approvalNote({ entries }, answers, asked, oldest) {
+  if (asked > ANSWERS_READ) return `none of the last ${number(ANSWERS_READ)} requests`;
+  const since = [oldest, page.more ? page.oldest : null].filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
   if (since) return `none since ${time(since).slice(0, 10)}, ${plural(entries.filter(({ task }) => task.run_after >= since).length, "run")} read`;
-  return asked ? `never, of ${number(asked)} asked for` : `never, in ${entries.length === 1 ? "the 1 run" : `all ${number(entries.length)} runs`} of this account`;
+  if (asked === 1) return answers.length ? "never; the only request was rejected" : "never; nobody answered the only request";
+  return asked ? `never; none of ${number(asked)} requests was approved` : `never, in ${entries.length === 1 ? "the only run" : `any of the ${number(entries.length)} runs`} that Airflow has`;
 }
 
 async function showEntryWithRuns(entry) {
@@ -348,6 +372,7 @@ function regroup() {
 async function readMore(wanted = null) {
   const { tasks, more } = await readPlans(page.offset);
   page.offset += tasks.length;
+  page.oldest = tasks.at(-1) ?? page.oldest;
   page.more = more;
   page.tasks.push(...tasks);
   regroup();
@@ -362,8 +387,10 @@ async function learnAccounts({ most, wanted = null }) {
   regroup();
   if (!page.details) return;
   if (!page.accounts.includes(page.account)) await moveToItsAccount();
-  // The account that is shown may have more Dags now.
-  await readSchedule(page.account);
+  // The account that is shown may have more Dags and runs now.
+  const { account } = page;
+  if (account.answers) account.answers = await readAnswers(account);
+  await readSchedule(account);
 }
 
 // The account of the run that is shown has become known.
@@ -375,7 +402,10 @@ async function moveToItsAccount() {
   await showAccountOf(account.entries.find((entry) => entryKey(entry) === shown));
 }
 
-const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean);
+// Whether the next run of a Dag, as it was read, has become due since then.
+const isPast = ({ next_dagrun_run_after: at, readAt }) => at && new Date(at) < Date.now() && readAt < new Date(at);
+
+const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean).map((dag) => ({ ...dag, readAt: Date.now() }));
 
 // Returns the account and the entry that the address asks for, or the newest plan.
 function choose(wanted) {
@@ -419,10 +449,10 @@ async function start() {
   clearTimeout(page.timer);
   try {
     const wanted = requested();
-    Object.assign(page, { tasks: [], offset: 0, more: false, accounts: [], account: null, entry: null, details: null });
+    Object.assign(page, { tasks: [], offset: 0, more: false, oldest: null, accounts: [], account: null, entry: null, details: null });
     page.runs.clear();
     page.read.clear();
-    forgetXComs();
+    forget();
     await Promise.all([loadLabels(), readMore(wanted)]);
     if (wanted?.dag_id && !page.tasks.some((task) => runKey(task) === runKey(wanted))) {
       page.tasks.push(...(await readTasks(wanted)).tasks.filter((task) => ["plan", "look", "delete"].includes(kindOf(task))));
@@ -482,7 +512,6 @@ async function showOlder() {
 
 byId("refresh").addEventListener("click", start);
 byId("runs-choice").addEventListener("change", () => showChosen(page.account.entries[Number(byId("runs-choice").value)]));
-byId("to-search").addEventListener("click", () => byId("search").focus());
 byId("older").addEventListener("click", showOlder);
 listenToReplicas();
 followTheme();

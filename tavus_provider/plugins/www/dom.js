@@ -59,7 +59,7 @@ export function icon(name) {
 }
 
 // A badge for a status or an outcome: its colour, an icon and its word.
-export const toneBadge = ({ badge, tone, unfinished }) => make("span", { class: "badge subtle", "data-tone": tone }, icon(unfinished ? "warning" : TONE_ICONS[tone]), badge);
+export const toneBadge = ({ badge, tone, unfinished, gone }) => make("span", { class: "badge subtle", "data-tone": tone }, icon(unfinished ? "warning" : gone ? "trash" : TONE_ICONS[tone]), badge);
 
 const words = (state) => state.split("_").map((word) => word[0].toUpperCase() + word.slice(1)).join(" ");
 

@@ -6,20 +6,18 @@ import { dagPath, runPath, taskPath } from "./airflow.js";
 import { escapeText, formatName, number, plural, time, timeNear } from "./format.js";
 import { outcomeLabel, totals } from "./labels.js";
 import { exceededLimit, narrowing, plannedCount } from "./plan.js";
-import { approvalTask, describe, isApproval, isUnderWay } from "./run_state.js";
+import { approvalTask, deleteTasks, describe, isApproval, isUnderWay, waitsForApproval } from "./run_state.js";
 
 const NAMES_SHOWN = 3;
 const NAME_LENGTH = 40;
+const DAGS_SHOWN = 3;
 const HOUR = 3_600_000;
 const DAY = 24 * HOUR;
 
 const kindOfDelete = (hard) => (hard ? "permanently" : "soft delete");
 const amount = (count, hard) => `${plural(count, "replica")}, ${kindOfDelete(hard)}`;
-// The number of replicas, if only its bounds are known.
-function range(least, most, hard) {
-  if (least === most) return amount(most, hard);
-  return least ? `${number(least)} to ${amount(most, hard)}` : `up to ${amount(most, hard)}`;
-}
+const sentences = (...parts) => parts.filter(Boolean);
+const dateOf = (moment) => time(moment).slice(0, 10);
 
 // Airflow 3.1 names no next run while as many runs as allowed are under way, and a Dag that waits for an asset has none.
 const hasSchedule = ({ next_dagrun_run_after, timetable_summary }) => Boolean(next_dagrun_run_after) || !["None", null, undefined].includes(timetable_summary);
@@ -40,35 +38,70 @@ function names(rows, count) {
   return shown.length ? `${shown.join(", ")}${more > 0 ? ` and ${number(more)} more` : ""}` : "";
 }
 
-const waits = (details) => describe(details).tone === "waiting";
-const isDryRun = ({ run, report }) => report?.dry_run ?? run?.conf?.dry_run === true;
+// -- dry runs
+
+const flag = (value) => (typeof value === "boolean" ? value : { true: true, false: false }[String(value).toLowerCase()] ?? null);
+const defaultOf = (dag) => flag(dag?.params?.dry_run?.value);
+
+// Whether a run is a dry run: by its report, the fields of its tasks, or its form; null if none of them says it.
+function dryRunOf({ run, report, tasks }) {
+  const given = [...deleteTasks({ tasks }), ...tasks].map(({ rendered_fields: fields }) => flag(fields?.dry_run)).find((value) => value !== null);
+  return report?.dry_run ?? given ?? flag(run?.conf?.dry_run);
+}
+const isDryRun = (details, dag) => (dryRunOf(details) ?? defaultOf(dag)) === true;
+
+// Whether the next run of a Dag is a dry run: { isDry, note }, with null if nobody can say it. The schedule starts it with
+// the values of the params, which the tasks may ignore: the latest scheduled run shows whether they do.
+function nextDryRun(dag, details, scheduled) {
+  const declared = defaultOf(dag);
+  const seen = scheduled ? dryRunOf(scheduled) : null;
+  const day = scheduled ? dateOf(scheduled.run?.run_after) : null;
+  if (declared === null) {
+    const wasDry = seen ?? dryRunOf(details);
+    return { isDry: wasDry ? null : false, note: wasDry ? `Nothing if it is a dry run, as the run of ${day ?? dateOf(details.run?.run_after)} was.` : null };
+  }
+  if (seen !== null && seen !== declared) {
+    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : `Deletes for real by the default of the Dag; the scheduled run of ${day} was a dry run.` };
+  }
+  return { isDry: declared, note: !declared && dryRunOf(details) ? `Deletes for real; the run of ${dateOf(details.run?.run_after)} was a dry run.` : null };
+}
+
+// -- runs under way
+
 const isRejected = ({ approval }) => Boolean(approval?.response_received) && !isApproval(approval);
+const dagOf = (dags, { task }) => dags?.find(({ dag_id }) => dag_id === task.dag_id);
 
 // A run that deletes now, or that waits for an approval; null for any other.
-function underWay(details) {
+function underWay(details, dags) {
   const { plan, run, task } = details;
   const count = plannedCount(plan);
-  if (!count || !isUnderWay(details) || isDryRun(details) || isRejected(details)) return null;
-  const { tone, words } = describe(details);
-  const base = { dag: escapeText(task.dag_id), path: runPath(run), tone, isSoft: !plan.hard, amount: amount(count, plan.hard), what: amount(count, plan.hard), names: names(plan.delete, count) };
-  if (tone !== "waiting") return { ...base, when: "Now", notes: [`The run ${words}.`] };
+  const isDry = dryRunOf(details);
+  if (!count || !isUnderWay(details) || isDry || isRejected(details) || !deleteTasks(details).length) return null;
+  const { words } = describe(details);
+  const dryNote = isDry === null && defaultOf(dagOf(dags, details)) ? "Nothing if it is a dry run, as is the default of the Dag." : null;
+  const base = { dag: escapeText(task.dag_id), path: runPath(run), isSoft: !plan.hard, amount: amount(count, plan.hard), what: amount(count, plan.hard), names: names(plan.delete, count) };
+  if (!waitsForApproval(details)) return { ...base, when: "Now", tone: "running", notes: sentences(`The run ${words}.`, dryNote) };
   const end = plan.valid_until ? ` until ${timeNear(plan.valid_until, new Date())}` : "";
   return {
-    ...base, when: "If approved", notes: [`Waits for a person to approve it${end}; without an answer nothing is deleted.`],
+    ...base, when: "Once approved", tone: "waiting", notes: sentences(`A person can approve it${end}. Without an answer nothing is deleted.`, dryNote),
     action: { path: `${taskPath(approvalTask(details))}/required_actions`, text: "Open the approval" }, waitingIds: (plan.delete ?? []).map(({ replica_id }) => replica_id),
   };
 }
 
 const waitingErasure = ({ request, run }) => ({
-  when: "If approved", tone: "waiting", what: `Erasure request ${escapeText(request)}, permanently`, notes: ["Waits for a person to approve it."], dag: escapeText(run.dag_id), path: runPath(run),
+  when: "Once approved", tone: "waiting", what: `Erasure request ${escapeText(request)}, permanently`, notes: ["Waits for a person to approve it."], dag: escapeText(run.dag_id), path: runPath(run),
 });
 
+// -- the forecast of a plan, without what its run has deleted
+
 // What a plan was to delete is gone if its run has deleted, but for what is unfinished, or if it deletes now.
-const hasDeleted = (details) => !isDryRun(details) && (Boolean(details.report) || (isUnderWay(details) && !waits(details)));
+const hasDeleted = (details, dag) => !isDryRun(details, dag) && (Boolean(details.report) || (isUnderWay(details) && !waitsForApproval(details)));
+const firstDate = ({ begins_at }) => begins_at.slice(0, 10);
+
 // The dates of a forecast on which the deletes are still to come. The forecast names only some replicas of a date, the
 // plan all of its own.
-const datesAhead = (details, forecast) => forecast.dates.filter(({ date }) => !hasDeleted(details) || date > forecast.begins_at.slice(0, 10))
-  .map((one) => (one.date === forecast.begins_at.slice(0, 10) && details.plan.delete?.length === one.count ? { ...one, replicas: details.plan.delete } : one));
+const datesAhead = (details, forecast, dag) => forecast.dates.filter(({ date }) => !hasDeleted(details, dag) || date > firstDate(forecast))
+  .map((one) => (one.date === firstDate(forecast) && details.plan.delete?.length === one.count ? { ...one, replicas: details.plan.delete } : one));
 
 // What the run of a plan has not deleted, in the form of a date of a forecast.
 function unfinished({ plan, report }) {
@@ -77,104 +110,154 @@ function unfinished({ plan, report }) {
   return { count: totals(report?.counts).unfinished, replicas: left.map(({ replica_id }) => rows.get(replica_id) ?? { replica_id }) };
 }
 
+// How many deletes of the first date of a forecast its run has made.
+function deletesDone(details, forecast, dags) {
+  if (!hasDeleted(details, dagOf(dags, details))) return 0;
+  return (forecast.dates[0]?.date === firstDate(forecast) ? forecast.dates[0].count : 0) - unfinished(details).count;
+}
+
 // How many replicas will be deleted in 30 days by the forecast of a plan, without those that its run has deleted; null
 // if that is not known.
-export function deletesIn30Days(details, forecast) {
+export function deletesIn30Days(details, forecast, dags) {
   if (!details?.plan || !forecast?.dates || !isOfItsDag(details, forecast)) return null;
-  if (!hasDeleted(details)) return forecast.next_30_days;
-  const first = forecast.dates[0]?.date === forecast.begins_at.slice(0, 10) ? forecast.dates[0].count : 0;
-  return forecast.next_30_days - first + unfinished(details).count;
+  return forecast.next_30_days - deletesDone(details, forecast, dags);
 }
+
+// The weeks of a forecast, without the deletes that the run of its plan has made.
+export function weeksAhead(details, forecast, dags) {
+  if (!details?.plan || !forecast.dates) return forecast.weeks;
+  return forecast.weeks.map((week, at) => (at ? week : { ...week, count: week.count - deletesDone(details, forecast, dags) }));
+}
+
+// -- the next run of a Dag
 
 // The last date of a forecast whose deletes the next run makes for certain, and the last whose deletes it may make: a
 // date stands for a run at the time of day of the plan, give or take an hour.
 function lastDates(forecast, at) {
   const begin = Date.parse(forecast.begins_at);
   const ahead = Math.max(Date.parse(at ?? forecast.begins_at), Date.now()) - begin;
-  const dateOf = (days) => new Date(begin + Math.max(0, days) * DAY).toISOString().slice(0, 10);
-  return [dateOf(Math.floor((ahead + HOUR) / DAY)), dateOf(Math.ceil((ahead - HOUR) / DAY))];
+  const dateAfter = (days) => new Date(begin + Math.max(0, days) * DAY).toISOString().slice(0, 10);
+  return [dateAfter(Math.floor((ahead + HOUR) / DAY)), dateAfter(Math.ceil((ahead - HOUR) / DAY))];
 }
 
-// Whether the next run of a Dag is a dry run: the schedule starts it with the values of its params. Without such a param
-// nobody can say it; the latest run was one or not.
-const isNextDryRun = ({ params }) => params?.dry_run?.value === true;
-const mayBeDryRun = ({ params }, details) => typeof params?.dry_run?.value !== "boolean" && isDryRun(details);
+// The first day on which a run can make the deletes of a date, which expire in the 24 hours before it: that of the first
+// run after their begin, if the Dag runs once a day.
+function earliestDay(forecast, date, at) {
+  const days = (Date.parse(date) - Date.parse(firstDate(forecast))) / DAY;
+  const begin = Date.parse(forecast.begins_at) + (days - 1) * DAY;
+  const next = Date.parse(at ?? NaN);
+  if (Number.isNaN(next)) return dateOf(new Date(Math.max(begin, Date.now())).toISOString());
+  return dateOf(new Date(next + Math.max(0, Math.floor((begin - next) / DAY) + 1) * DAY).toISOString());
+}
 
-// Why a run that is due has not started.
+// What the next run of a Dag is expected to do: { outcome, reason } or { outcome: "deletes", most, least, rows, later }.
+// `later` is the day from which on it can happen, if the next run has nothing to delete.
+function expectation({ dag, details, forecast, isReading }) {
+  if (dag.is_stale || dag.has_import_errors) return { outcome: "no run", reason: "its file is gone or has an import error" };
+  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : "Its newest runs have no plan of the whole policy: they failed, or a form narrowed them." };
+  if (!deleteTasks(details).length) return { outcome: "plans only" };
+  if (!forecast?.dates) return { outcome: "no number", reason: `${escapeText(forecast?.notice ?? "The newest plan has no forecast")}.` };
+  const { plan } = details;
+  const at = dag.next_dagrun_run_after;
+  const [certain, possible] = lastDates(forecast, at);
+  if (Date.parse(certain) - Date.parse(firstDate(forecast)) > forecast.days * DAY) return { outcome: "no number", reason: `The newest plan is of ${dateOf(forecast.begins_at)}, too old for a forecast.` };
+  const stop = forecast.stops?.find(({ first, last }) => first <= certain && certain <= last);
+  if (stop) return { outcome: "limit", reason: exceededLimit(plan) ?? escapeText(stop.reason) };
+  const dates = datesAhead(details, forecast, dag);
+  const until = (last) => [...(hasDeleted(details, dag) ? [unfinished(details)] : []), ...dates.filter(({ date }) => date <= last)];
+  const count = (some) => some.reduce((total, one) => total + one.count, 0);
+  const [most, least] = [count(until(possible)), count(until(certain))];
+  const excess = exceededLimit(plan, least);
+  if (excess) return { outcome: "limit", reason: excess };
+  if (most) return { outcome: "deletes", most, least, rows: until(possible).flatMap(({ replicas }) => replicas), excess: exceededLimit(plan, most) };
+  const [first] = dates;
+  if (first) return { outcome: "deletes", most: first.count, least: first.count, rows: first.replicas, later: earliestDay(forecast, first.date, at) };
+  const [nextStop] = forecast.stops ?? [];
+  return { outcome: "nothing", reason: nextStop ? `From ${nextStop.first} on a limit stops each run: ${escapeText(nextStop.reason)}` : `Nothing expires in the ${number(forecast.days)} days from ${dateOf(forecast.begins_at)} on.` };
+}
+
+// When a run that is due will start: { text, isWarning }.
 function lateness({ next_dagrun_run_after: at, active_runs_count: active, max_active_runs: most }, health) {
-  const since = `Due since ${timeNear(at, new Date())}`;
-  if (active >= most) return `${since}; starts when the run of this Dag that is under way has ended.`;
-  if (health?.scheduler?.status === "unhealthy") return `${since}, not started: the scheduler of Airflow is not running.`;
-  return `${since}, not started yet.`;
+  const since = `was due ${time(at)}`;
+  if (active >= most) return { text: `Starts when the run of this Dag that is under way has ended; ${since}.` };
+  if (health?.scheduler?.status === "unhealthy") return { text: `Airflow's scheduler is down: the run starts when it is back; ${since}.`, isWarning: true };
+  return { text: `Can start at any moment; ${since}.` };
 }
 
-function failureNote({ words, isBlocked }) {
-  return isBlocked ? `Blocked: the latest run failed (${words}).` : `May fail again: the latest run failed (${words}).`;
-}
+const failureNote = ({ words, isBlocked }) => (isBlocked ? "Blocked: Tavus refuses the API key. Until it is right, each run fails and deletes nothing." : `May fail again: the latest run failed (${words}).`);
 
-// What is said about replicas that also wait for an approval; empty if there are none.
+// What is said about replicas that also wait for an approval; empty without any.
 function overlap(rows, count, waitingIds) {
   const both = rows.filter(({ replica_id }) => waitingIds.has(replica_id)).length;
   if (!both) return "";
-  const who = both === count ? (count === 1 ? "It also waits" : "All of them also wait") : rows.length === count ? `${number(both)} of them also wait` : "Some of them also wait";
-  return `. ${who} for the approval above`;
+  const isAll = rows.length === count;
+  const who = both === count ? (count === 1 ? "It is" : `All ${number(count)} are`) : isAll ? `${number(both)} of them ${both === 1 ? "is" : "are"}` : "Some of them are";
+  return `. ${who} also listed above`;
+}
+
+// Which of the replicas may expire only after the run; null without any.
+function lateExpiry({ most, least }) {
+  const late = most - least;
+  if (!late) return null;
+  const [who, whom] = late === most ? (late === 1 ? ["It", "it"] : ["They", "them"]) : [`${number(late)} of them`, late === 1 ? "it" : "them"];
+  return `${who} may expire only after this run; then the next one deletes ${whom}.`;
 }
 
 // The line about the next run of a Dag. `details` and `forecast` are those of its newest plan, null if it has none;
-// `failed` says what went wrong if the latest run has failed.
-function nextRun({ dag, details, forecast, failed, health }, waitingIds) {
+// `scheduled` is its latest scheduled run; `failed` says what went wrong if the latest run has failed.
+function nextRun(one, waitingIds) {
+  const { dag, details, failed, health, scheduled, part } = one;
   const at = dag.next_dagrun_run_after;
   const isDue = at && new Date(at) < Date.now();
+  const expected = expectation(one);
+  const { outcome, reason, later } = expected;
+  const late = isDue && outcome !== "no run" ? lateness(dag, health) : null;
+  const dry = details ? nextDryRun(dag, details, scheduled) : { isDry: null, note: null };
+  const { plan } = details ?? {};
   const base = {
-    at: at && !isDue ? at : "", when: isDue ? "Overdue" : at ? time(at) : "No date yet", dag: escapeText(dag.dag_id), path: dagPath(dag), tone: isDue ? "overdue" : "todo",
-    warning: failed ? failureNote(failed) : null, names: "",
+    at: later ?? (at && !isDue ? at : ""), when: later ? `${later} or later` : isDue ? "Overdue" : at ? time(at) : "No date yet", tone: isDue && !later ? "overdue" : "todo",
+    dag: escapeText(dag.dag_id) + (part ? ` / ${escapeText(part)}` : ""), path: dagPath(dag), names: "", isSoft: details ? !plan.hard : undefined,
   };
-  const start = isDue ? lateness(dag, health) : at ? null : `Starts by its schedule, ${escapeText(dag.timetable_summary)}.`;
-  const line = (fields, ...notes) => ({ ...base, ...fields, notes: [start, ...notes].filter(Boolean) });
-  if (!details) return line({ what: "Not known" }, "Its newest runs have no plan of the whole policy: they failed, or a form narrowed them.");
-  const { plan, run } = details;
-  if (!forecast?.dates) return line({ isSoft: !plan.hard, what: `Number not known, ${kindOfDelete(plan.hard)}` }, `${escapeText(forecast?.notice ?? "The newest plan has no forecast")}.`);
-  const [certain, possible] = lastDates(forecast, at);
-  const stop = forecast.stops?.find(({ first, last }) => first <= certain && certain <= last);
-  if (stop) return line({ tone: "failed", what: "Nothing: a limit stops it", warning: `${exceededLimit(plan) ?? escapeText(stop.reason)}.` }, "A person must look, then raise the limits or narrow the policy.");
-  const dates = datesAhead(details, forecast);
-  const dueUntil = (last) => [...(hasDeleted(details) ? [unfinished(details)] : []), ...dates.filter(({ date }) => date <= last)];
-  const countUntil = (last) => dueUntil(last).reduce((total, { count }) => total + count, 0);
-  const most = countUntil(possible);
-  const [first] = dates;
-  const due = most ? { rows: dueUntil(possible).flatMap(({ replicas }) => replicas), most, least: countUntil(certain) }
-    : first ? { rows: first.replicas, most: first.count, least: first.count } : null;
-  if (!due) return line({ what: "Nothing" }, `Nothing expires in ${number(forecast.days)} days.`);
-  const said = range(due.least, due.most, plan.hard);
-  const named = `${names(due.rows, due.most)}, unless used before then${overlap(due.rows, due.most, waitingIds)}`;
-  if (isNextDryRun(dag)) return line({ isDry: true, what: "Nothing: a dry run", warning: null, names: named }, `Without dry run it would delete ${said}${most ? "" : `, from ${first.date} on`}.`);
-  const expected = { isSoft: !plan.hard, amount: said, what: said, names: named };
-  const conditions = [
-    approvalTask(details) ? "Only if a person approves it." : null,
-    mayBeDryRun(dag, details) ? `Nothing if it is a dry run, as the run of ${time(run?.run_after).slice(0, 10)} was.` : null,
-  ];
-  if (most) return line(expected, ...conditions);
-  const later = { ...expected, at: first.date, when: `${first.date} or later`, tone: "todo" };
-  return { ...line(later, ...conditions), notes: [`${at ? `The run of ${time(at)}` : "The next run"} finds nothing expired yet.`, ...conditions].filter(Boolean) };
+  const warning = (...parts) => sentences(...parts).join(" ") || null;
+  const start = late?.isWarning ? null : late?.text ?? (at ? null : `Starts by its schedule, ${escapeText(dag.timetable_summary)}.`);
+  const troubles = [late?.isWarning ? late.text : null, failed ? failureNote(failed) : null];
+  const approval = !details ? null : approvalTask(details) ? "Only if a person approves it." : plan.hard ? null : "Needs no approval.";
+  if (outcome === "no run") return { ...base, what: "Nothing: the Dag does not run", warning: `${reason[0].toUpperCase()}${reason.slice(1)}.`, notes: [] };
+  if (outcome === "plans only") return { ...base, what: "Nothing: it only plans", warning: warning(...troubles), notes: sentences(start, "No task of the Dag deletes.") };
+  if (outcome === "nothing") return { ...base, what: "Nothing", warning: warning(...troubles), notes: sentences(start, reason) };
+  if (outcome === "unknown") return { ...base, what: "Not known", warning: warning(...troubles), notes: sentences(start, reason) };
+  const said = outcome === "deletes" ? amount(expected.most, plan.hard) : null;
+  const named = outcome === "deletes" ? `${names(expected.rows, expected.most)}, unless used in the meantime${overlap(expected.rows, expected.most, waitingIds)}` : "";
+  if (dry.isDry) {
+    const without = outcome === "limit" ? `a limit would stop it: ${reason}` : outcome === "deletes" ? `it would delete ${said}${later ? `, from ${later} on` : ""}` : `it would delete, how many is not known. ${reason.replace(/\.$/, "")}`;
+    return { ...base, at: at && !isDue ? at : "", when: isDue ? "Overdue" : at ? time(at) : "No date yet", isDry: true, isSoft: undefined, what: "Nothing: a dry run", warning: late?.isWarning ? late.text : null, notes: sentences(start, `Without dry run ${without}.`), names: named };
+  }
+  if (outcome === "limit") return { ...base, tone: "failed", what: "Nothing: a limit stops it", warning: warning(`${reason}.`, failed?.isBlocked ? failureNote(failed) : null), notes: sentences(start, "A person must look, then raise the limits or narrow the policy.") };
+  if (outcome === "no number") return { ...base, what: `Number not known, ${kindOfDelete(plan.hard)}`, warning: warning(...troubles), notes: sentences(start, approval, dry.note, reason) };
+  const notYet = later && at && !failed?.isBlocked ? `The run of ${time(at)} finds nothing expired yet.` : null;
+  const stop = expected.excess ? `A limit may stop it: ${expected.excess}.` : null;
+  return { ...base, amount: said, what: said, names: named, warning: warning(...troubles), notes: sentences(later ? null : start, notYet, approval, dry.note, stop, lateExpiry(expected)) };
 }
 
 // Why nothing runs by itself.
 function unscheduled(dags) {
-  const paused = dags.filter((dag) => dag.is_paused && hasSchedule(dag)).map(({ dag_id }) => escapeText(dag_id));
-  return paused.length ? `${paused.join(", ")} ${paused.length === 1 ? "is" : "are"} paused` : "A run starts only when it is triggered";
+  const list = (some) => some.map(({ dag_id }) => escapeText(dag_id)).join(", ");
+  const paused = dags.filter((dag) => dag.is_paused && hasSchedule(dag));
+  if (paused.length) return `${list(paused)} ${paused.length === 1 ? "is" : "are"} paused.`;
+  return `A run starts only when a person or another Dag triggers it${dags.length ? `: ${list(dags.slice(0, DAGS_SHOWN))}` : ""}.`;
 }
 
 // Returns [{ when, what, amount, isSoft, isDry, warning, notes, names, dag, path, tone, action }], the next one first: `what`
 // is the outcome, `notes` are the sentences about what it depends on. `runs` are details of runs, `erasures` rows of
 // erasure requests, `dags` the Dags of the account that were read, `dagCount` the number of all, and `planned` is
-// [{ dag, details, forecast, failed, health }] of those with a schedule; undefined while they are read, and then only
-// what is under way is returned.
+// [{ dag, part, details, forecast, scheduled, failed, health, isReading }] of those with a schedule; undefined while they
+// are read, and then only what is under way is returned.
 export function nextDeletes({ runs, erasures = [], dags, dagCount, planned }) {
-  const now = [...runs.map(underWay).filter(Boolean), ...erasures.filter(({ isWaiting }) => isWaiting).map(waitingErasure)];
+  const now = [...runs.map((details) => underWay(details, dags)).filter(Boolean), ...erasures.filter(({ isWaiting }) => isWaiting).map(waitingErasure)];
   if (!planned || !dags) return now;
   const waitingIds = new Set(now.flatMap(({ waitingIds: ids }) => ids ?? []));
   const coming = planned.map((one) => nextRun(one, waitingIds)).sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
   const notRead = dagCount - dags.length;
   if (notRead > 0) coming.push({ when: "", what: "Not known", notes: [`${plural(notRead, "more Dag")} of this account could not be read or are too many.`], tone: "todo" });
-  return coming.length ? [...now, ...coming] : [...now, { when: now.length ? "After that" : "No date", what: "Nothing is scheduled", notes: [`${unscheduled(dags)}.`], tone: "todo" }];
+  return coming.length ? [...now, ...coming] : [...now, { when: now.length ? "After that" : "No date", what: "Nothing is scheduled", notes: [unscheduled(dags)], tone: "todo" }];
 }

@@ -97,10 +97,9 @@ export function countKept(plan, verdicts) {
 export const accountSize = (plan) => plan.listed
   + (plan.delete ?? []).filter((row) => row.source === "soft_deleted" && row.created_at === null).length;
 
-// Returns which limit a plan exceeds, in words, or null.
-export function exceededLimit(plan) {
+// Returns which limit of a plan its deletes, or another number of them, exceed: in words, or null.
+export function exceededLimit(plan, deletes = plannedCount(plan)) {
   const limits = plan.limits ?? {};
-  const deletes = plannedCount(plan);
   const percent = limits.max_deletion_percent;
   const allowed = percent > 0 ? Math.max(1, Math.floor((percent * accountSize(plan)) / 100)) : 0;
   const exceeded = [

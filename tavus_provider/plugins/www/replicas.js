@@ -24,12 +24,12 @@ function sortKey(row, key) {
   return row.sortKeys[key];
 }
 
-const state = { rows: [], isOver: false, group: "", decider: null, sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
+const state = { rows: [], left: null, group: "", decider: null, sort: "order", direction: 1, page: 0, open: new Set(), readHistory: null, printing: false };
 
-// Shows the rows of a plan. `readHistory(row)` returns what earlier runs did with a replica.
-export function showReplicas(rows, { counts, kept, isOver, readHistory, keep = false }) {
+// Shows the rows of a plan. `left` is the badge of a planned replica without an outcome. `readHistory(row)` returns what earlier runs did with a replica.
+export function showReplicas(rows, { counts, kept, left, readHistory, keep = false }) {
   const focused = document.activeElement?.closest?.("#replicas [data-key], #groups [data-group]");
-  Object.assign(state, { rows, isOver, readHistory });
+  Object.assign(state, { rows, left, readHistory });
   if (!keep) Object.assign(state, { group: "", decider: null, sort: "order", direction: 1, page: 0, open: new Set() });
   Object.assign(state, { counts, kept });
   showChoices();
@@ -48,7 +48,7 @@ function showGroups(counts) {
   const choice = (group, count, tone) => make("button", {
     type: "button", class: "chip", "data-tone": tone, "aria-pressed": String(state.group === group), "data-group": group,
     disabled: group !== "" && (!count || !state.rows.length), onclick: () => { Object.assign(state, { group: state.group === group ? "" : group, decider: null, page: 0 }); showChoices(); showRows(); byId("groups").querySelector(`[data-group="${group}"]`)?.focus(); },
-  }, make("strong", {}, number(count)), ` ${group === "to delete" && state.isOver ? "planned to delete" : group || "all"}`);
+  }, make("strong", {}, number(count)), ` ${group === "to delete" && state.left ? "planned to delete" : group || "all"}`);
   byId("groups").replaceChildren(
     choice("", counts.reduce((total, { count }) => total + count, 0), null),
     ...counts.filter(({ group, count }) => count || ALWAYS_SHOWN.includes(group)).map(({ group, names, count }) => choice(group, count, statusLabel(names[0]).tone)));
@@ -99,8 +99,7 @@ function mainRow(row) {
   }, icon("chevron"));
   const due = row.dueAt ? make("span", { class: "muted" }, ` · ${time(row.dueAt)}, ${until(row.dueAt)}`) : null;
   const label = row.outcome ? outcomeLabel(row.outcome) : statusLabel(row.status);
-  // What an ended run did not delete is only planned.
-  const badge = state.isOver && !row.outcome && row.status === "expired" ? { ...label, badge: "Planned" } : label;
+  const badge = state.left && !row.outcome && row.status === "expired" ? { ...label, badge: state.left, tone: "muted" } : label;
   return make("tr", { class: opened ? "main opened" : "main", "data-key": row.key },
     make("td", { class: "status" }, make("div", { class: "cells" }, toggle, toneBadge(badge))),
     make("td", { class: "replica" }, make("span", { class: "name", dir: "auto" }, row.name), make("span", { class: "id" }, row.id)),
@@ -187,6 +186,15 @@ export function listenToReplicas() {
     showWhatWasFound();
   });
   byId("search").addEventListener("focus", showWhatWasFound);
+  byId("to-search").addEventListener("click", () => {
+    Object.assign(state, { group: "kept", decider: null, page: 0 });
+    showChoices();
+    showRows();
+    byId("filters").scrollIntoView({ block: "start" });
+    // A field in focus opens the keyboard of a phone, over the rows.
+    const target = matchMedia("(pointer: coarse)").matches ? byId("groups").querySelector('[data-group="kept"]') : byId("search");
+    target.focus({ preventScroll: true });
+  });
   const print = (printing) => () => {
     state.printing = printing;
     showRows();

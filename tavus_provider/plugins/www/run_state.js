@@ -15,8 +15,19 @@ export const isUnderWay = ({ run }) => ["running", "queued"].includes(run?.state
 
 const ofKind = (details, kind) => details.tasks.filter((task) => kindOf(task) === kind);
 export const approvalTask = (details) => ofKind(details, "approve").find(({ state }) => state !== "skipped") ?? ofKind(details, "approve")[0];
-const deleteTasks = (details) => [...ofKind(details, "apply"), ...ofKind(details, "delete")];
+export const deleteTasks = (details) => [...ofKind(details, "apply"), ...ofKind(details, "delete")];
 export const isApproval = (answer) => Boolean(answer.response_received && answer.chosen_options?.includes("Approve"));
+const NOT_WAITING = ["success", "failed", "skipped", "upstream_failed", "removed"];
+
+// Whether what a run deletes still needs an answer: also before the approve task asks for it.
+export function waitsForApproval(details) {
+  const approve = approvalTask(details);
+  return isUnderWay(details) && Boolean(approve) && !NOT_WAITING.includes(approve.state);
+}
+
+// Whether a run failed by tasks of other accounts, while those of this one ended without a failure.
+export const isFailureOfOthers = (details) => details.run?.state === "failed" && Boolean(details.isShared) && !failedTask(details)
+  && details.tasks.filter(kindOf).every(({ state }) => ["success", "skipped"].includes(state));
 const rejected = ({ approval }) => approval?.response_received && approval.chosen_options?.includes("Reject");
 const approved = ({ approval }) => approval && isApproval(approval);
 const person = ({ approval }) => escapeText(approval?.responded_by_user?.name || approval?.responded_by_user?.id || "a person");
@@ -40,12 +51,18 @@ function mainReason(report) {
   return text ? escapeText(text) : null;
 }
 
+// How many replicas may still exist, in words; if no delete was tried, they do.
+function unfinishedWords({ counts }) {
+  const { all, unfinished } = totals(counts);
+  return `${number(unfinished)} of ${plural(all, "replica")} ${counts.not_attempted === unfinished ? "not attempted" : "may still exist"}`;
+}
+
 // The first few replicas that may still exist, by name.
 function unfinishedNames({ plan, report }) {
   const names = new Map((plan?.delete ?? []).map((row) => [row.replica_id, row.replica_name]));
   const ids = (report.items ?? []).filter(({ outcome }) => outcomeLabel(outcome).unfinished).map(({ replica_id }) => replica_id);
   const shown = ids.slice(0, NAMES_SHOWN).map((id) => `${names.has(id) ? `${formatName(names.get(id))} ` : ""}${escapeText(id)}`);
-  return `${shown.join(", ")}${ids.length > NAMES_SHOWN ? ` and ${number(ids.length - NAMES_SHOWN)} more` : ""}. ${plan ? "The next run tries again what is still expired then." : "Trigger the Dag again to try again."}`;
+  return `Not finished: ${shown.join(", ")}${ids.length > NAMES_SHOWN ? ` and ${number(ids.length - NAMES_SHOWN)} more` : ""}. ${plan ? "The next run tries again what is still expired then." : "Trigger the Dag again to try again."}`;
 }
 
 export const isKeyRefused = ({ error }) => error?.kind === "TavusAuthError";
@@ -58,14 +75,13 @@ function failure(details) {
   const result = (words, sentence) => ({ words, sentence: sentence ?? because ?? "The log of the task says why.", link });
   if (!task) return result("failed before all its tasks had run", "No task failed: the run was marked as failed, or it reached its time limit.");
   const kind = kindOf(task);
-  if (kind === "plan" && plan && exceededLimit(plan)) return result("over the limit, nothing was deleted", because ?? `${exceededLimit(plan)}. Nothing was deleted.`);
+  if (kind === "plan" && plan && exceededLimit(plan)) return result("over the limit, nothing was deleted", because ?? `${exceededLimit(plan)}.`);
   if (isKeyRefused(details)) return result(`${escapeText(task.task_id)} failed: API key refused`);
   if (kind === "approve" && details.approval && !details.approval.response_received) {
     return result("not approved: nobody answered", because ?? `The approval ended at ${time(task.end_date)} without an answer. Nothing was deleted.`);
   }
-  const { all, unfinished } = totals(report?.counts);
-  if (report && unfinished) {
-    return result(`${number(unfinished)} of ${plural(all, "replica")} may still exist`,
+  if (report && totals(report.counts).unfinished) {
+    return result(unfinishedWords(report),
       `${mainReason(report) ?? because ?? "The report has the outcome of each replica"}. ${unfinishedNames(details)}`);
   }
   const others = (details.failed?.total ?? 0) > 1 ? ` (${number(details.failed.total)} failed tasks)` : "";
@@ -104,6 +120,7 @@ function success(details) {
 export function describe(details) {
   const { run } = details;
   if (!run) return { badge: null, words: "Airflow no longer has this run", tone: "neutral", problem: null };
+  if (isFailureOfOthers(details)) return { badge: "failed", words: `${success(details).words}; another account of this run failed`, tone: "neutral", problem: null };
   if (run.state === "failed") {
     const { words, sentence, link } = failure(details);
     return { badge: "failed", words, tone: "error", problem: { title: words, sentence, link } };
@@ -121,6 +138,15 @@ export function describe(details) {
 const list = (parts) => parts.filter(Boolean).join(", ");
 const rest = (groups) => groups.slice(1).filter(({ group, count }) => count || ["undetermined", "kept"].includes(group)).map(({ group, count }) => `${number(count)} ${group}`);
 
+// A task that had started is skipped too if its run reaches its time limit.
+const hasTried = (details) => deleteTasks(details).some(({ state, try_number }) => ["failed", "success"].includes(state) || (state === "skipped" && details.run?.state === "failed" && try_number > 0));
+
+// What the badge of a planned replica without an outcome says after its run; null while the run is under way.
+export function leftBadge(details) {
+  if (isUnderWay(details)) return null;
+  return details.report?.dry_run || rejected(details) || !hasTried(details) ? "Not deleted" : "Planned";
+}
+
 // The headline: what the run deletes or deleted, and what it keeps.
 export function headline(details) {
   const { plan, verdicts, report, run } = details;
@@ -134,9 +160,8 @@ export function headline(details) {
   if (!planned) return list([hasEnded ? "This run found nothing to delete" : "Nothing to delete", ...others]);
   if (report?.dry_run) return list([`Dry run: ${number(planned)} would be deleted${how}`, ...others]);
   if (rejected(details)) return list([`Rejected, nothing deleted, ${number(planned)} had been planned`, ...others]);
-  const hasTried = deleteTasks(details).some(({ state }) => ["failed", "success"].includes(state));
-  if (run?.state === "failed" && !hasTried) return list([`Nothing deleted, ${number(planned)} had been planned`, ...others]);
-  if (hasEnded && hasTried) return list([`No report, ${number(planned)} had been planned`, ...others]);
+  if (run?.state === "failed" && !hasTried(details)) return list([`Nothing deleted, ${number(planned)} had been planned`, ...others]);
+  if (hasEnded && hasTried(details)) return list([`No report, ${number(planned)} had been planned`, ...others]);
   return list([`${number(planned)} to delete${how}`, ...others]);
 }
 

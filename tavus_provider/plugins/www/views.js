@@ -5,8 +5,8 @@ import { bars, columns } from "./charts.js";
 import { byId, icon, link, make, replace, stateBadge, stateIcon } from "./dom.js";
 import { escapeText, formatName, number, plural, seconds, time, timeNear, zone } from "./format.js";
 import { statusLabel } from "./labels.js";
-import { accountSize, countByDecider, narrowing, plannedCount, storedAt, sum } from "./plan.js";
-import { deletesIn30Days, nextDeletes, scheduledDags } from "./next_deletes.js";
+import { accountSize, countByDecider, exceededLimit, narrowing, plannedCount, storedAt, sum } from "./plan.js";
+import { deletesIn30Days, nextDeletes, scheduledDags, weeksAhead } from "./next_deletes.js";
 import { approvalTask, describe, headline, isApproval, isUnderWay, steps } from "./run_state.js";
 
 const CHART_BARS = 9;
@@ -27,19 +27,18 @@ const quiet = (text) => make("span", { class: "muted" }, text);
 // -- the account
 
 // The next scheduled run of the Dags of an account, in words.
-function nextRun({ dags }) {
+function nextRunWords({ dags }) {
   const [next] = scheduledDags(dags);
   const at = next?.next_dagrun_run_after;
   if (next && !at) return `not dated yet, ${escapeText(next.dag_id)}`;
-  if (next) return `${time(at)}${new Date(at) < Date.now() ? " due" : ""}, ${escapeText(next.dag_id)}`;
+  if (next) return `${time(at)}${new Date(at) < Date.now() ? " overdue" : ""}, ${escapeText(next.dag_id)}`;
   return dags?.some(({ is_paused }) => is_paused) ? "paused" : dags?.length ? "when triggered" : "–";
 }
 
 // `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
 // `isNewestPlan` says whether the run below is the newest with a plan; `show` opens a run.
 export function showAccount({ account, latest, shown, isNewestPlan, show }) {
-  const { plan, run, task } = latest ?? {};
-  const { badge, words } = latest ? describe(latest) : {};
+  const { plan, run } = latest ?? {};
   const { answers, note } = account.answers ?? {};
   const approval = answers?.find(isApproval);
   const rejection = answers?.[0] !== approval ? answers?.[0] : null;
@@ -47,13 +46,19 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
   const origin = shown.plan?.origin ?? plan?.origin;
   replace(byId("account"), ...[
     fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
-    fact("Latest run", run ? [link(runPath(run), time(run.run_after ?? task.run_after)), " ", stateBadge(badge), latest.report?.dry_run ? quiet(" dry run") : null] : quiet(latest ? "–" : "reading …")),
-    finished ? fact("Last finished run", link(runPath(finished.run), time(finished.run.run_after)), " ", stateBadge(describe(finished).badge), finished.report?.dry_run ? quiet(" dry run") : null, describe(finished).tone === "error" ? quiet(` ${describe(finished).words}`) : null) : null,
+    fact("Latest run", ...(run ? runFact(latest) : [quiet(latest ? "–" : "reading …")])),
+    finished ? fact("Last finished run", ...runFact(finished), finished.run.dag_id === run.dag_id ? null : quiet(`, ${escapeText(finished.run.dag_id)}`)) : null,
     fact("Last purge approved", approval ? answerLink(approval) : quiet(answers ? note : "reading …")),
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
   ].filter(Boolean));
   byId("account").hidden = false;
   showNewerRun({ latest, shown, isNewestPlan, show });
+}
+
+// A run in a line: when, its badge, and once it has ended what it did.
+function runFact(details) {
+  const { badge, words } = describe(details);
+  return [link(runPath(details.run), time(details.run.run_after)), " ", stateBadge(badge), isUnderWay(details) ? null : quiet(` ${words}`)];
 }
 
 const answerLink = (answer) => [
@@ -62,17 +67,17 @@ const answerLink = (answer) => [
 // What is deleted next, and when. `runs` are the details of the runs that were read.
 export function showNext({ account, runs, newest, erasures }) {
   const { dags, planned, forecast } = account;
-  const in30Days = deletesIn30Days(newest, forecast);
+  const in30Days = deletesIn30Days(newest, forecast, dags);
   const lines = nextDeletes({ runs, erasures, dags, planned, dagCount: account.dagIds.length });
   const isDry = lines.some((line) => line.isDry);
   byId("next-30-days").textContent = [
     planned?.length && in30Days > 0 ? `Forecast: ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily${isDry ? " and not as a dry run" : ""}.` : null,
-    lines.some(({ isSoft }) => isSoft) ? "Tavus documents no undelete of a soft delete." : null,
+    lines.some(({ isSoft }) => isSoft) ? "Tavus documents no undelete, not even of a soft delete." : null,
   ].filter(Boolean).join(" ");
   const item = ({ when, what, warning, notes = [], names, dag, path, tone, action }) => make("li", { "data-state": tone },
     make("span", { class: "when" }, when),
     make("div", {},
-      make("p", {}, make("strong", {}, what), dag ? [quiet(" · "), link(path, dag)] : null),
+      make("p", {}, make("strong", {}, what), dag ? [" ", make("span", { class: "dag" }, quiet("· "), link(path, dag))] : null),
       warning ? make("p", { class: "warning" }, icon("warning"), warning) : null,
       notes.length || action ? make("p", {}, notes.join(" "), action ? [" ", link(action.path, action.text)] : null) : null,
       names ? make("p", { class: "muted" }, names) : null));
@@ -101,13 +106,13 @@ export function showAccountChoice(accounts, chosen, choose) {
     const state = details ? describe(details) : null;
     const lines = details ? nextDeletes({ runs: [details], dags: account.dags, planned: account.planned, dagCount: account.dagIds.length }) : [];
     const coming = lines.find((line) => line.amount) ?? lines[0];
-    const in30Days = deletesIn30Days(account.details, forecast);
+    const in30Days = deletesIn30Days(account.details, forecast, account.dags);
     return make("li", {}, make("button", { type: "button", class: "card", "aria-pressed": String(account === chosen), onclick: () => choose(account) },
       make("span", {}, make("strong", {}, escapeText(account.connection)), account === chosen ? quiet(" · shown below") : null),
       make("span", { class: "muted" }, details?.plan?.origin ? hostName(details.plan.origin) : " "),
       make("span", {}, state ? [stateBadge(state.badge), quiet(` run of ${timeNear(details.run?.run_after, new Date())}`)] : quiet(time(account.entries[0].task.run_after))),
-      coming ? make("span", {}, `${coming.when}: ${coming.amount ?? coming.what}`) : make("span", { class: "muted" }, account.dags ? `Next run: ${nextRun(account)}` : " "),
-      make("span", { class: "muted" }, in30Days === null ? "no forecast" : `Forecast: ${plural(in30Days, "delete")} in 30 days`)));
+      coming ? make("span", {}, `${coming.when}: ${coming.amount ?? coming.what}`) : make("span", { class: "muted" }, account.dags ? `Next run: ${nextRunWords(account)}` : " "),
+      make("span", { class: "muted" }, in30Days === null ? "no forecast" : `Forecast${lines.some((line) => line.isDry) ? " without dry run" : ""}: ${plural(in30Days, "delete")} in 30 days`)));
   })));
 }
 
@@ -118,7 +123,7 @@ export function showRunChoice(entries, chosen, stateOf) {
     const { task, kind } = entry;
     const mapped = task.map_index >= 0 ? ` [${escapeText(task.rendered_map_index ?? task.map_index)}]` : "";
     const state = stateOf(entry);
-    return `${time(task.run_after)}  ${escapeText(task.dag_id)}${mapped}${kind === "look" || kind === "delete" ? "  one replica" : ""}${state ? `  ${state.replaceAll("_", " ")}` : ""}`;
+    return `${time(task.run_after)}${state ? `  ${state.replaceAll("_", " ")}` : ""}  ${escapeText(task.dag_id)}${mapped}${kind === "look" || kind === "delete" ? "  one replica" : ""}`;
   };
   byId("runs-choice").replaceChildren(...entries.map((entry, at) => make("option", { value: at }, name(entry))));
   byId("runs-choice").value = String(entries.indexOf(chosen));
@@ -195,12 +200,12 @@ export function showDifference(difference) {
     changeList("no longer listed", "muted", difference.gone, counts.gone),
   ].filter(Boolean);
   content.replaceChildren(...[
-    make("p", { class: "muted" }, `Compared with the plan of ${time(difference.made_at)}: ${changes.length ? "" : "no difference, "}${plural(counts.unchanged, "delete")} as before${difference.same_policy ? "" : ". The policy or the form was another"}.`),
+    make("p", { class: "muted" }, `Compared with the plan of ${time(difference.made_at)}: ${changes.length ? "" : "no difference, "}${plural(counts.unchanged, "delete")} in both${difference.same_policy ? "" : ". The policy or the form was another"}.`),
     changes.length ? make("div", { class: "changes" }, changes) : null,
   ].filter(Boolean));
 }
 
-export function showForecast(forecast) {
+export function showForecast(forecast, details, dags) {
   byId("forecast").hidden = !forecast;
   if (!forecast) return;
   const content = byId("forecast").querySelector(".content");
@@ -208,11 +213,13 @@ export function showForecast(forecast) {
     content.replaceChildren(make("p", { class: "muted" }, `${escapeText(forecast.notice ?? "Not known")}.`));
     return;
   }
-  const weeks = forecast.weeks.map(({ first, last, count }) => ({ name: first.slice(5), long: `${first} to ${last}`, count, tone: "danger" }));
-  const stops = (forecast.stops ?? []).map(({ first, last, reason }) => make("p", { class: "alert warning" }, icon("warning"), make("span", {}, `${first === last ? first : `${first} to ${last}`}: every run stops. ${escapeText(reason)}`)));
+  const weeks = weeksAhead(details, forecast, dags).map(({ first, last, count }) => ({ name: first.slice(5), long: `${first} to ${last}`, count, tone: "danger" }));
+  const all = sum(weeks.map(({ count }) => count));
+  const today = forecast.begins_at?.slice(0, 10);
+  const stops = (forecast.stops ?? []).map(({ first, last, reason }) => make("p", { class: "alert warning" }, icon("warning"), make("span", {}, `${first === last ? first : `${first} to ${last}`}: every run stops. ${(first === today ? exceededLimit(details.plan) : null) ?? escapeText(reason)}`)));
   content.replaceChildren(
-    make("p", { class: "muted" }, `Deletes per week, by first day, if the policy runs once a day and nothing is created or used: ${number(sum(weeks.map(({ count }) => count)))} in ${number(forecast.days)} days, with those of this plan.`),
-    columns(weeks, { label: "Deletes per week" }), ...stops);
+    make("p", { class: "muted" }, `Deletes per week, by first day (UTC), if the policy ran once a day and nothing were created or used: ${number(all)} in ${number(forecast.days)} days${weeks[0].count === forecast.weeks[0].count ? ", with those of this plan" : ", without those of this run"}.`),
+    all ? columns(weeks, { label: "Deletes per week" }) : "", ...stops);
 }
 
 export function showDeciders(plan, verdicts) {
@@ -253,7 +260,7 @@ export function showRuns(rows, { chosen, choose }) {
       make("td", {}, make("button", { type: "button", class: "linklike", onclick: () => choose(entry) }, time(task.run_after))),
       make("td", {}, badge ? stateBadge(badge) : quiet("removed")),
       make("td", { "data-state-tone": tone }, words),
-      make("td", { "data-title": "Approval" }, approve ? link(`${taskPath(approve)}/required_actions`, answer) : quiet("–")),
+      make("td", { "data-title": "Approval" }, approve && answer !== "–" ? link(`${taskPath(approve)}/required_actions`, answer) : quiet("–")),
       make("td", { "data-title": "Dag" }, details.run ? link(runPath(details.run), escapeText(task.dag_id)) : escapeText(task.dag_id)),
       make("td", { class: "number", "data-title": "Duration" }, seconds(details.run?.duration)));
   };
@@ -281,4 +288,4 @@ export function showErasures(erasures, account, accounts) {
     make("tbody", {}, rows.map(row))));
 }
 
-export const showReadAt = () => { byId("read-at").textContent = `Read ${time(new Date().toISOString()).slice(11)}, times in ${zone}`; };
+export const showReadAt = () => { byId("read-at").textContent = `Read at ${time(new Date().toISOString()).slice(11)}, times in ${zone}`; };
