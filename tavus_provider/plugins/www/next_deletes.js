@@ -154,7 +154,7 @@ function earliestDay(forecast, date, at) {
 // `later` is the day from which on it can happen, if the next run has nothing to delete.
 function expectation({ dag, details, forecast, isReading }) {
   if (dag.is_stale || dag.has_import_errors) return { outcome: "no run", reason: "its file is gone or has an import error" };
-  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : "Its newest runs have no plan of the whole policy: they failed, or a form narrowed them." };
+  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : "Its newest runs have no plan of the whole policy: they failed, or a form narrowed them. A dry run of the whole policy would show it." };
   if (!deleteTasks(details).length) return { outcome: "plans only" };
   if (!forecast?.dates) return { outcome: "no number", reason: `${escapeText(forecast?.notice ?? "The newest plan has no forecast")}.` };
   const { plan } = details;
