@@ -19,6 +19,7 @@ const RUNS_PER_READ = 50;
 const DELETES_PER_READ = 50;
 const FAILED_PER_READ = 20;
 const ERASURES_PER_READ = 50;
+const PARALLEL_READS = 3;
 const ENDED = ["success", "failed"];
 
 // An error whose message is written for the person who looks at the page.
@@ -41,7 +42,18 @@ async function get(path, { missing, forbidden } = {}) {
 }
 
 const segment = encodeURIComponent;
+
+export const runKey = ({ dag_id, dag_run_id }) => `${dag_id} ${dag_run_id}`;
+
 const runOf = ({ dag_id, dag_run_id }) => `dags/${segment(dag_id)}/dagRuns/${segment(dag_run_id)}`;
+
+// Does some work for each item, for a few at the same time.
+export async function inParallel(items, work) {
+  const waiting = [...items];
+  await Promise.all(Array.from({ length: PARALLEL_READS }, async () => {
+    while (waiting.length) await work(waiting.shift());
+  }));
+}
 
 // What a task of this provider does: "plan", "apply" ...; undefined for any other task.
 export const kindOf = (task) => Object.keys(OPERATORS).find((kind) => OPERATORS[kind] === (task.operator_name ?? task.operator));

@@ -1,31 +1,27 @@
 // The Tavus page: one account at a time, one of its runs, and the replicas of that run. It reads Airflow only, never Tavus.
 
+import { readAnswers, readDags, readPlanned } from "./account_reads.js";
 import { UNKNOWN, groupByAccount, learn, unknownTasks } from "./accounts.js";
 import { remember, requested } from "./address.js";
-import { PageError, forget, kindOf, readApprovalTasks, readApprovals, readDag, readDeletes, readHealth, readPlans, readRuns, readTasks, readXCom } from "./airflow.js";
+import { PageError, forget, inParallel, kindOf, readDeletes, readPlans, readRuns, readTasks, readXCom, runKey } from "./airflow.js";
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
-import { escapeText, number, plural, time } from "./format.js";
+import { escapeText, time } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
-import { isOfItsDag, scheduledDags } from "./next_deletes.js";
 import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
-import { describe, isApproval, isFailureOfOthers, isKeyRefused, isUnderWay, leftBadge } from "./run_state.js";
+import { describe, isUnderWay, leftBadge } from "./run_state.js";
 import { followTheme } from "./theme.js";
 import { showAccount, showAccountChoice, showAges, showDeciders, showDifference, showErasures, showForecast, showNext, showPlanFacts, showReadAt, showRun, showRunChoice, showRuns } from "./views.js";
 
 const RUNS_SHOWN = 10;
 const DAGS_READ = 4; // of an account, for their runs
-const SCHEDULES_READ = 12;
 const ACCOUNTS_READ = 8;
 const HISTORY_RUNS = 10;
-const ANSWERS_READ = 5;
 const ACTIVE_READ = 10; // older runs that are still under way
-const PLANS_TRIED = 3; // of a Dag, for one that no form has narrowed
 const UNKNOWN_READ = 20;
 const UNKNOWN_READ_FIRST = 2; // before the first picture
-const PARALLEL_READS = 3;
 const REFRESH_MS = 5_000;
 
 const page = {
@@ -36,16 +32,8 @@ const page = {
   shownRuns: RUNS_SHOWN, request: 0, timer: null,
 };
 
-const runKey = ({ dag_id, dag_run_id }) => `${dag_id} ${dag_run_id}`;
 const entryKey = ({ task }) => `${task.id}`;
 const newestPlan = (account) => account.entries.find(({ kind, task }) => kind === "plan" && task.state === "success") ?? account.entries.find(({ kind }) => kind === "plan") ?? account.entries[0];
-
-async function inParallel(items, work) {
-  const waiting = [...items];
-  await Promise.all(Array.from({ length: PARALLEL_READS }, async () => {
-    while (waiting.length) await work(waiting.shift());
-  }));
-}
 
 // -- one run
 
@@ -68,14 +56,19 @@ async function detailsOf(entry, account, { fresh = false } = {}) {
   }
 }
 
+// The details of the newest plan of an account, if they were read.
+function newestDetails(account) {
+  const newest = newestPlan(account);
+  if (page.details.entry === newest) account.details = page.details;
+  account.details ??= account.known?.get(entryKey(newest));
+  return account.details;
+}
+
 function showAccountFacts() {
   const { account, details } = page;
   showAccount({ account, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
-  const newest = newestPlan(account);
-  if (details.entry === newest) account.details = details;
-  account.details ??= account.known?.get(entryKey(newest));
   const erasures = page.erasures?.rows.filter(({ connection }) => connection === account.connection);
-  showNext({ account, erasures, newest: account.details, runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
+  showNext({ account, erasures, newest: newestDetails(account), runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
 }
 
 function showAll({ keep = false } = {}) {
@@ -268,79 +261,17 @@ async function showAccountOf(entry) {
   await readRunsTable();
   const ended = ({ run }) => ["success", "failed"].includes(run?.state);
   account.finished = account.entries.map((entry) => account.known?.get(entryKey(entry))).find((one) => one && ended(one)) ?? null;
-  if (account.answers === undefined) account.answers = await readAnswers(account);
+  if (account.answers === undefined) account.answers = await readAnswers(account, oldestRead());
   if (account === page.account) showAccountFacts();
 }
 
 // Reads the schedules of an account, and shows what they delete next.
 async function readSchedule(account, { dags = null } = {}) {
   account.dags = dags ?? await readDags(account);
-  account.planned = await readPlanned(account);
+  account.planned = await readPlanned(account, (entry) => detailsOf(entry, account));
   if (account !== page.account || !page.details) return;
   showAccountFacts();
   showForecast(page.details.forecast, page.details, account.dags);
-}
-
-// The plan tasks of a Dag, the newest first, in one list for each part of it that plans for the account by itself.
-function partsOf(account, dagId) {
-  const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === dagId);
-  const newest = entries.filter(({ task }) => task.dag_run_id === entries[0].task.dag_run_id);
-  if (newest.length < 2) return entries.length ? [{ part: null, entries }] : [];
-  const isSame = (a) => (b) => a.task.task_id === b.task.task_id && a.task.map_index === b.task.map_index;
-  return newest.map((one) => ({ part: one.task.map_index < 0 ? one.task.task_id : `${one.task.task_id} [${one.task.map_index}]`, entries: entries.filter(isSame(one)) }));
-}
-
-// Returns what each Dag with a schedule planned last, the next run first: see nextDeletes. `health` is that of Airflow,
-// read only if a run is overdue.
-async function readPlanned(account) {
-  const dags = scheduledDags(account.dags);
-  const health = dags.some(({ next_dagrun_run_after: at }) => at && new Date(at) < Date.now()) ? await readHealth() : null;
-  const planned = dags.flatMap((dag) => partsOf(account, dag.dag_id).map((part) => ({ dag, ...part, details: null, forecast: null, scheduled: null, failed: null, isReading: false, health })));
-  await inParallel(planned, async (one) => {
-    for (const entry of one.entries.slice(0, PLANS_TRIED)) {
-      const details = await detailsOf(entry, account);
-      if (entry === one.entries[0]) Object.assign(one, { failed: failureOf(details, account), isReading: isUnderWay(details) && !details.plan });
-      if (details.plan && details.run?.run_type === "scheduled") one.scheduled ??= details;
-      const forecast = details.plan && !one.details ? await readXCom(entry.task, "forecast") : null;
-      if (!one.details && isOfItsDag(details, forecast)) Object.assign(one, { details, forecast });
-      if (one.details && one.scheduled) return;
-    }
-  });
-  return planned;
-}
-
-// What went wrong in a run: { words, isBlocked }, or null. A refused key blocks as long as no newer plan was made with it.
-function failureOf(details, account) {
-  if (details.run?.state !== "failed" || isFailureOfOthers(details)) return null;
-  const newer = account.entries.slice(0, account.entries.indexOf(details.entry));
-  return { words: describe(details).words, isBlocked: isKeyRefused(details) && !newer.some(({ kind, task }) => kind === "plan" && task.state === "success") };
-}
-
-// Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are read.
-async function readAnswers(account) {
-  // An approval of a mapped plan has the index of its plan.
-  const own = new Set(account.entries.flatMap(({ task }) => [`${runKey(task)} ${task.map_index}`, `${runKey(task)} -1`]));
-  const { tasks, more } = await readApprovalTasks();
-  const asked = tasks.filter((task) => own.has(`${runKey(task)} ${task.map_index}`) && ["success", "failed"].includes(task.state));
-  const answers = [];
-  for (const task of asked.slice(0, ANSWERS_READ)) {
-    const given = await readApprovals(task);
-    if (!given) return { answers: [], note: "your role may not read it" };
-    const answer = given.find(({ response_received, task_instance }) => response_received && task_instance.id === task.id);
-    if (answer) answers.push(answer);
-    if (answer && isApproval(answer)) break;
-  }
-  return { answers, note: approvalNote(account, answers, asked.length, more ? tasks.at(-1) : null) };
-}
-
-// Why there is no Approve among the answers that were read, and how far back they go: `oldest` is the oldest approval
-// task that was read, null if Airflow has no older one.
-function approvalNote({ entries }, answers, asked, oldest) {
-  if (asked > ANSWERS_READ) return `none of the last ${number(ANSWERS_READ)} requests`;
-  const since = [oldest, page.more ? page.oldest : null].filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
-  if (since) return `none since ${time(since).slice(0, 10)}, ${plural(entries.filter(({ task }) => task.run_after >= since).length, "run")} read`;
-  if (asked === 1) return answers.length ? "never; the only request was rejected" : "never; nobody answered the only request";
-  return asked ? `never; none of ${number(asked)} requests was approved` : `never, in ${entries.length === 1 ? "the only run" : `any of the ${number(entries.length)} runs`} that Airflow has`;
 }
 
 async function showEntryWithRuns(entry) {
@@ -354,7 +285,7 @@ async function readOtherAccounts() {
     account.details ??= await detailsOf(newestPlan(account), account);
     account.forecast ??= await readXCom(newestPlan(account).task, "forecast");
     account.dags ??= await readDags(account);
-    account.planned ??= await readPlanned(account);
+    account.planned ??= await readPlanned(account, (entry) => detailsOf(entry, account));
     showAccountChoice(page.accounts, page.account, chooseAccount);
   });
 }
@@ -368,6 +299,9 @@ function regroup() {
     return Object.assign(known, { ...account, entries: account.entries.map((entry) => entries.get(entryKey(entry)) ?? entry) });
   });
 }
+
+// The oldest plan task that was read, if Airflow has older ones.
+const oldestRead = () => (page.more ? page.oldest : null);
 
 async function readMore(wanted = null) {
   const { tasks, more } = await readPlans(page.offset);
@@ -389,7 +323,7 @@ async function learnAccounts({ most, wanted = null }) {
   if (!page.accounts.includes(page.account)) await moveToItsAccount();
   // The account that is shown may have more Dags and runs now.
   const { account } = page;
-  if (account.answers) account.answers = await readAnswers(account);
+  if (account.answers) account.answers = await readAnswers(account, oldestRead());
   await readSchedule(account);
 }
 
@@ -404,8 +338,6 @@ async function moveToItsAccount() {
 
 // Whether the next run of a Dag, as it was read, has become due since then.
 const isPast = ({ next_dagrun_run_after: at, readAt }) => at && new Date(at) < Date.now() && readAt < new Date(at);
-
-const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean).map((dag) => ({ ...dag, readAt: Date.now() }));
 
 // Returns the account and the entry that the address asks for, or the newest plan.
 function choose(wanted) {

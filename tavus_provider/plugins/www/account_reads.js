@@ -1,0 +1,76 @@
+// Reads what is said about an account beside its runs: the schedules of its Dags, what each of them planned last, and who
+// answered the last approvals.
+
+import { inParallel, readApprovalTasks, readApprovals, readDag, readHealth, readXCom, runKey } from "./airflow.js";
+import { number, plural, time } from "./format.js";
+import { isOfItsDag, scheduledDags } from "./next_deletes.js";
+import { describe, isApproval, isFailureOfOthers, isKeyRefused, isUnderWay } from "./run_state.js";
+
+const SCHEDULES_READ = 12; // Dags of an account
+const ANSWERS_READ = 5;
+const PLANS_TRIED = 3; // of a Dag, for one that no form has narrowed
+
+export const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean).map((dag) => ({ ...dag, readAt: Date.now() }));
+
+// The plan tasks of a Dag, the newest first, in one list for each part of it that plans for the account by itself.
+function partsOf(account, dagId) {
+  const entries = account.entries.filter(({ kind, task }) => kind === "plan" && task.dag_id === dagId);
+  const newest = entries.filter(({ task }) => task.dag_run_id === entries[0].task.dag_run_id);
+  if (newest.length < 2) return entries.length ? [{ part: null, entries }] : [];
+  const isSame = (a) => (b) => a.task.task_id === b.task.task_id && a.task.map_index === b.task.map_index;
+  return newest.map((one) => ({ part: one.task.map_index < 0 ? one.task.task_id : `${one.task.task_id} [${one.task.map_index}]`, entries: entries.filter(isSame(one)) }));
+}
+
+// Returns what each Dag with a schedule planned last, the next run first: see nextDeletes. `detailsOf` reads a run;
+// `health` is that of Airflow, read only if a run is overdue.
+export async function readPlanned(account, detailsOf) {
+  const dags = scheduledDags(account.dags);
+  const health = dags.some(({ next_dagrun_run_after: at }) => at && new Date(at) < Date.now()) ? await readHealth() : null;
+  const planned = dags.flatMap((dag) => partsOf(account, dag.dag_id).map((part) => ({ dag, ...part, details: null, forecast: null, scheduled: null, failed: null, isReading: false, health })));
+  await inParallel(planned, async (one) => {
+    for (const entry of one.entries.slice(0, PLANS_TRIED)) {
+      const details = await detailsOf(entry);
+      if (entry === one.entries[0]) Object.assign(one, { failed: failureOf(details, account), isReading: isUnderWay(details) && !details.plan });
+      if (details.plan && details.run?.run_type === "scheduled") one.scheduled ??= details;
+      const forecast = details.plan && !one.details ? await readXCom(entry.task, "forecast") : null;
+      if (!one.details && isOfItsDag(details, forecast)) Object.assign(one, { details, forecast });
+      if (one.details && one.scheduled) return;
+    }
+  });
+  return planned;
+}
+
+// What went wrong in a run: { words, isBlocked }, or null. A refused key blocks as long as no newer plan was made with it.
+function failureOf(details, account) {
+  if (details.run?.state !== "failed" || isFailureOfOthers(details)) return null;
+  const newer = account.entries.slice(0, account.entries.indexOf(details.entry));
+  return { words: describe(details).words, isBlocked: isKeyRefused(details) && !newer.some(({ kind, task }) => kind === "plan" && task.state === "success") };
+}
+
+// Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are read.
+// `oldestPlan` is the oldest plan task that was read, null if Airflow has no older one.
+export async function readAnswers(account, oldestPlan) {
+  // An approval of a mapped plan has the index of its plan.
+  const own = new Set(account.entries.flatMap(({ task }) => [`${runKey(task)} ${task.map_index}`, `${runKey(task)} -1`]));
+  const { tasks, more } = await readApprovalTasks();
+  const asked = tasks.filter((task) => own.has(`${runKey(task)} ${task.map_index}`) && ["success", "failed"].includes(task.state));
+  const answers = [];
+  for (const task of asked.slice(0, ANSWERS_READ)) {
+    const given = await readApprovals(task);
+    if (!given) return { answers: [], note: "your role may not read it" };
+    const answer = given.find(({ response_received, task_instance }) => response_received && task_instance.id === task.id);
+    if (answer) answers.push(answer);
+    if (answer && isApproval(answer)) break;
+  }
+  return { answers, note: approvalNote(account, answers, asked.length, [more ? tasks.at(-1) : null, oldestPlan]) };
+}
+
+// Why there is no Approve among the answers that were read, and how far back they go: `oldest` has the
+// oldest of the tasks that were read, if Airflow has older ones.
+function approvalNote({ entries }, answers, asked, oldest) {
+  if (asked > ANSWERS_READ) return `none of the last ${number(ANSWERS_READ)} requests`;
+  const since = oldest.filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
+  if (since) return `none since ${time(since).slice(0, 10)}, ${plural(entries.filter(({ task }) => task.run_after >= since).length, "run")} read`;
+  if (asked === 1) return answers.length ? "never; the only request was rejected" : "never; nobody answered the only request";
+  return asked ? `never; none of ${number(asked)} requests was approved` : `never, in ${entries.length === 1 ? "the only run" : `any of the ${number(entries.length)} runs`} that Airflow has`;
+}
