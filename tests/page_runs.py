@@ -12,6 +12,7 @@ HOUR = timedelta(hours=1)
 
 
 WIDE = {**POLICY, "limits": {"max_deletions": 20, "max_deletion_percent": 50}}
+UNLIMITED = {**POLICY, "limits": {"max_deletions": 6_000, "max_deletion_percent": 100}}
 
 
 def run(state: str = "success", *, dag: str = "tavus_purge_replicas", hard: bool = True, **fields) -> Run:

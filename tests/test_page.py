@@ -27,6 +27,7 @@ from fake_airflow import (
 from page_runs import (
     HOUR,
     RUNS,
+    UNLIMITED,
     WIDE,
     batch_failed,
     batched,
@@ -90,7 +91,7 @@ def test_rows_show_what_became_of_them_and_unfinished_ones_are_named(fake, open_
     told = frame.locator("#alert .error").inner_text()
     assert f"{first} " in told
     assert f"{second} " in told
-    assert "The next run tries again what is still expired then." in told
+    assert "Another run deletes what is still expired then." in told
     badges = frame.locator("#replicas td.status .badge").all_inner_texts()
     assert (badges.count("Unknown"), badges.count("Deleted"), badges.count("Delete")) == (2, 6, 0)
 
@@ -112,8 +113,7 @@ def test_badge_of_a_planned_row_says_whether_it_was_deleted(fake, open_page, kin
 
 
 def test_stored_plan_shows_its_counts_and_where_its_rows_are(fake, open_page):
-    all_of_it = {**POLICY, "limits": {"max_deletions": 6_000, "max_deletion_percent": 100}}
-    fake.add(run("running", hard=False).planned(replicas(names=many(6_000)), policy=all_of_it, stored=True))
+    fake.add(run("running", hard=False).planned(replicas(names=many(6_000)), policy=UNLIMITED, stored=True))
     frame = frame_of(open_page())
     made = fake.runs[0]
     counts = made.xcoms["plan", -1, "return_value"]["counts"]
@@ -281,6 +281,30 @@ def test_latest_run_without_a_plan_is_named_above_the_newest_plan(fake, open_pag
     frame.get_by_role("button", name="Show the latest run").click()
     frame.locator("#headline", has_text="Plan failed: API key refused").wait_for()
     assert not frame.locator("#newer").is_visible()
+
+
+def test_run_without_a_plan_says_that_it_has_no_reasons(fake, open_page):
+    fake.add(refused_key())
+    frame = frame_of(open_page())
+    frame.get_by_role("button", name="Why is a replica kept?").click()
+    told = frame.locator("#no-plan")
+    assert told.inner_text() == "This run has no plan, so there are no replicas and no reasons to show."
+    assert 0 < told.bounding_box()["y"] < WIDTHS[1280]
+
+
+def test_stored_plan_shows_its_few_rows_to_who_asks_why_a_replica_is_kept(fake, open_page):
+    fake.add(scheduled().planned(replicas(names=many(6_000)), policy=UNLIMITED, stored=True).applied())
+    frame = frame_of(open_page())
+    frame.get_by_role("button", name="Why is a replica kept?").click()
+    assert frame.locator("#groups [aria-pressed=true]").inner_text().endswith(" all")
+
+
+def test_open_erasure_requests_are_in_the_facts_of_the_account(fake, open_page):
+    fake.runs = with_erasures()
+    frame = frame_of(open_page())
+    frame.locator("#account dt", has_text="Erasure requests").wait_for()
+    told = frame.locator("#account div:has(dt:text-is('Erasure requests')) dd").inner_text()
+    assert told == "2 open, 1 overdue"
 
 
 def test_erasures_are_shown_by_request(fake, open_page):
@@ -551,7 +575,7 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
     [
         ("timeout", "never; nobody answered the only request"),
         ("rejected", "never; the only request was rejected"),
-        ("dry run", "never, in the only run that Airflow has"),
+        ("dry run", "never; no run asked for it (1 run in Airflow)"),
     ],
 )
 def test_absence_of_an_approval_is_explained(fake, open_page, kind, said):
@@ -615,7 +639,7 @@ STATES = {
     "rejected": lambda: [run().planned(policy=WIDE).asked("Reject").add("apply", "skipped")],
     "stored": lambda: [
         run("running", hard=False)
-        .planned(replicas(names=many(6_000)), policy=WIDE, stored=True)
+        .planned(replicas(names=many(6_000)), policy=UNLIMITED, stored=True)
         .add("apply", "running")
     ],
 }

@@ -83,8 +83,8 @@ def test_next_run_says_what_the_newest_plan_expects(fake, open_page, age, said):
 @pytest.mark.parametrize(
     ("ages", "said", "which"),
     [
-        ((500, 89), "2 replicas", "1 of them may expire only after this run; then the next one deletes it."),
-        ((89,), "1 replica", "It may expire only after this run; then the next one deletes it."),
+        ((500, 89), "2 replicas", "1 of them expires about then: this run deletes it, or the run after."),
+        ((89,), "1 replica", "It expires about then: this run deletes it, or the run after."),
     ],
 )
 def test_replica_that_may_expire_after_the_next_run_is_counted_with_a_note(
@@ -186,7 +186,7 @@ def test_erasure_that_waits_is_among_the_next_deletes(fake, open_page):
     fake.runs = with_erasures()
     lines = next_deletes(frame_of(open_page()))
     waiting = "Once approved Erasure request DSR-2026-0151, permanently · tavus_erase_person"
-    assert f"{waiting} Waits for a person to approve it." in lines
+    assert f"{waiting} A person can approve it. Open the run" in lines
 
 
 def test_deletes_of_30_days_are_without_those_of_a_run_that_has_deleted(fake, open_page):
@@ -266,7 +266,10 @@ def test_form_that_narrows_is_shown(fake, open_page):
     fake.add(run(dag="tavus_prune_replicas", hard=False).planned(policy=narrow).applied(dry_run=True))
     frame = frame_of(open_page())
     (line,) = next_deletes(frame)
-    assert " Not known · tavus_prune_replicas Its newest runs have no plan of the whole policy: " in line
+    assert (
+        " Not known · tavus_prune_replicas Its newest runs made no plan of the whole policy. A dry run "
+        in line
+    )
     assert "only webinar-*; older than 300d" in frame.locator("#plan-facts").inner_text()
 
 

@@ -66,8 +66,8 @@ function newestDetails(account) {
 
 function showAccountFacts() {
   const { account, details } = page;
-  showAccount({ account, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
   const erasures = page.erasures?.rows.filter(({ connection }) => connection === account.connection);
+  showAccount({ account, erasures, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
   showNext({ account, erasures, newest: newestDetails(account), runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
 }
 
@@ -81,7 +81,7 @@ function showAll({ keep = false } = {}) {
   showErasures(page.erasures, account, page.accounts);
   showRun(details, { isLatest: entry === account.entries[0] });
   byId("plan-content").hidden = !plan;
-  byId("to-search").hidden = !plan;
+  byId("to-search").hidden = false;
   if (plan) {
     const rows = replicaRows(plan, verdicts, report);
     showReplicas(rows, { left: leftBadge(details), counts: countByGroup(plan, verdicts), kept: countKept(plan, verdicts), readHistory: (id) => readHistory(id, account), keep });
@@ -90,7 +90,8 @@ function showAll({ keep = false } = {}) {
     showNotice(plan, verdicts, rows);
     byId("replicas-title").textContent = `Replicas and reasons${plan.made_at ? `, as planned ${time(plan.made_at)}` : ""}`;
   }
-  byId("one-replica").hidden = Boolean(plan) || entry.kind !== "delete";
+  byId("no-plan").hidden = Boolean(plan);
+  byId("no-plan").textContent = entry.kind === "delete" ? "This run deletes replicas by their id and has no plan." : "This run has no plan, so there are no replicas and no reasons to show.";
   byId("content").hidden = false;
   byId("skeleton").hidden = true;
   document.body.removeAttribute("aria-busy");

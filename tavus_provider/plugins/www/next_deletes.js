@@ -89,7 +89,7 @@ function underWay(details, dags) {
 }
 
 const waitingErasure = ({ request, run }) => ({
-  when: "Once approved", tone: "waiting", what: `Erasure request ${escapeText(request)}, permanently`, notes: ["Waits for a person to approve it."], dag: escapeText(run.dag_id), path: runPath(run),
+  when: "Once approved", tone: "waiting", what: `Erasure request ${escapeText(request)}, permanently`, notes: ["A person can approve it."], dag: escapeText(run.dag_id), path: runPath(run), action: { path: runPath(run), text: "Open the run" },
 });
 
 // -- the forecast of a plan, without what its run has deleted
@@ -152,9 +152,9 @@ function earliestDay(forecast, date, at) {
 
 // What the next run of a Dag is expected to do: { outcome, reason } or { outcome: "deletes", most, least, rows, later }.
 // `later` is the day from which on it can happen, if the next run has nothing to delete.
-function expectation({ dag, details, forecast, isReading }) {
+function expectation({ dag, details, forecast, failed, isReading }) {
   if (dag.is_stale || dag.has_import_errors) return { outcome: "no run", reason: "its file is gone or has an import error" };
-  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : "Its newest runs have no plan of the whole policy: they failed, or a form narrowed them. A dry run of the whole policy would show it." };
+  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : `Its newest runs made no plan of the whole policy.${failed?.isBlocked ? "" : " A dry run that no form narrows would show it."}` };
   if (!deleteTasks(details).length) return { outcome: "plans only" };
   if (!forecast?.dates) return { outcome: "no number", reason: `${escapeText(forecast?.notice ?? "The newest plan has no forecast")}.` };
   const { plan } = details;
@@ -199,8 +199,8 @@ function overlap(rows, count, waitingIds) {
 function lateExpiry({ most, least }) {
   const late = most - least;
   if (!late) return null;
-  const [who, whom] = late === most ? (late === 1 ? ["It", "it"] : ["They", "them"]) : [`${number(late)} of them`, late === 1 ? "it" : "them"];
-  return `${who} may expire only after this run; then the next one deletes ${whom}.`;
+  if (late === most) return `${late === 1 ? "It expires" : "They expire"} about then: this run deletes ${late === 1 ? "it" : "them"}, or the run after.`;
+  return `${number(late)} of them ${late === 1 ? "expires" : "expire"} about then: this run deletes ${late === 1 ? "it" : "them"}, or the run after.`;
 }
 
 // The line about the next run of a Dag. `details` and `forecast` are those of its newest plan, null if it has none;
@@ -215,7 +215,7 @@ function nextRun(one, waitingIds) {
   const dry = details ? nextDryRun(dag, details, scheduled) : { isDry: null, note: null };
   const { plan } = details ?? {};
   const base = {
-    at: later ?? (at && !isDue ? at : ""), when: later ? `${later} or later` : isDue ? "Overdue" : at ? time(at) : "No date yet", tone: isDue && !later ? "overdue" : "todo",
+    at: later ?? (at && !isDue ? at : ""), when: later ? `${later} or later` : isDue ? "Overdue" : at ? `${time(at)}${outcome === "deletes" && !expected.least ? " or the run after" : ""}` : "No date yet", tone: isDue && !later ? "overdue" : "todo",
     dag: escapeText(dag.dag_id) + (part ? ` / ${escapeText(part)}` : ""), path: dagPath(dag), names: "", isSoft: details ? !plan.hard : undefined,
   };
   const warning = (...parts) => sentences(...parts).join(" ") || null;
@@ -236,7 +236,7 @@ function nextRun(one, waitingIds) {
   if (outcome === "no number") return { ...base, what: `Number not known, ${kindOfDelete(plan.hard)}`, warning: warning(...troubles), notes: sentences(start, approval, dry.note, reason) };
   const notYet = later && at && !failed?.isBlocked ? `The run of ${time(at)} finds nothing expired yet.` : null;
   const stop = expected.excess ? `A limit may stop it: ${expected.excess}.` : null;
-  return { ...base, amount: said, what: said, names: named, warning: warning(...troubles), notes: sentences(later ? null : start, notYet, approval, dry.note, stop, lateExpiry(expected)) };
+  return { ...base, amount: said, what: said, names: named, warning: warning(...troubles), notes: sentences(later ? null : start, notYet, lateExpiry(expected), approval, dry.note, stop) };
 }
 
 // Why nothing runs by itself.

@@ -173,6 +173,8 @@ function showPage(page) {
   byId("replicas").focus({ preventScroll: true });
 }
 
+const isKept = ({ status }) => statusGroups().find(({ group }) => group === "kept")?.names.includes(status);
+
 // Moves the search field up if what it finds is below the screen, as on a phone.
 function showWhatWasFound() {
   if (byId("replicas").getBoundingClientRect().top > innerHeight - ROOM_FOR_A_ROW) byId("filters").scrollIntoView({ block: "start" });
@@ -187,12 +189,16 @@ export function listenToReplicas() {
   });
   byId("search").addEventListener("focus", showWhatWasFound);
   byId("to-search").addEventListener("click", () => {
-    Object.assign(state, { group: "kept", decider: null, page: 0 });
+    if (byId("plan-content").hidden) {
+      byId("no-plan").scrollIntoView({ block: "center" });
+      return;
+    }
+    Object.assign(state, { group: state.rows.some(isKept) ? "kept" : "", decider: null, page: 0 });
     showChoices();
     showRows();
     byId("filters").scrollIntoView({ block: "start" });
     // A field in focus opens the keyboard of a phone, over the rows.
-    const target = matchMedia("(pointer: coarse)").matches ? byId("groups").querySelector('[data-group="kept"]') : byId("search");
+    const target = state.group && matchMedia("(pointer: coarse)").matches ? byId("groups").querySelector('[data-group="kept"]') : byId("search");
     target.focus({ preventScroll: true });
   });
   const print = (printing) => () => {

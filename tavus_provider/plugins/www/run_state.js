@@ -62,7 +62,7 @@ function unfinishedNames({ plan, report }) {
   const names = new Map((plan?.delete ?? []).map((row) => [row.replica_id, row.replica_name]));
   const ids = (report.items ?? []).filter(({ outcome }) => outcomeLabel(outcome).unfinished).map(({ replica_id }) => replica_id);
   const shown = ids.slice(0, NAMES_SHOWN).map((id) => `${names.has(id) ? `${formatName(names.get(id))} ` : ""}${escapeText(id)}`);
-  return `Not finished: ${shown.join(", ")}${ids.length > NAMES_SHOWN ? ` and ${number(ids.length - NAMES_SHOWN)} more` : ""}. ${plan ? "The next run tries again what is still expired then." : "Trigger the Dag again to try again."}`;
+  return `Not finished: ${shown.join(", ")}${ids.length > NAMES_SHOWN ? ` and ${number(ids.length - NAMES_SHOWN)} more` : ""}. ${plan ? "Another run deletes what is still expired then." : "Trigger the Dag again to try again."}`;
 }
 
 export const isKeyRefused = ({ error }) => error?.kind === "TavusAuthError";

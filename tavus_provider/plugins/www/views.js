@@ -37,7 +37,7 @@ function nextRunWords({ dags }) {
 
 // `latest` is the latest run, `shown` the one below; `dags` are those that make plans of this account.
 // `isNewestPlan` says whether the run below is the newest with a plan; `show` opens a run.
-export function showAccount({ account, latest, shown, isNewestPlan, show }) {
+export function showAccount({ account, erasures, latest, shown, isNewestPlan, show }) {
   const { plan, run } = latest ?? {};
   const { answers, note } = account.answers ?? {};
   const approval = answers?.find(isApproval);
@@ -50,6 +50,7 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
     finished ? fact("Last finished run", ...runFact(finished), finished.run.dag_id === run.dag_id ? null : quiet(`, ${escapeText(finished.run.dag_id)}`)) : null,
     fact("Last purge approved", approval ? answerLink(approval) : quiet(answers ? note : "reading …")),
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
+    openErasures(erasures),
   ].filter(Boolean));
   byId("account").hidden = false;
   showNewerRun({ latest, shown, isNewestPlan, show });
@@ -59,6 +60,16 @@ export function showAccount({ account, latest, shown, isNewestPlan, show }) {
 function runFact(details) {
   const { badge, words } = describe(details);
   return [link(runPath(details.run), time(details.run.run_after)), " ", stateBadge(badge), isUnderWay(details) ? null : quiet(` ${words}`)];
+}
+
+const isOverdue = ({ due, isOpen }) => Boolean(isOpen && due) && new Date(`${due}T23:59:59Z`) < Date.now();
+
+// How many erasure requests are open; null if none is.
+function openErasures(erasures) {
+  const open = (erasures ?? []).filter(({ isOpen }) => isOpen);
+  if (!open.length) return null;
+  const overdue = open.filter(isOverdue).length;
+  return fact("Erasure requests", make("a", { href: "#erasures" }, `${number(open.length)} open`), overdue ? make("strong", {}, `, ${number(overdue)} overdue`) : null);
 }
 
 const answerLink = (answer) => [
@@ -282,7 +293,7 @@ export function showErasures(erasures, account, accounts) {
     make("td", {}, link(runPath(run), time(run.run_after))),
     make("td", {}, badge ? stateBadge(badge) : quiet("removed")),
     make("td", { "data-state-tone": tone }, words),
-    make("td", { "data-title": "Due" }, due ? escapeText(due) : quiet("–"), isOpen && new Date(`${due}T23:59:59Z`) < Date.now() ? make("strong", {}, " overdue") : null));
+    make("td", { "data-title": "Due" }, due ? escapeText(due) : quiet("–"), isOverdue({ due, isOpen }) ? make("strong", {}, " overdue") : null));
   replace(byId("erasures").querySelector(".scroll"), make("table", {}, make("caption", { class: "hidden" }, "Erasure requests"),
     make("thead", {}, make("tr", {}, ["Request", "Run", "State", "What happened", "Due"].map((title) => make("th", { scope: "col" }, title)))),
     make("tbody", {}, rows.map(row))));
