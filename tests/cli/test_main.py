@@ -84,6 +84,13 @@ def test_output_that_cannot_be_written_is_one_line(policy, stored_connection, ou
     assert one_error(done.stderr) == "stdout cannot be written (No space left on device)"
 
 
+def test_output_that_is_closed_is_one_line(policy):
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "tavus_provider", "check", policy()]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 2
+    assert one_error(done.stderr) == "stdout cannot be written (it is closed)"
+
+
 @pytest.mark.parametrize("arguments", [("schema",), ("plan", "table"), ("plan", "json"), ("plan", "yaml")])
 def test_reader_that_closes_the_pipe_is_no_error(policy, stored_connection, arguments):
     command, *output = arguments
