@@ -17,7 +17,7 @@ Run = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[tuple[Any, Any]]]
 
 
 class PageTooLargeError(TavusInvalidResponseError):
-    """A page has more bytes than the client reads; fewer rows per page may help."""
+    """A page has more bytes than the client reads, or more rows than the server allows; fewer may help."""
 
 
 @dataclass(frozen=True, slots=True)

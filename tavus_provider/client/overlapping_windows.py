@@ -94,6 +94,8 @@ class WindowReader(Generic[T]):
         """Whether the server counts pages from 1 although ``first_page`` is 0, its first page too."""
         self._limit = listing.limit
         """Most rows per page that the server returns, as far as known."""
+        self.allowed = listing.limit
+        """Most rows per page that may be asked for, as far as known."""
         self._largest = 0
         """Most rows on a page so far."""
         self._overlap = 1
@@ -146,7 +148,7 @@ class WindowReader(Generic[T]):
             windows = self._plan(distance)
             for index, (window, page) in enumerate(self._read(windows)):
                 if page is None:
-                    self._limit = window.limit // 2
+                    self._ask_for_fewer(window)
                     break
                 rows = {self._listing.identify(row): row for row in page.rows}
                 if self._finds_pages_from_one(window, rows):
@@ -225,6 +227,10 @@ class WindowReader(Generic[T]):
         if self._pages > MIN_PAGES + self._batch_size + 8 * len(self._seen) // self._limit:
             raise UnstableError(f"returned only {len(self._seen)} different rows on {self._pages} pages")
         return [(window, pages[window]) for window in windows]
+
+    def _ask_for_fewer(self, window: _Window) -> None:
+        """Remember that a window is too large."""
+        self._limit = self.allowed = window.limit // 2
 
     def _finds_pages_from_one(self, window: _Window, rows: Mapping[str, T]) -> bool:
         found = (
@@ -326,7 +332,7 @@ class WindowReader(Generic[T]):
             window = self._window(index, self._limit)
             page = self._read([window])[0][1]
             if page is None:
-                self._limit = window.limit // 2
+                self._ask_for_fewer(window)
                 index = 0
                 continue
             rows = {self._listing.identify(row): row for row in page.rows}

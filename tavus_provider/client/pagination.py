@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from tavus_provider.client.id_table import IdTable
@@ -59,7 +60,7 @@ def read_list(
 
     :param what: the request, for messages, such as ``GET /v2/replicas``
     :param fetch: returns a page for its number and its limit; raises :class:`PageTooLargeError` for a page
-        with too many bytes, which is then read in smaller parts
+        with too many bytes or rows, which is then read in smaller parts
     :param identify: returns the id of a row. If it begins with :data:`.NO_ID`, the row counts, but another
         row of the same id need not be the same row, so it shows nothing about their order.
     :param collect: adds the rows of a page, by id, to the rows to return
@@ -74,10 +75,12 @@ def read_list(
     """
     listing = Listing(what, fetch, identify, collect, first_page, limit, batch_size, run, wait)
     for attempt in range(1, MAX_READS + 1):
+        # After a failure one page is read after the other: then fewer changes look like a moved row.
+        reader = WindowReader(listing, batch_size=batch_size if attempt == 1 else 1)
         try:
-            # After a failure one page is read after the other: then fewer changes look like a moved row.
-            return WindowReader(listing, batch_size=batch_size if attempt == 1 else 1).run()
+            return reader.run()
         except NoOverlapError:
+            listing = replace(listing, limit=reader.allowed)
             break
         except UnstableError as error:
             reason = str(error)

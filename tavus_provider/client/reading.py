@@ -11,6 +11,7 @@ from tavus_provider.client.listing import Page, PageTooLargeError
 from tavus_provider.client.pagination import keep_all, read_list
 from tavus_provider.client.responses import (
     is_key_rejected,
+    is_limit_rejected,
     is_rate_limited,
     is_rejected_on_the_way,
     parse_json,
@@ -70,6 +71,9 @@ class Reader:
         response = self.get(path, {**query, "limit": limit, "page": number})
         if response.too_large and response.status == 200:
             raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
+        if limit > 1 and is_limit_rejected(response):
+            message = f"{what} with limit={limit}: {self._transport.redact(response.error_text())}"
+            raise PageTooLargeError(message, status=response.status)
         rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
         return Page(parse_rows(model, rows, start=(number - first_page) * limit), total_count)
 

@@ -38,6 +38,15 @@ def is_not_found(response: Response, kind: Kind) -> bool:
     )
 
 
+def is_limit_rejected(response: Response) -> bool:
+    """
+    Whether the response to a list says that it allows no such ``limit``.
+
+    Tavus documents no maximum for replicas; other lists have 100 (API reference of voices).
+    """
+    return response.status in (400, 422) and bool(re.search(rb"\blimit\b", response.body, re.IGNORECASE))
+
+
 def is_rate_limited(status: int | None) -> bool:
     """Whether a status says that there were too many requests, so that Tavus did not apply this one."""
     return status == 429

@@ -60,6 +60,7 @@ odd_rows        {}                                           rows to send at the
 vocabulary      "replica", "face", "both"                    field names of responses; /v2/faces and
                                                              /v2/pals always use face and PAL
 clamp_limit     null, 1 to 100                               maximum page size; null means 100
+max_limit       null, 1 to 100                               above it, `limit` is refused with status 400
 total_count     "right", "missing", "high", "page"           "high" is three more than there are; "page" is
                                                              the number of rows on the page
 status_filter   "works", "ignored", "rejected"               the parameter `status` of conversations;

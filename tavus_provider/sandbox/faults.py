@@ -142,6 +142,7 @@ class Switches:
         self.values: dict[str, Any] = {name: allowed[0] for name, allowed in CHOICES.items()}
         self.values |= {
             "clamp_limit": None,
+            "max_limit": None,
             "latency": 0,
             "odd_rows": {},
             "list_lag": 0,
@@ -167,9 +168,9 @@ class Switches:
             elif name in CHOICES:
                 if not any(type(value) is type(known) and value == known for known in CHOICES[name]):
                     raise SwitchError(f"{name}: {value!r} is not one of {list(CHOICES[name])}")
-            elif name == "clamp_limit":
+            elif name in {"clamp_limit", "max_limit"}:
                 if value is not None and not _is_number(value, 1, 100, whole=True):
-                    raise SwitchError(f"clamp_limit: {value!r} is not null or a whole number from 1 to 100")
+                    raise SwitchError(f"{name}: {value!r} is not null or a whole number from 1 to 100")
             elif name == "odd_rows":
                 if not isinstance(value, Mapping) or not all(
                     kind in RESOURCES and isinstance(rows, list) for kind, rows in value.items()

@@ -221,6 +221,8 @@ class Api:
                 rows = [row for row in rows if row.get("status") == status]
         first = RESOURCES[request.kind].first_page
         limit = request.number("limit", 10)
+        if (most := self.switches["max_limit"]) and limit > most:
+            return _bad_request("limit", f"Must be less than or equal to {most}.")
         limit = min(limit if limit > 0 else 10, self.switches["clamp_limit"] or 100)
         start = (max(request.number("page", first), first) - first) * limit
         odd_rows = self.switches["odd_rows"].get(request.kind, [])

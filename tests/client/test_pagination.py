@@ -485,6 +485,45 @@ def test_listing_is_complete_for_any_page_size(make_account, count, clamp):
     assert [replica.replica_id for replica in client.list_replicas()] == sandbox.replica_ids()
 
 
+@pytest.mark.parametrize("most", [1, 3, 20, 50, 99])
+def test_server_that_refuses_the_limit_is_asked_for_fewer_rows(make_account, most):
+    sandbox, client = make_account(60, max_limit=most)
+    assert [replica.replica_id for replica in client.list_replicas()] == sandbox.replica_ids()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": "Invalid request: limit must be at most 20"},
+        {"message": {"limit": ["Must be less than or equal to 20."]}},
+        {"detail": [{"loc": ["query", "limit"], "msg": "Input should be less than or equal to 20"}]},
+    ],
+)
+@pytest.mark.parametrize("status", [400, 422])
+def test_refused_limit_is_recognized(requests_mock, make_client, status, body):
+    def respond(request, context):
+        if int(request.qs["limit"][0]) <= 20:
+            return page(1, 2, 3)["json"]
+        context.status_code = status
+        return body
+
+    requests_mock.get("https://tavusapi.com/v2/replicas", json=respond)
+    assert len(make_client("https://tavusapi.com").list_replicas()) == 3
+
+
+def test_request_that_is_refused_whatever_its_limit_is_an_error(make_account):
+    sandbox, client = make_account(
+        3,
+        faults=[
+            {"path": "/v2/replicas", "status": 400, "times": None, "body": '{"error": "no limit helps"}'}
+        ],
+    )
+    with pytest.raises(TavusInvalidResponseError, match="returned 400: no limit helps"):
+        client.list_replicas()
+    sandbox.wait_until_idle()
+    assert len(sandbox.state()["requests"]) == 7  # 100, 50, 25, 12, 6, 3, 1
+
+
 @pytest.mark.parametrize(
     ("responses", "reason"),
     [
