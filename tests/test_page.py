@@ -292,11 +292,14 @@ def test_run_without_a_plan_says_that_it_has_no_reasons(fake, open_page):
     assert 0 < told.bounding_box()["y"] < WIDTHS[1280]
 
 
-def test_stored_plan_shows_its_few_rows_to_who_asks_why_a_replica_is_kept(fake, open_page):
+def test_stored_plan_says_how_to_see_why_a_replica_is_kept(fake, open_page):
     fake.add(scheduled().planned(replicas(names=many(6_000)), policy=UNLIMITED, stored=True).applied())
     frame = frame_of(open_page())
     frame.get_by_role("button", name="Why is a replica kept?").click()
-    assert frame.locator("#groups [aria-pressed=true]").inner_text().endswith(" all")
+    told = frame.locator("#notice")
+    assert "To see why one replica is kept or not: python -m tavus_provider explain." in told.inner_text()
+    assert 0 < told.bounding_box()["y"] < WIDTHS[1280] / 2
+    assert not frame.locator("#search").is_visible()
 
 
 def test_open_erasure_requests_are_in_the_facts_of_the_account(fake, open_page):

@@ -96,7 +96,9 @@ def test_browser_page_shows_the_account_of_the_sandbox(airflow, sign_in):
     frame.locator("#refresh:enabled").wait_for()
     # The latest run was a dry run of a person; those of the schedule have the default of the DAG, and delete.
     assert f"{len(planned)} replicas, soft delete" in frame.locator("#next").inner_text()
-    assert "Deletes for real; the run of " in frame.locator("#next").inner_text()
+    assert (
+        "Deletes for real: its dry run is off, unlike in the run of " in frame.locator("#next").inner_text()
+    )
     assert "Narrowed by the form" not in frame.locator("#plan-facts").inner_text()
     facts = frame.locator("#account").inner_text()
     assert "tavus_default" in facts

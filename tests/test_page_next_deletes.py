@@ -54,7 +54,7 @@ def test_next_run_says_what_also_waits_for_an_approval(fake, open_page):
     fake.dag = {"params": {"dry_run": {"value": False}}}
     _, then = next_deletes(frame_of(open_page()))
     assert (
-        " 7 replicas, soft delete · tavus_prune_replicas Needs no approval. Deletes for real by the default "
+        " 7 replicas, soft delete · tavus_prune_replicas Needs no approval. Deletes for real: its dry run "
         in then
     )
     assert then.endswith(" and 4 more, unless used in the meantime. All 7 are also listed above")
@@ -121,7 +121,7 @@ def test_overdue_run_says_why_it_has_not_started(fake, open_page, dag, scheduler
     assert line == (
         "Overdue 1 replica, soft delete · tavus_prune_replicas "
         f"{reason}; was due {fake.next_run:%Y-%m-%d %H:%M}. "
-        f"Needs no approval. Deletes for real; the run of {NOW:%Y-%m-%d} was a dry run. "
+        f"Needs no approval. Deletes for real: its dry run is off, unlike in the run of {NOW:%Y-%m-%d}. "
         "a, unless used in the meantime"
     )
 
@@ -159,7 +159,7 @@ def test_dag_without_a_date_of_its_next_run_is_scheduled_too(fake, open_page):
     fake.next_run = None
     (line,) = next_deletes(frame_of(open_page()))
     assert line.startswith("No date yet 1 replica, soft delete · tavus_prune_replicas ")
-    assert " Starts by its schedule, 0 0 * * *. Needs no approval. Deletes for real; " in line
+    assert " Starts by its schedule, 0 0 * * *. Needs no approval. Deletes for real: " in line
 
 
 def test_run_that_deletes_now_is_not_counted_again_for_the_next_one(fake, open_page):
@@ -236,9 +236,12 @@ def test_next_run_that_a_limit_stops_says_so(fake, open_page):
 def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page):
     fake.runs = failed_since_yesterday()
     (line,) = next_deletes(frame_of(open_page()))
-    assert " or later 1 replica, soft delete " in line
-    assert " Blocked: Tavus refuses the API key. Until it is right, each run fails " in line
-    assert "finds nothing expired yet" not in line
+    assert (
+        " Nothing: Tavus refuses the API key · tavus_prune_replicas Each run fails and deletes nothing "
+        in line
+    )
+    assert " After that: 1 replica, soft delete, " in line
+    assert " or later. product-tour_kavya-rao, " in line
 
 
 def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
@@ -365,7 +368,7 @@ def test_key_that_has_worked_since_does_not_block(fake, open_page):
     fake.add(run(when=NOW).planned(policy=WIDE).asked("Reject").add("apply", "skipped"))
     (line,) = next_deletes(frame_of(open_page()))
     assert " May fail again: the latest run failed (plan failed: API key refused). " in line
-    assert "Blocked" not in line
+    assert " Nothing: " not in line
 
 
 def test_account_of_a_run_that_failed_in_another_account_has_not_failed(fake, open_page):

@@ -7,7 +7,7 @@ import { PageError, forget, inParallel, kindOf, readDeletes, readPlans, readRuns
 import { readDetails, readStatus, signature } from "./details.js";
 import { byId, link, make } from "./dom.js";
 import { readErasures } from "./erasures.js";
-import { escapeText, time } from "./format.js";
+import { escapeText, plural, time } from "./format.js";
 import { loadLabels, outcomeLabel, statusLabel } from "./labels.js";
 import { countByGroup, countKept, replicaRows, storedAt } from "./plan.js";
 import { listenToReplicas, showReplicas } from "./replicas.js";
@@ -102,12 +102,12 @@ function showNotice(plan, verdicts, rows) {
   const planAt = storedAt(plan);
   const complete = Boolean(verdicts?.rows?.length) || rows.length >= plan.listed;
   byId("notice").hidden = complete;
-  byId("notice").textContent = complete ? "" : [
-    `${escapeText(verdicts?.notice ?? (planAt ? "The rows of this plan are too many for an XCom" : "Airflow has no verdicts of this run"))}.`,
-    rows.length ? "The table has the replicas that are to be deleted, scheduled or undetermined." : null,
-    planAt ? `The plan, with every replica to delete, is stored at ${escapeText(planAt)}.` : null,
-    "To see why one replica is kept or not: python -m tavus_provider explain.",
-  ].filter(Boolean).join(" ");
+  const missing = plan.listed - rows.length;
+  byId("notice").replaceChildren(...(complete ? [] : [make("div", {},
+    make("p", {}, make("strong", {}, `${rows.length ? "The other reasons" : "The reasons"} are too many to show here, or not known: those of ${plural(missing, "replica")}.`)),
+    make("p", {}, "To see why one replica is kept or not: ", make("code", {}, "python -m tavus_provider explain"), rows.length ? ". The table has the replicas that are to be deleted, scheduled or undetermined." : "."),
+    planAt ? make("p", { class: "muted" }, "The plan, with every replica to delete, is stored at ", make("code", { class: "path" }, escapeText(planAt)), ".") : null,
+    make("p", { class: "muted" }, `${escapeText(verdicts?.notice ?? "Airflow has no verdicts of this run")}.`))]));
 }
 
 async function showEntry(entry, { fresh = false } = {}) {

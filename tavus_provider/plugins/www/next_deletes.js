@@ -50,6 +50,8 @@ function dryRunOf({ run, report, tasks }) {
 }
 const isDryRun = (details, dag) => (dryRunOf(details) ?? defaultOf(dag)) === true;
 
+const isOff = (day) => `Deletes for real: its dry run is off, unlike in the run of ${day}.`;
+
 // Whether the next run of a Dag is a dry run: { isDry, note }, with null if nobody can say it. The schedule starts it with
 // the values of the params, which the tasks may ignore: the latest scheduled run shows whether they do.
 function nextDryRun(dag, details, scheduled) {
@@ -61,9 +63,9 @@ function nextDryRun(dag, details, scheduled) {
     return { isDry: wasDry ? null : false, note: wasDry ? `Nothing if it is a dry run, as the run of ${day ?? dateOf(details.run?.run_after)} was.` : null };
   }
   if (seen !== null && seen !== declared) {
-    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : `Deletes for real by the default of the Dag; the scheduled run of ${day} was a dry run.` };
+    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : isOff(day) };
   }
-  return { isDry: declared, note: !declared && dryRunOf(details) ? `Deletes for real; the run of ${dateOf(details.run?.run_after)} was a dry run.` : null };
+  return { isDry: declared, note: !declared && dryRunOf(details) ? isOff(dateOf(details.run?.run_after)) : null };
 }
 
 // -- runs under way
@@ -152,9 +154,9 @@ function earliestDay(forecast, date, at) {
 
 // What the next run of a Dag is expected to do: { outcome, reason } or { outcome: "deletes", most, least, rows, later }.
 // `later` is the day from which on it can happen, if the next run has nothing to delete.
-function expectation({ dag, details, forecast, failed, isReading }) {
+function expectation({ dag, details, forecast, isReading }) {
   if (dag.is_stale || dag.has_import_errors) return { outcome: "no run", reason: "its file is gone or has an import error" };
-  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : `Its newest runs made no plan of the whole policy.${failed?.isBlocked ? "" : " A dry run that no form narrows would show it."}` };
+  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : "Its newest runs made no plan of the whole policy. A dry run that no form narrows would show it." };
   if (!deleteTasks(details).length) return { outcome: "plans only" };
   if (!forecast?.dates) return { outcome: "no number", reason: `${escapeText(forecast?.notice ?? "The newest plan has no forecast")}.` };
   const { plan } = details;
@@ -184,7 +186,8 @@ function lateness({ next_dagrun_run_after: at, active_runs_count: active, max_ac
   return { text: `Can start at any moment; ${since}.` };
 }
 
-const failureNote = ({ words, isBlocked }) => (isBlocked ? "Blocked: Tavus refuses the API key. Until it is right, each run fails and deletes nothing." : `May fail again: the latest run failed (${words}).`);
+const REFUSED = "Each run fails and deletes nothing until the key is corrected.";
+const failureNote = ({ words, isBlocked }) => (isBlocked ? REFUSED : `May fail again: the latest run failed (${words}).`);
 
 // What is said about replicas that also wait for an approval; empty without any.
 function overlap(rows, count, waitingIds) {
@@ -225,6 +228,11 @@ function nextRun(one, waitingIds) {
   if (outcome === "no run") return { ...base, what: "Nothing: the Dag does not run", warning: `${reason[0].toUpperCase()}${reason.slice(1)}.`, notes: [] };
   if (outcome === "plans only") return { ...base, what: "Nothing: it only plans", warning: warning(...troubles), notes: sentences(start, "No task of the Dag deletes.") };
   if (outcome === "nothing") return { ...base, what: "Nothing", warning: warning(...troubles), notes: sentences(start, reason) };
+  if (failed?.isBlocked && outcome !== "limit") {
+    const then = outcome === "deletes" ? `After that: ${amount(expected.most, plan.hard)}${later ? `, ${later} or later` : ""}.` : null;
+    const next = at && !isDue ? time(at) : base.when;
+    return { ...base, at: at && !isDue ? at : "", when: next, tone: "failed", what: "Nothing: Tavus refuses the API key", warning: warning(late?.isWarning ? late.text : null, REFUSED), notes: sentences(start, then), names: outcome === "deletes" ? `${names(expected.rows, expected.most)}, unless used in the meantime` : "" };
+  }
   if (outcome === "unknown") return { ...base, what: "Not known", warning: warning(...troubles), notes: sentences(start, reason) };
   const said = outcome === "deletes" ? amount(expected.most, plan.hard) : null;
   const named = outcome === "deletes" ? `${names(expected.rows, expected.most)}, unless used in the meantime${overlap(expected.rows, expected.most, waitingIds)}` : "";
@@ -234,7 +242,7 @@ function nextRun(one, waitingIds) {
   }
   if (outcome === "limit") return { ...base, tone: "failed", what: "Nothing: a limit stops it", warning: warning(`${reason}.`, failed?.isBlocked ? failureNote(failed) : null), notes: sentences(start, "A person must look, then raise the limits or narrow the policy.") };
   if (outcome === "no number") return { ...base, what: `Number not known, ${kindOfDelete(plan.hard)}`, warning: warning(...troubles), notes: sentences(start, approval, dry.note, reason) };
-  const notYet = later && at && !failed?.isBlocked ? `The run of ${time(at)} finds nothing expired yet.` : null;
+  const notYet = later && at ? `The run of ${time(at)} finds nothing expired yet.` : null;
   const stop = expected.excess ? `A limit may stop it: ${expected.excess}.` : null;
   return { ...base, amount: said, what: said, names: named, warning: warning(...troubles), notes: sentences(later ? null : start, notYet, lateExpiry(expected), approval, dry.note, stop) };
 }

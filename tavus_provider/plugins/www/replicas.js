@@ -40,6 +40,7 @@ export function showReplicas(rows, { counts, kept, left, readHistory, keep = fal
 }
 
 function showChoices() {
+  byId("filters").hidden = !state.rows.length;
   showGroups(state.counts);
   showKept(state.kept, state.counts);
 }
@@ -151,7 +152,7 @@ function showRows() {
   byId("replicas").replaceChildren(rows.length
     ? make("table", {}, make("caption", { class: "hidden" }, "Replicas"), make("thead", {}, make("tr", {}, head)),
       make("tbody", {}, rows.flatMap((row) => (state.open.has(row.key) ? [mainRow(row), detailRow(row)] : [mainRow(row)]))))
-    : make("p", { class: "empty" }, state.rows.length ? "No replica matches the search." : "This run names no replicas."));
+    : make("p", { class: "empty" }, state.rows.length ? "No replica matches the search." : "The rows are not in Airflow."));
   byId("pages").replaceChildren(...(pages > 1 ? [
     make("button", { type: "button", disabled: state.page === 0, onclick: () => showPage(state.page - 1) }, "Previous"),
     make("span", {}, `Page ${number(state.page + 1)} of ${number(pages)}`),
@@ -193,12 +194,13 @@ export function listenToReplicas() {
       byId("no-plan").scrollIntoView({ block: "center" });
       return;
     }
-    Object.assign(state, { group: state.rows.some(isKept) ? "kept" : "", decider: null, page: 0 });
+    byId("replicas-title").scrollIntoView({ block: "start" });
+    if (!state.rows.some(isKept)) return;
+    Object.assign(state, { group: "kept", decider: null, page: 0 });
     showChoices();
     showRows();
-    byId("filters").scrollIntoView({ block: "start" });
     // A field in focus opens the keyboard of a phone, over the rows.
-    const target = state.group && matchMedia("(pointer: coarse)").matches ? byId("groups").querySelector('[data-group="kept"]') : byId("search");
+    const target = matchMedia("(pointer: coarse)").matches ? byId("groups").querySelector('[data-group="kept"]') : byId("search");
     target.focus({ preventScroll: true });
   });
   const print = (printing) => () => {
