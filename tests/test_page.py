@@ -297,7 +297,10 @@ def test_stored_plan_says_how_to_see_why_a_replica_is_kept(fake, open_page):
     frame = frame_of(open_page())
     frame.get_by_role("button", name="Why is a replica kept?").click()
     told = frame.locator("#notice")
-    assert "To see why one replica is kept or not: python -m tavus_provider explain." in told.inner_text()
+    assert (
+        "To see why one replica is kept or not: python -m tavus_provider explain POLICY REPLICA_ID."
+        in told.inner_text()
+    )
     assert 0 < told.bounding_box()["y"] < WIDTHS[1280] / 2
     assert not frame.locator("#search").is_visible()
 

@@ -104,8 +104,8 @@ function showNotice(plan, verdicts, rows) {
   byId("notice").hidden = complete;
   const missing = plan.listed - rows.length;
   byId("notice").replaceChildren(...(complete ? [] : [make("div", {},
-    make("p", {}, make("strong", {}, `${rows.length ? "The other reasons" : "The reasons"} are too many to show here, or not known: those of ${plural(missing, "replica")}.`)),
-    make("p", {}, "To see why one replica is kept or not: ", make("code", {}, "python -m tavus_provider explain"), rows.length ? ". The table has the replicas that are to be deleted, scheduled or undetermined." : "."),
+    make("p", {}, make("strong", {}, `The reasons of ${plural(missing, rows.length ? "other replica" : "replica")} are not shown here.`)),
+    make("p", {}, "To see why one replica is kept or not: ", make("code", {}, "python -m tavus_provider explain POLICY REPLICA_ID"), rows.length ? ". The table has the replicas that are to be deleted, scheduled or undetermined." : "."),
     planAt ? make("p", { class: "muted" }, "The plan, with every replica to delete, is stored at ", make("code", { class: "path" }, escapeText(planAt)), ".") : null,
     make("p", { class: "muted" }, `${escapeText(verdicts?.notice ?? "Airflow has no verdicts of this run")}.`))]));
 }
