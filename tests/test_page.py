@@ -310,7 +310,7 @@ def test_open_erasure_requests_are_in_the_facts_of_the_account(fake, open_page):
     frame = frame_of(open_page())
     frame.locator("#account dt", has_text="Erasure requests").wait_for()
     told = frame.locator("#account div:has(dt:text-is('Erasure requests')) dd").inner_text()
-    assert told == "2 open, 1 overdue"
+    assert told == "2 open, 1 overdue, 1 failed"
 
 
 def test_erasures_are_shown_by_request(fake, open_page):
@@ -581,7 +581,7 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
     [
         ("timeout", "never; nobody answered the only request"),
         ("rejected", "never; the only request was rejected"),
-        ("dry run", "never; no run asked for it (1 run in Airflow)"),
+        ("dry run", "never; no run asked for an approval (1 run in Airflow)"),
     ],
 )
 def test_absence_of_an_approval_is_explained(fake, open_page, kind, said):

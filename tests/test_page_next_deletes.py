@@ -240,7 +240,7 @@ def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page
         " Nothing: Tavus refuses the API key · tavus_prune_replicas Each run fails and deletes nothing "
         in line
     )
-    assert " After that: 1 replica, soft delete, " in line
+    assert " Once it is corrected: 1 replica, soft delete, " in line
     assert " or later. product-tour_kavya-rao, " in line
 
 

@@ -72,5 +72,5 @@ function approvalNote({ entries }, answers, asked, oldest) {
   const since = oldest.filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
   if (since) return `none since ${time(since).slice(0, 10)}, ${plural(entries.filter(({ task }) => task.run_after >= since).length, "run")} read`;
   if (asked === 1) return answers.length ? "never; the only request was rejected" : "never; nobody answered the only request";
-  return asked ? `never; none of ${number(asked)} requests was approved` : `never; no run asked for it (${plural(entries.length, "run")} in Airflow)`;
+  return asked ? `never; none of ${number(asked)} requests was approved` : `never; no run asked for an approval (${plural(entries.length, "run")} in Airflow)`;
 }

@@ -229,7 +229,7 @@ function nextRun(one, waitingIds) {
   if (outcome === "plans only") return { ...base, what: "Nothing: it only plans", warning: warning(...troubles), notes: sentences(start, "No task of the Dag deletes.") };
   if (outcome === "nothing") return { ...base, what: "Nothing", warning: warning(...troubles), notes: sentences(start, reason) };
   if (failed?.isBlocked && outcome !== "limit") {
-    const then = outcome === "deletes" ? `After that: ${amount(expected.most, plan.hard)}${later ? `, ${later} or later` : ""}.` : null;
+    const then = outcome === "deletes" ? `Once it is corrected: ${amount(expected.most, plan.hard)}${later ? `, ${later} or later` : ""}.` : null;
     const next = at && !isDue ? time(at) : base.when;
     return { ...base, at: at && !isDue ? at : "", when: next, tone: "failed", what: "Nothing: Tavus refuses the API key", warning: warning(late?.isWarning ? late.text : null, REFUSED), notes: sentences(start, then), names: outcome === "deletes" ? `${names(expected.rows, expected.most)}, unless used in the meantime` : "" };
   }

@@ -47,7 +47,7 @@ export function showAccount({ account, erasures, latest, shown, isNewestPlan, sh
   replace(byId("account"), ...[
     fact("Account", make("strong", {}, escapeText(account.connection)), origin ? quiet(` ${hostName(origin)}`) : null),
     fact("Latest run", ...(run ? runFact(latest) : [quiet(latest ? "–" : "reading …")])),
-    finished ? fact("Last finished run", ...runFact(finished), finished.run.dag_id === run.dag_id ? null : quiet(`, ${escapeText(finished.run.dag_id)}`)) : null,
+    finished ? fact("Last finished prune or purge", ...runFact(finished), finished.run.dag_id === run.dag_id ? null : quiet(`, ${escapeText(finished.run.dag_id)}`)) : null,
     fact("Last purge approved", approval ? answerLink(approval) : quiet(answers ? note : "reading …")),
     rejection ? fact("Last purge rejected", answerLink(rejection)) : null,
     openErasures(erasures),
@@ -68,8 +68,8 @@ const isOverdue = ({ due, isOpen }) => Boolean(isOpen && due) && new Date(`${due
 function openErasures(erasures) {
   const open = (erasures ?? []).filter(({ isOpen }) => isOpen);
   if (!open.length) return null;
-  const overdue = open.filter(isOverdue).length;
-  return fact("Erasure requests", make("a", { href: "#erasures" }, `${number(open.length)} open`), overdue ? make("strong", {}, `, ${number(overdue)} overdue`) : null);
+  const trouble = [["overdue", isOverdue], ["failed", ({ badge }) => badge === "failed"]].map(([word, test]) => [word, open.filter(test).length]).filter(([, count]) => count);
+  return fact("Erasure requests", make("a", { href: "#erasures" }, `${number(open.length)} open`), trouble.length ? make("strong", {}, trouble.map(([word, count]) => `, ${number(count)} ${word}`)) : null);
 }
 
 const answerLink = (answer) => [
