@@ -58,7 +58,15 @@ class Reader:
         return self._retry.run(_ReadRequest(self._transport, path, query))
 
     def get_page(
-        self, model: type[RowT], path: str, query: Query, *, number: int, limit: int, first_page: int = 1
+        self,
+        model: type[RowT],
+        path: str,
+        query: Query,
+        *,
+        number: int,
+        limit: int,
+        first_page: int = 1,
+        is_new_limit: bool = False,
     ) -> Page[RowT | UnreadableRow]:
         """
         Return one page of a list.
@@ -66,14 +74,17 @@ class Reader:
         :param number: number of the page
         :param limit: most rows of the page
         :param first_page: number of the first page of this list
+        :param is_new_limit: whether the server may refuse the page because of its limit
+        :raises PageTooLargeError: if fewer rows may help
         """
         what = f"GET {path} page {number}"
         response = self.get(path, {**query, "limit": limit, "page": number})
         if response.too_large and response.status == 200:
             raise PageTooLargeError(f"{what} with limit={limit}: {response.body_error}", status=200)
-        if limit > 1 and is_limit_rejected(response):
-            message = f"{what} with limit={limit}: {self._transport.redact(response.error_text())}"
-            raise PageTooLargeError(message, status=response.status)
+        if is_new_limit and limit > 1 and is_limit_rejected(response):
+            raise PageTooLargeError(
+                f"{what} with limit={limit} returned {response.status}", status=response.status
+            )
         rows, total_count = parse_page(what, parse_json(what, response, redact=self._transport.redact))
         return Page(parse_rows(model, rows, start=(number - first_page) * limit), total_count)
 
@@ -101,8 +112,21 @@ class Reader:
         :raises TavusInvalidResponseError: if the listing cannot be shown to be complete
         """
 
+        accepted = 0
+
         def fetch(number: int, limit: int) -> Page[RowT | UnreadableRow]:
-            page = self.get_page(model, path, query or {}, number=number, limit=limit, first_page=first_page)
+            nonlocal accepted
+            page = self.get_page(
+                model,
+                path,
+                query or {},
+                number=number,
+                limit=limit,
+                first_page=first_page,
+                # A later page, or one with a limit that worked, is refused for another reason.
+                is_new_limit=number == first_page and limit > accepted,
+            )
+            accepted = max(accepted, limit)
             observe(page.rows)
             return page
 

@@ -511,6 +511,22 @@ def test_refused_limit_is_recognized(requests_mock, make_client, status, body):
     assert len(make_client("https://tavusapi.com").list_replicas()) == 3
 
 
+def test_later_page_that_is_refused_ends_the_read(requests_mock, make_client):
+    """Its limit was accepted for the first page, so fewer rows would not help."""
+
+    def respond(request, context):
+        number = int(request.qs["page"][0])
+        if number == 1:
+            return page(*range(100), total=300)["json"]
+        context.status_code = 400
+        return {"error": "page is over the limit"}
+
+    requests_mock.get("https://tavusapi.com/v2/replicas", json=respond)
+    with pytest.raises(TavusInvalidResponseError, match="returned 400: page is over the limit"):
+        make_client("https://tavusapi.com").list_replicas()
+    assert requests_mock.call_count < 40
+
+
 def test_request_that_is_refused_whatever_its_limit_is_an_error(make_account):
     sandbox, client = make_account(
         3,
