@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browser import frame_of, in_browser
-from fake_airflow import NEXT_RUN, NOW, POLICY, Run, company, replicas
+from fake_airflow import NEXT_RUN, NOW, POLICY, Run, company, erasure, replicas
 from page_runs import (
     HOUR,
     WIDE,
@@ -54,7 +54,7 @@ def test_next_run_says_what_also_waits_for_an_approval(fake, open_page):
     fake.dag = {"params": {"dry_run": {"value": False}}}
     _, then = next_deletes(frame_of(open_page()))
     assert (
-        " 7 replicas, soft delete · tavus_prune_replicas Needs no approval. Deletes for real: its dry run "
+        " 7 replicas, soft delete · tavus_prune_replicas Needs no approval. Its dry run is off by default, "
         in then
     )
     assert then.endswith(" and 4 more, unless used in the meantime. All 7 are also listed above")
@@ -241,7 +241,7 @@ def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page
         in line
     )
     assert " Once it is corrected: 1 replica, soft delete, " in line
-    assert " or later. product-tour_kavya-rao, " in line
+    assert " or later. Needs no approval. product-tour_kavya-rao, " in line
 
 
 def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
@@ -251,7 +251,9 @@ def test_plan_that_a_form_narrowed_is_no_forecast_of_its_dag(fake, open_page):
     narrow = {**WIDE, "narrow": {"include": ["webinar-*"]}}
     fake.add(run(dag="tavus_prune_replicas", hard=False, run_id="m1").planned(policy=narrow).applied())
     (line,) = next_deletes(frame_of(open_page()))
-    assert " 8 replicas, soft delete " in line
+    # without the one that the narrowed run has deleted
+    assert " 7 replicas, soft delete " in line
+    assert "webinar-" not in line
 
 
 def test_plan_of_a_form_that_narrows_nothing_is_one_of_its_dag(fake, open_page):
@@ -466,7 +468,8 @@ def test_dag_whose_file_is_gone_does_not_run(fake, open_page):
 
 def test_first_run_that_reads_the_account_has_no_plan_yet(fake, open_page):
     fake.add(scheduled("running", when=NOW).add("plan", "running").add("apply", None))
-    (line,) = next_deletes(frame_of(open_page()))
+    now, line = next_deletes(frame_of(open_page()))
+    assert now == "Now Not planned yet · tavus_prune_replicas The run is reading the account."
     assert line.endswith(" Not known · tavus_prune_replicas Its run under way has no plan yet.")
 
 
@@ -560,3 +563,128 @@ def test_approval_is_found_although_its_account_is_learned_late(fake, open_page)
     next_deletes(frame)
     approved = frame.locator("#account div:has(dt:text-is('Last purge approved')) dd").inner_text()
     assert approved.startswith("by maria.santos ")
+
+
+def deleted_in_portions() -> list[Run]:
+    low = {**POLICY, "limits": {"max_deletions": 6, "max_deletion_percent": 50}}
+    over = scheduled("failed", run_id="s1", when=NOW - 10 * HOUR).planned(policy=low, state="failed")
+    part = run(dag="tavus_prune_replicas", hard=False, when=NOW - 2 * HOUR)
+    part.planned(policy={**low, "narrow": {"include": ["onboarding*", "sales*"]}}).applied()
+    return [over.add("apply", "upstream_failed"), part]
+
+
+def plans_in_a_row() -> list[Run]:
+    made = scheduled("running").planned(policy=WIDE).add("apply", "running")
+    after = scheduled(hard=True).add("plan", None).add("approve", None).add("apply", None)
+    return [merged(made, after, "_hard")]
+
+
+def deleted_and_notifying() -> list[Run]:
+    return [scheduled("running").planned(policy=WIDE).applied().add("notify", "running")]
+
+
+def over_the_limit_and_tried_again() -> list[Run]:
+    low = {**POLICY, "limits": {"max_deletions": 5, "max_deletion_percent": 25}}
+    return [scheduled("running").planned(policy=low, state="up_for_retry").add("apply", None)]
+
+
+def reading_again() -> list[Run]:
+    before = scheduled(run_id="s1", when=NOW - 24 * HOUR).planned(policy=WIDE).add("apply", "upstream_failed")
+    return [before, scheduled("running", when=NOW).add("plan", "running").add("apply", None)]
+
+
+def batch_without_a_report() -> list[Run]:
+    made = scheduled("failed").planned(policy=WIDE).add("split")
+    for number in range(3):
+        made.add("apply", "failed" if number == 2 else "success", map_index=number)
+        items = made.report()["items"][3 * number : 3 * number + 3]
+        if number < 2:
+            made.push("apply", {**made.report(), "items": items, "counts": {"deleted": 3}}, map_index=number)
+    return [made]
+
+
+def deletes_by_id() -> list[Run]:
+    return [scheduled("running", dag="cleanup_prune_by_id").add("delete", "running")]
+
+
+def approval_of_airflow() -> list[Run]:
+    made = scheduled("running").planned(policy=WIDE).add("ask", "awaiting_input").add("apply", None)
+    made.tasks[-2] |= {"operator": "ApprovalOperator", "operator_name": "ApprovalOperator"}
+    return [made]
+
+
+def hourly_and_weekly() -> list[Run]:
+    hours = [
+        scheduled(run_id=f"s{n}", dag="hourly_prune", when=NOW - n * HOUR).add("plan") for n in range(110)
+    ]
+    return [*hours, scheduled(dag="weekly_prune", when=NOW - 120 * HOUR).planned(policy=WIDE).applied()]
+
+
+def erasing() -> list[Run]:
+    request = erasure("DSR-2026-0151", "running", when=NOW - 2 * HOUR, due="2099-01-31")
+    request.tasks[1]["state"], request.tasks[2]["state"] = "success", "running"
+    return [run().planned(policy=WIDE).asked("Reject").add("apply", "skipped"), request]
+
+
+def refused_before_a_look() -> list[Run]:
+    before = scheduled(run_id="s1", when=NOW - 25 * HOUR).planned(policy=WIDE).add("apply", "upstream_failed")
+    look = run(dag="tavus_delete_replica", when=NOW).add("look").add("approve", "skipped").add("delete")
+    return [before, refused_key(), look]
+
+
+@pytest.mark.parametrize(
+    ("make", "first", "absent"),
+    [
+        (deleted_in_portions, "{next} 4 replicas, soft delete · ", "a limit stops it"),
+        (plans_in_a_row, "Now 8 replicas, soft delete · ", "Once approved"),
+        (deleted_and_notifying, "{in_8_days} or later 1 replica, soft delete · ", "Now "),
+        (over_the_limit_and_tried_again, "{next} Nothing: a limit stops it · ", "Now "),
+        (
+            reading_again,
+            "Now Not planned yet · tavus_prune_replicas The run is reading the account. Then it del",
+            "Nothing",
+        ),
+        (batch_without_a_report, "{next} 2 replicas, soft delete · ", "finds nothing"),
+        (
+            deletes_by_id,
+            "Now Deletes by id · cleanup_prune_by_id The run is deleting.",
+            "Nothing is scheduled",
+        ),
+        (approval_of_airflow, "Once approved 8 replicas, soft delete · ", "Needs no approval"),
+        (erasing, "Now Erasure request DSR-2026-0151, permanently · ", "Once approved"),
+        (refused_before_a_look, "{next} 8 replicas, soft delete · ", "refuses the API key"),
+    ],
+)
+def test_what_is_said_is_what_can_happen(fake, open_page, make, first, absent):
+    fake.runs = make()
+    fake.structure = structure(("plan", "apply", "plan_hard", "approve_hard", "apply_hard"))
+    lines = next_deletes(frame_of(open_page()))
+    words = {"next": f"{NEXT_RUN:%Y-%m-%d %H:%M}", "in_8_days": f"{NOW + 8 * 24 * HOUR:%Y-%m-%d}"}
+    assert lines[0].startswith(first.format(**words))
+    assert absent not in " ".join(lines)
+
+
+def test_dags_that_were_not_read_are_not_called_absent(fake, open_page):
+    fake.runs = hourly_and_weekly()
+    lines = next_deletes(frame_of(open_page()))
+    assert lines[-1] == f"Not known Dags without a run since {NOW - 99 * HOUR:%Y-%m-%d} are not listed."
+
+
+def test_approvals_of_two_accounts_in_one_dag_are_of_their_accounts(fake, open_page):
+    made = run(connection="tavus_us").planned(policy=WIDE).asked("Reject").add("apply", "skipped")
+    other = run(connection="tavus_eu").planned(policy=WIDE).asked("Approve").applied()
+    for task in [*made.tasks, *other.tasks]:
+        if task["task_id"] == "approve":
+            task["rendered_fields"] = {}
+    for answer in other.hitl:
+        asked = answer["task_instance"]
+        answer["task_instance"] = {**asked, "task_id": "approve_eu", "id": asked["id"] + "_eu"}
+    made.hitl += other.hitl
+    fake.add(merged(made, other, "_eu"))
+    fake.structure = structure(("plan", "approve", "apply"), ("plan_eu", "approve_eu", "apply_eu"))
+    frame = frame_of(open_page(path="/plugin/tavus?connection=tavus_us"))
+    frame.locator("#refresh:enabled").wait_for()
+    frame.locator("#accounts button", has_text="tavus_us").click()
+    frame.locator("#account dd strong", has_text="tavus_us").wait_for()
+    approved = frame.locator("#account div:has(dt:text-is('Last purge approved')) dd")
+    approved.get_by_text("never; the only request was rejected").wait_for()

@@ -3,14 +3,16 @@
 
 import { inParallel, readApprovalTasks, readApprovals, readDag, readHealth, readXCom, runKey } from "./airflow.js";
 import { number, plural, time } from "./format.js";
+import { outcomeLabel } from "./labels.js";
 import { isOfItsDag, scheduledDags } from "./next_deletes.js";
 import { describe, isApproval, isFailureOfOthers, isKeyRefused, isUnderWay } from "./run_state.js";
 
 const SCHEDULES_READ = 12; // Dags of an account
 const ANSWERS_READ = 5;
+const NEWER_READ = 10; // runs after a plan, for what they have deleted
 const PLANS_TRIED = 3; // of a Dag, for one that no form has narrowed
 
-export const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean).map((dag) => ({ ...dag, readAt: Date.now() }));
+export const readDags = async ({ dagIds }) => (await Promise.all(dagIds.slice(0, SCHEDULES_READ).map(readDag))).filter(Boolean);
 
 // The plan tasks of a Dag, the newest first, in one list for each part of it that plans for the account by itself.
 function partsOf(account, dagId) {
@@ -26,34 +28,53 @@ function partsOf(account, dagId) {
 export async function readPlanned(account, detailsOf) {
   const dags = scheduledDags(account.dags);
   const health = dags.some(({ next_dagrun_run_after: at }) => at && new Date(at) < Date.now()) ? await readHealth() : null;
-  const planned = dags.flatMap((dag) => partsOf(account, dag.dag_id).map((part) => ({ dag, ...part, details: null, forecast: null, scheduled: null, failed: null, isReading: false, health })));
+  const nothing = { details: null, forecast: null, scheduled: null, failed: null, reading: null, gone: new Set(), health };
+  const planned = dags.flatMap((dag) => {
+    const parts = partsOf(account, dag.dag_id);
+    return parts.length ? parts.map((part) => ({ ...nothing, dag, ...part })) : [{ ...nothing, dag, part: null, entries: [], deletesById: true }];
+  });
   await inParallel(planned, async (one) => {
     for (const entry of one.entries.slice(0, PLANS_TRIED)) {
       const details = await detailsOf(entry);
-      if (entry === one.entries[0]) Object.assign(one, { failed: failureOf(details, account), isReading: isUnderWay(details) && !details.plan });
+      if (entry === one.entries[0]) Object.assign(one, { failed: failureOf(details, account), reading: isUnderWay(details) && !details.plan ? details : null });
       if (details.plan && details.run?.run_type === "scheduled") one.scheduled ??= details;
       const forecast = details.plan && !one.details ? await readXCom(entry.task, "forecast") : null;
       if (!one.details && isOfItsDag(details, forecast)) Object.assign(one, { details, forecast });
-      if (one.details && one.scheduled) return;
+      if (one.details && one.scheduled) break;
     }
+    if (one.details) one.gone = await deletedSince(one.details.entry, account, detailsOf);
   });
   return planned;
 }
 
-// What went wrong in a run: { words, isBlocked }, or null. A refused key blocks as long as no newer plan was made with it.
+// The ids of the replicas that the runs of an account after one of its plans have deleted, as far as they were read.
+async function deletedSince(entry, account, detailsOf) {
+  const newer = account.entries.slice(0, account.entries.indexOf(entry)).slice(0, NEWER_READ);
+  const reports = await Promise.all(newer.map(async (one) => (await detailsOf(one)).report));
+  const items = reports.filter((report) => report && !report.dry_run).flatMap((report) => report.items ?? []);
+  return new Set(items.filter(({ outcome }) => outcomeLabel(outcome).gone).map(({ replica_id }) => replica_id));
+}
+
+// What went wrong in a run: { words, isBlocked }, or null. A refused key blocks as long as no newer task has worked with it.
 function failureOf(details, account) {
   if (details.run?.state !== "failed" || isFailureOfOthers(details)) return null;
   const newer = account.entries.slice(0, account.entries.indexOf(details.entry));
-  return { words: describe(details).words, isBlocked: isKeyRefused(details) && !newer.some(({ kind, task }) => kind === "plan" && task.state === "success") };
+  return { words: describe(details).words, isBlocked: isKeyRefused(details) && !newer.some(({ task }) => task.state === "success") };
 }
 
 // Returns the newest answers to approvals of this account, up to the newest Approve: { answers, note }. Only a few are read.
-// `oldestPlan` is the oldest plan task that was read, null if Airflow has no older one.
-export async function readAnswers(account, oldestPlan) {
-  // An approval of a mapped plan has the index of its plan.
-  const own = new Set(account.entries.flatMap(({ task }) => [`${runKey(task)} ${task.map_index}`, `${runKey(task)} -1`]));
+// `oldestPlan` is the oldest plan task that was read, null if Airflow has no older one; `detailsOf` reads a run, and
+// `isShared` says whether a run has plans of other accounts too.
+export async function readAnswers(account, { oldestPlan, detailsOf, isShared }) {
   const { tasks, more } = await readApprovalTasks();
-  const asked = tasks.filter((task) => own.has(`${runKey(task)} ${task.map_index}`) && ["success", "failed"].includes(task.state));
+  const asked = [];
+  for (const task of tasks.filter(({ state }) => ["success", "failed"].includes(state))) {
+    // An approval of a mapped plan has the index of its plan.
+    const entry = account.entries.find(({ task: plan }) => runKey(plan) === runKey(task) && [plan.map_index, -1].includes(task.map_index));
+    if (!entry || asked.length > ANSWERS_READ) continue;
+    const isOwn = task.map_index >= 0 || !isShared(task) || (await detailsOf(entry)).tasks.some(({ id }) => id === task.id);
+    if (isOwn) asked.push(task);
+  }
   const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
     const given = await readApprovals(task);

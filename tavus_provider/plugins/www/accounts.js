@@ -60,7 +60,8 @@ export const hasSeveralPlanTasks = (tasks) => new Set(plansOf(tasks).map(({ task
 export function ownTask({ task: plan, kind }, connection, tasks, structure = null) {
   if (kind === "delete" || !isShared(tasks)) return () => true;
   const after = structure ? downstream(plan.task_id, structure) : null;
-  const isOfOthers = (task) => after && !after.has(task.task_id) && plansOf(tasks).some(({ task_id }) => task_id !== plan.task_id && downstream(task_id, structure).has(task.task_id));
+  // A task is of the nearest plan before it.
+  const isOfOthers = (task) => after && plansOf(tasks).some(({ task_id: other }) => other !== plan.task_id && downstream(other, structure).has(task.task_id) && (!after.has(task.task_id) || after.has(other)));
   return (task) => {
     if (!kindOf(task) || task.id === plan.id) return true;
     if (["plan", "look"].includes(kindOf(task))) return false;

@@ -23,13 +23,14 @@ const ACTIVE_READ = 10; // older runs that are still under way
 const UNKNOWN_READ = 20;
 const UNKNOWN_READ_FIRST = 2; // before the first picture
 const REFRESH_MS = 5_000;
+const OTHERS_REFRESH_MS = 60_000;
 
 const page = {
   tasks: [], offset: 0, more: false, oldest: null, // the plan tasks that were read, and the oldest of them
   erasures: null, // the newest run of each erasure request
   accounts: [], account: null, entry: null, details: null, verdicts: null, // what is shown
   runs: new Map(), read: new Map(), // Dag runs and details by run
-  shownRuns: RUNS_SHOWN, request: 0, timer: null,
+  shownRuns: RUNS_SHOWN, request: 0, timer: null, othersReadAt: 0,
 };
 
 const entryKey = ({ task }) => `${task.id}`;
@@ -68,7 +69,7 @@ function showAccountFacts() {
   const { account, details } = page;
   const erasures = page.erasures?.rows.filter(({ connection }) => connection === account.connection);
   showAccount({ account, erasures, latest: account.latest, shown: details, isNewestPlan: details.entry === newestPlan(account), show: showChosen });
-  showNext({ account, erasures, newest: newestDetails(account), runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
+  showNext({ account, unreadBefore: oldestRead()?.run_after ?? null, erasures, newest: newestDetails(account), runs: [...new Map([...account.known?.values() ?? [], account.latest, details].filter(Boolean).map((one) => [entryKey(one.entry), one])).values()] });
 }
 
 function showAll({ keep = false } = {}) {
@@ -161,7 +162,7 @@ function watch(details) {
       const status = document.hidden ? details : await readStatus(entry, account.connection);
       if (page.entry !== entry) return;
       if (signature(status) === signature(details)) {
-        if (account.dags?.some(isPast)) await readSchedule(account);
+        if (!document.hidden && Date.now() - page.othersReadAt > OTHERS_REFRESH_MS) await readOthers(account);
         showReadAt();
         watch(details);
         return;
@@ -174,6 +175,23 @@ function watch(details) {
       watch(details); // Airflow did not respond: it is asked again
     }
   }, REFRESH_MS);
+}
+
+// Reads what may have changed beside the run that is shown: new runs, those under way, and the schedules.
+async function readOthers(account) {
+  page.othersReadAt = Date.now();
+  const { tasks } = await readPlans();
+  const known = new Set(page.tasks.map(({ id }) => id));
+  page.tasks.push(...tasks.filter(({ id }) => !known.has(id)));
+  regroup();
+  for (const entry of account.entries) {
+    if (entry !== page.entry && isUnderWay({ run: page.runs.get(runKey(entry.task)) })) page.read.delete(entryKey(entry));
+  }
+  await readRunsOf(account.dagIds);
+  if (account !== page.account) return;
+  await readRunsTable();
+  showChoiceOfRuns();
+  await readSchedule(account);
 }
 
 // What the runs that were read, and some before them, say about a replica, the newest first.
@@ -262,7 +280,7 @@ async function showAccountOf(entry) {
   await readRunsTable();
   const ended = ({ run }) => ["success", "failed"].includes(run?.state);
   account.finished = account.entries.map((entry) => account.known?.get(entryKey(entry))).find((one) => one && ended(one)) ?? null;
-  if (account.answers === undefined) account.answers = await readAnswers(account, oldestRead());
+  if (account.answers === undefined) account.answers = await answersOf(account);
   if (account === page.account) showAccountFacts();
 }
 
@@ -304,6 +322,12 @@ function regroup() {
 // The oldest plan task that was read, if Airflow has older ones.
 const oldestRead = () => (page.more ? page.oldest : null);
 
+const answersOf = (account) => readAnswers(account, {
+  oldestPlan: oldestRead(),
+  detailsOf: (entry) => detailsOf(entry, account),
+  isShared: (task) => page.accounts.some((other) => other !== account && other.entries.some((entry) => runKey(entry.task) === runKey(task))),
+});
+
 async function readMore(wanted = null) {
   const { tasks, more } = await readPlans(page.offset);
   page.offset += tasks.length;
@@ -324,7 +348,7 @@ async function learnAccounts({ most, wanted = null }) {
   if (!page.accounts.includes(page.account)) await moveToItsAccount();
   // The account that is shown may have more Dags and runs now.
   const { account } = page;
-  if (account.answers) account.answers = await readAnswers(account, oldestRead());
+  if (account.answers) account.answers = await answersOf(account);
   await readSchedule(account);
 }
 
@@ -336,9 +360,6 @@ async function moveToItsAccount() {
   Object.assign(page, { account });
   await showAccountOf(account.entries.find((entry) => entryKey(entry) === shown));
 }
-
-// Whether the next run of a Dag, as it was read, has become due since then.
-const isPast = ({ next_dagrun_run_after: at, readAt }) => at && new Date(at) < Date.now() && readAt < new Date(at);
 
 // Returns the account and the entry that the address asks for, or the newest plan.
 function choose(wanted) {
@@ -383,6 +404,7 @@ async function start() {
   try {
     const wanted = requested();
     Object.assign(page, { tasks: [], offset: 0, more: false, oldest: null, accounts: [], account: null, entry: null, details: null });
+    page.othersReadAt = Date.now();
     page.runs.clear();
     page.read.clear();
     forget();

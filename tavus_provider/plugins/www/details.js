@@ -5,7 +5,7 @@ import { hasSeveralPlanTasks, isShared, ownTask } from "./accounts.js";
 import { isPlan } from "./plan.js";
 import { approvalTask, failedTask } from "./run_state.js";
 
-const MAX_REPORTS = 5;
+const MAX_REPORTS = 3;
 const ENDED = ["success", "failed"];
 
 const addCounts = (into, counts) => Object.entries(counts).forEach(([name, count]) => { into[name] = (into[name] ?? 0) + count; });
@@ -41,7 +41,7 @@ export async function readDetails(entry, connection, { run = null } = {}) {
   const [dagRun, read] = await Promise.all([run ?? readRun(entry.task), readTasks(entry.task)]);
   const isOwn = await ownTasks(entry, connection, read.tasks);
   const tasks = read.tasks.filter(isOwn);
-  const details = { isShared: isShared(read.tasks), entry, run: dagRun, task: tasks.find(({ id }) => id === entry.task.id) ?? entry.task, tasks, failed: null, approval: null, plan: null, verdicts: null, report: null, error: null };
+  const details = { isShared: isShared(read.tasks), isPartly: read.total > read.tasks.length, entry, run: dagRun, task: tasks.find(({ id }) => id === entry.task.id) ?? entry.task, tasks, failed: null, approval: null, plan: null, verdicts: null, report: null, error: null };
   const approve = approvalTask(details);
   const asked = approve && !["skipped", "upstream_failed", null].includes(approve.state);
   const [plan, approvals, failed] = await Promise.all([

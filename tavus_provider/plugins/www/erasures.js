@@ -27,7 +27,7 @@ async function describeErasure(run, tasks) {
     return { words: await certified(certify, certificate), tone: isOpen ? "error" : "good", isOpen };
   }
   if (approve && WAITING.includes(approve.state)) return { badge: approve.state, words: "waits for approval", isOpen: true, isWaiting: true };
-  if (["running", "queued"].includes(run.state)) return { words: "is under way", isOpen: true };
+  if (["running", "queued"].includes(run.state)) return { words: "is under way", isOpen: true, isRunning: true };
   if (run.state === "failed") {
     const failed = [plan, approve, apply, certify].find((task) => task?.state === "failed");
     const error = failed ? await readXCom(failed, "error") : null;

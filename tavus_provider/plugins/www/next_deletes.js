@@ -6,7 +6,7 @@ import { dagPath, runPath, taskPath } from "./airflow.js";
 import { escapeText, formatName, number, plural, time, timeNear } from "./format.js";
 import { outcomeLabel, totals } from "./labels.js";
 import { exceededLimit, narrowing, plannedCount } from "./plan.js";
-import { approvalTask, deleteTasks, describe, isApproval, isUnderWay, waitsForApproval } from "./run_state.js";
+import { approvalTask, canStillDelete, deleteTasks, describe, isApproval, isUnderWay, waitsForApproval } from "./run_state.js";
 
 const NAMES_SHOWN = 3;
 const NAME_LENGTH = 40;
@@ -20,7 +20,7 @@ const sentences = (...parts) => parts.filter(Boolean);
 const dateOf = (moment) => time(moment).slice(0, 10);
 
 // Airflow 3.1 names no next run while as many runs as allowed are under way, and a Dag that waits for an asset has none.
-const hasSchedule = ({ next_dagrun_run_after, timetable_summary }) => Boolean(next_dagrun_run_after) || !["None", null, undefined].includes(timetable_summary);
+const hasSchedule = ({ next_dagrun_run_after, timetable_summary }) => Boolean(next_dagrun_run_after) || !["None", "@once", null, undefined].includes(timetable_summary);
 
 // The Dags that run by themselves, the next run first.
 export const scheduledDags = (dags) => (dags ?? []).filter((dag) => !dag.is_paused && hasSchedule(dag))
@@ -63,7 +63,7 @@ function nextDryRun(dag, details, scheduled) {
     return { isDry: wasDry ? null : false, note: wasDry ? `Nothing if it is a dry run, as the run of ${day ?? dateOf(details.run?.run_after)} was.` : null };
   }
   if (seen !== null && seen !== declared) {
-    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : isOff(day) };
+    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : `Its dry run is off by default, but the scheduled run of ${day} was a dry run.` };
   }
   return { isDry: declared, note: !declared && dryRunOf(details) ? isOff(dateOf(details.run?.run_after)) : null };
 }
@@ -75,10 +75,12 @@ const dagOf = (dags, { task }) => dags?.find(({ dag_id }) => dag_id === task.dag
 
 // A run that deletes now, or that waits for an approval; null for any other.
 function underWay(details, dags) {
-  const { plan, run, task } = details;
+  const { plan, run, task, entry } = details;
+  if (!canStillDelete(details)) return null;
+  if (entry.kind === "delete") return { when: "Now", tone: "running", what: "Deletes by id", notes: [`The run ${describe(details).words}.`], names: "", dag: escapeText(task.dag_id), path: runPath(run) };
   const count = plannedCount(plan);
   const isDry = dryRunOf(details);
-  if (!count || !isUnderWay(details) || isDry || isRejected(details) || !deleteTasks(details).length) return null;
+  if (!count || isDry || isRejected(details)) return null;
   const { words } = describe(details);
   const dryNote = isDry === null && defaultOf(dagOf(dags, details)) ? "Nothing if it is a dry run, as is the default of the Dag." : null;
   const base = { dag: escapeText(task.dag_id), path: runPath(run), isSoft: !plan.hard, amount: amount(count, plan.hard), what: amount(count, plan.hard), names: names(plan.delete, count) };
@@ -90,26 +92,38 @@ function underWay(details, dags) {
   };
 }
 
-const waitingErasure = ({ request, run }) => ({
-  when: "Once approved", tone: "waiting", what: `Erasure request ${escapeText(request)}, permanently`, notes: ["A person can approve it."], dag: escapeText(run.dag_id), path: runPath(run), action: { path: runPath(run), text: "Open the run" },
+const erasure = ({ request, run, isWaiting }) => ({
+  when: isWaiting ? "Once approved" : "Now", tone: isWaiting ? "waiting" : "running", what: `Erasure request ${escapeText(request)}, permanently`, notes: [isWaiting ? "A person can approve it." : "The run is under way."], dag: escapeText(run.dag_id), path: runPath(run), action: { path: runPath(run), text: "Open the run" },
 });
 
 // -- the forecast of a plan, without what its run has deleted
 
 // What a plan was to delete is gone if its run has deleted, but for what is unfinished, or if it deletes now.
-const hasDeleted = (details, dag) => !isDryRun(details, dag) && (Boolean(details.report) || (isUnderWay(details) && !waitsForApproval(details)));
+const hasDeleted = (details, dag) => !isDryRun(details, dag) && (Boolean(details.report) || (canStillDelete(details) && !waitsForApproval(details)));
 const firstDate = ({ begins_at }) => begins_at.slice(0, 10);
 
-// The dates of a forecast on which the deletes are still to come. The forecast names only some replicas of a date, the
-// plan all of its own.
-const datesAhead = (details, forecast, dag) => forecast.dates.filter(({ date }) => !hasDeleted(details, dag) || date > firstDate(forecast))
-  .map((one) => (one.date === firstDate(forecast) && details.plan.delete?.length === one.count ? { ...one, replicas: details.plan.delete } : one));
+// The dates of a forecast on which the deletes are still to come, without what later runs have deleted. The forecast names
+// only some replicas of a date, the plan all of its own.
+function datesAhead(details, forecast, dag, gone) {
+  const rest = ({ date, count, replicas }) => {
+    const named = date === firstDate(forecast) && details.plan.delete?.length === count ? details.plan.delete : replicas;
+    const left = named.filter(({ replica_id }) => !gone.has(replica_id));
+    return { date, count: count - (named.length - left.length), replicas: left };
+  };
+  return forecast.dates.filter(({ date }) => !hasDeleted(details, dag) || date > firstDate(forecast)).map(rest).filter(({ count }) => count);
+}
 
-// What the run of a plan has not deleted, in the form of a date of a forecast.
-function unfinished({ plan, report }) {
+// What the run of a plan has not deleted, in the form of a date of a forecast: also what its reports do not mention.
+function unfinished({ plan, report }, gone = new Set()) {
   const rows = new Map((plan.delete ?? []).map((row) => [row.replica_id, row]));
-  const left = (report?.items ?? []).filter(({ outcome }) => outcomeLabel(outcome).unfinished);
-  return { count: totals(report?.counts).unfinished, replicas: left.map(({ replica_id }) => rows.get(replica_id) ?? { replica_id }) };
+  const items = report?.items ?? [];
+  const isComplete = items.length === totals(report?.counts).all;
+  const mentioned = new Set(items.map(({ replica_id }) => replica_id));
+  const missing = report ? Math.max(0, plannedCount(plan) - totals(report.counts).all) : 0;
+  const left = items.filter(({ outcome }) => outcomeLabel(outcome).unfinished).map(({ replica_id }) => rows.get(replica_id) ?? { replica_id });
+  if (missing && isComplete) left.push(...[...rows.values()].filter(({ replica_id }) => !mentioned.has(replica_id)));
+  const replicas = left.filter(({ replica_id }) => !gone.has(replica_id));
+  return { count: totals(report?.counts).unfinished + missing - (left.length - replicas.length), replicas };
 }
 
 // How many deletes of the first date of a forecast its run has made.
@@ -154,24 +168,29 @@ function earliestDay(forecast, date, at) {
 
 // What the next run of a Dag is expected to do: { outcome, reason } or { outcome: "deletes", most, least, rows, later }.
 // `later` is the day from which on it can happen, if the next run has nothing to delete.
-function expectation({ dag, details, forecast, isReading }) {
+function expectation({ dag, details, forecast, reading, deletesById, gone }) {
   if (dag.is_stale || dag.has_import_errors) return { outcome: "no run", reason: "its file is gone or has an import error" };
-  if (!details) return { outcome: "unknown", reason: isReading ? "Its run under way has no plan yet." : "Its newest runs made no plan of the whole policy. A dry run that no form narrows would show it." };
-  if (!deleteTasks(details).length) return { outcome: "plans only" };
+  if (deletesById) return { outcome: "unknown", reason: "It deletes replicas by their id, without a plan." };
+  if (!details) return { outcome: "unknown", reason: reading ? "Its run under way has no plan yet." : "Its newest runs made no plan of the whole policy. A dry run that no form narrows would show it." };
+  if (!deleteTasks(details).length && !details.isPartly) return { outcome: "plans only" };
   if (!forecast?.dates) return { outcome: "no number", reason: `${escapeText(forecast?.notice ?? "The newest plan has no forecast")}.` };
-  const { plan } = details;
   const at = dag.next_dagrun_run_after;
   const [certain, possible] = lastDates(forecast, at);
   if (Date.parse(certain) - Date.parse(firstDate(forecast)) > forecast.days * DAY) return { outcome: "no number", reason: `The newest plan is of ${dateOf(forecast.begins_at)}, too old for a forecast.` };
+  // The account is smaller by what was deleted since.
+  const plan = { ...details.plan, listed: details.plan.listed - gone.size };
   const stop = forecast.stops?.find(({ first, last }) => first <= certain && certain <= last);
-  if (stop) return { outcome: "limit", reason: exceededLimit(plan) ?? escapeText(stop.reason) };
-  const dates = datesAhead(details, forecast, dag);
-  const until = (last) => [...(hasDeleted(details, dag) ? [unfinished(details)] : []), ...dates.filter(({ date }) => date <= last)];
+  // A run that stops has no dates. What is left of its plan may be within the limits.
+  const stopped = stop && gone.size && details.plan.delete ? [{ date: firstDate(forecast), count: details.plan.delete.length, replicas: details.plan.delete }] : null;
+  if (stop && !stopped) return { outcome: "limit", reason: exceededLimit(plan) ?? escapeText(stop.reason) };
+  const dates = datesAhead(details, stopped ? { ...forecast, dates: stopped } : forecast, dag, gone);
+  const until = (last) => [...(hasDeleted(details, dag) ? [unfinished(details, gone)] : []), ...dates.filter(({ date }) => date <= last)];
   const count = (some) => some.reduce((total, one) => total + one.count, 0);
   const [most, least] = [count(until(possible)), count(until(certain))];
   const excess = exceededLimit(plan, least);
   if (excess) return { outcome: "limit", reason: excess };
   if (most) return { outcome: "deletes", most, least, rows: until(possible).flatMap(({ replicas }) => replicas), excess: exceededLimit(plan, most) };
+  if (stopped) return { outcome: "no number", reason: "What its plan had was deleted since." };
   const [first] = dates;
   if (first) return { outcome: "deletes", most: first.count, least: first.count, rows: first.replicas, later: earliestDay(forecast, first.date, at) };
   const [nextStop] = forecast.stops ?? [];
@@ -209,7 +228,7 @@ function lateExpiry({ most, least }) {
 // The line about the next run of a Dag. `details` and `forecast` are those of its newest plan, null if it has none;
 // `scheduled` is its latest scheduled run; `failed` says what went wrong if the latest run has failed.
 function nextRun(one, waitingIds) {
-  const { dag, details, failed, health, scheduled, part } = one;
+  const { dag, details, failed, health, scheduled, part, reading } = one;
   const at = dag.next_dagrun_run_after;
   const isDue = at && new Date(at) < Date.now();
   const expected = expectation(one);
@@ -224,14 +243,18 @@ function nextRun(one, waitingIds) {
   const warning = (...parts) => sentences(...parts).join(" ") || null;
   const start = late?.isWarning ? null : late?.text ?? (at ? null : `Starts by its schedule, ${escapeText(dag.timetable_summary)}.`);
   const troubles = [late?.isWarning ? late.text : null, failed ? failureNote(failed) : null];
-  const approval = !details ? null : approvalTask(details) ? "Only if a person approves it." : plan.hard ? null : "Needs no approval.";
+  const approval = !details ? null : approvalTask(details) ? "Only if a person approves it." : plan.hard || details.isPartly ? null : "Needs no approval.";
+  const before = reading && details ? "The run under way may delete some of them first." : null;
   if (outcome === "no run") return { ...base, what: "Nothing: the Dag does not run", warning: `${reason[0].toUpperCase()}${reason.slice(1)}.`, notes: [] };
   if (outcome === "plans only") return { ...base, what: "Nothing: it only plans", warning: warning(...troubles), notes: sentences(start, "No task of the Dag deletes.") };
   if (outcome === "nothing") return { ...base, what: "Nothing", warning: warning(...troubles), notes: sentences(start, reason) };
   if (failed?.isBlocked && outcome !== "limit") {
-    const then = outcome === "deletes" ? `Once it is corrected: ${amount(expected.most, plan.hard)}${later ? `, ${later} or later` : ""}.` : null;
-    const next = at && !isDue ? time(at) : base.when;
-    return { ...base, at: at && !isDue ? at : "", when: next, tone: "failed", what: "Nothing: Tavus refuses the API key", warning: warning(late?.isWarning ? late.text : null, REFUSED), notes: sentences(start, then), names: outcome === "deletes" ? `${names(expected.rows, expected.most)}, unless used in the meantime` : "" };
+    const then = dry.isDry ? "a dry run" : outcome === "deletes" ? `${amount(expected.most, plan.hard)}${later ? `, ${later} or later` : ""}` : null;
+    return {
+      ...base, at: at && !isDue ? at : "", when: at && !isDue ? time(at) : base.when, tone: "failed", isSoft: undefined, what: "Nothing: Tavus refuses the API key", warning: warning(late?.isWarning ? late.text : null, REFUSED),
+      notes: sentences(start, then ? `Once it is corrected: ${then}.` : null, then && !dry.isDry ? approval : null, then ? dry.note : null),
+      names: outcome === "deletes" ? `${names(expected.rows, expected.most)}, unless used in the meantime` : "",
+    };
   }
   if (outcome === "unknown") return { ...base, what: "Not known", warning: warning(...troubles), notes: sentences(start, reason) };
   const said = outcome === "deletes" ? amount(expected.most, plan.hard) : null;
@@ -244,7 +267,7 @@ function nextRun(one, waitingIds) {
   if (outcome === "no number") return { ...base, what: `Number not known, ${kindOfDelete(plan.hard)}`, warning: warning(...troubles), notes: sentences(start, approval, dry.note, reason) };
   const notYet = later && at ? `The run of ${time(at)} finds nothing expired yet.` : null;
   const stop = expected.excess ? `A limit may stop it: ${expected.excess}.` : null;
-  return { ...base, amount: said, what: said, names: named, warning: warning(...troubles), notes: sentences(later ? null : start, notYet, lateExpiry(expected), approval, dry.note, stop) };
+  return { ...base, amount: said, what: said, names: named, warning: warning(...troubles), notes: sentences(later ? null : start, before, notYet, lateExpiry(expected), approval, dry.note, stop) };
 }
 
 // Why nothing runs by itself.
@@ -255,17 +278,26 @@ function unscheduled(dags) {
   return `A run starts only when a person or another Dag triggers it${dags.length ? `: ${list(dags.slice(0, DAGS_SHOWN))}` : ""}.`;
 }
 
+// A run that still reads the account, and what it will delete by the newest plan.
+function readsNow({ dag, reading, details }) {
+  if (!reading || isDryRun(reading, dag)) return null;
+  const approval = details && (approvalTask(details) ? "Then a person must approve." : details.plan.hard ? null : "Then it deletes without an approval.");
+  return { when: "Now", tone: "running", what: "Not planned yet", notes: sentences(`The run ${describe(reading).words}.`, approval), names: "", dag: escapeText(dag.dag_id), path: runPath(reading.run) };
+}
+
 // Returns [{ when, what, amount, isSoft, isDry, warning, notes, names, dag, path, tone, action }], the next one first: `what`
 // is the outcome, `notes` are the sentences about what it depends on. `runs` are details of runs, `erasures` rows of
-// erasure requests, `dags` the Dags of the account that were read, `dagCount` the number of all, and `planned` is
-// [{ dag, part, details, forecast, scheduled, failed, health, isReading }] of those with a schedule; undefined while they
-// are read, and then only what is under way is returned.
-export function nextDeletes({ runs, erasures = [], dags, dagCount, planned }) {
-  const now = [...runs.map((details) => underWay(details, dags)).filter(Boolean), ...erasures.filter(({ isWaiting }) => isWaiting).map(waitingErasure)];
+// erasure requests, `dags` the Dags of the account that were read, `dagCount` the number of all; Dags without a run since
+// `unreadBefore` may be missing. `planned` is [{ dag, part, details, forecast, scheduled, failed, reading, gone, health }] of
+// those with a schedule; undefined while they are read, and then only what is under way is returned.
+export function nextDeletes({ runs, erasures = [], dags, dagCount, planned, unreadBefore = null }) {
+  const now = [...runs.map((details) => underWay(details, dags)).filter(Boolean), ...(planned ?? []).map(readsNow).filter(Boolean), ...erasures.filter(({ isWaiting, isRunning }) => isWaiting || isRunning).map(erasure)];
   if (!planned || !dags) return now;
   const waitingIds = new Set(now.flatMap(({ waitingIds: ids }) => ids ?? []));
   const coming = planned.map((one) => nextRun(one, waitingIds)).sort((a, b) => (a.at < b.at ? -1 : a.at > b.at ? 1 : 0));
   const notRead = dagCount - dags.length;
   if (notRead > 0) coming.push({ when: "", what: "Not known", notes: [`${plural(notRead, "more Dag")} of this account could not be read or are too many.`], tone: "todo" });
-  return coming.length ? [...now, ...coming] : [...now, { when: now.length ? "After that" : "No date", what: "Nothing is scheduled", notes: [unscheduled(dags)], tone: "todo" }];
+  if (!coming.length) coming.push({ when: now.length ? "After that" : "No date", what: "Nothing is scheduled", notes: [unscheduled(dags)], tone: "todo" });
+  if (unreadBefore) coming.push({ when: "", what: "Not known", notes: [`Dags without a run since ${dateOf(unreadBefore)} are not listed.`], tone: "todo" });
+  return [...now, ...coming];
 }

@@ -14,7 +14,8 @@ const ORDER = ["look", "plan", "approve", "split", "apply", "delete", "summary"]
 export const isUnderWay = ({ run }) => ["running", "queued"].includes(run?.state);
 
 const ofKind = (details, kind) => details.tasks.filter((task) => kindOf(task) === kind);
-export const approvalTask = (details) => ofKind(details, "approve").find(({ state }) => state !== "skipped") ?? ofKind(details, "approve")[0];
+const approvalTasks = (details) => (ofKind(details, "approve").length ? ofKind(details, "approve") : details.tasks.filter(({ operator_name }) => operator_name === "ApprovalOperator"));
+export const approvalTask = (details) => approvalTasks(details).find(({ state }) => state !== "skipped") ?? approvalTasks(details)[0];
 export const deleteTasks = (details) => [...ofKind(details, "apply"), ...ofKind(details, "delete")];
 export const isApproval = (answer) => Boolean(answer.response_received && answer.chosen_options?.includes("Approve"));
 const NOT_WAITING = ["success", "failed", "skipped", "upstream_failed", "removed"];
@@ -23,6 +24,12 @@ const NOT_WAITING = ["success", "failed", "skipped", "upstream_failed", "removed
 export function waitsForApproval(details) {
   const approve = approvalTask(details);
   return isUnderWay(details) && Boolean(approve) && !NOT_WAITING.includes(approve.state);
+}
+
+// Whether a run has deletes still to do: it was planned, and a task that deletes has not ended and can still run.
+export function canStillDelete(details) {
+  const isOver = ({ state }) => NOT_WAITING.includes(state);
+  return isUnderWay(details) && (details.entry.kind === "delete" || details.task.state === "success") && deleteTasks(details).some((task) => !isOver(task));
 }
 
 // Whether a run failed by tasks of other accounts, while those of this one ended without a failure.
@@ -110,6 +117,7 @@ function success(details) {
   }
   const deleting = deleteTasks(details);
   if (plan && !plannedCount(plan)) return { words: "nothing to delete", tone: "neutral" };
+  if (!deleting.length && details.isPartly) return { words: "its other tasks are too many to be read", tone: "neutral" };
   if (!deleting.length) return { words: "made a plan; no task of this run deletes", tone: "neutral" };
   if (deleting.every(({ state }) => state === "skipped")) return { words: "the deletes were skipped", tone: "neutral" };
   if (deleting.some(({ state }) => state === "success")) return { words: `no report: the XComs of ${escapeText(deleting[0].task_id)} are missing, or a person marked it as success`, tone: "error" };

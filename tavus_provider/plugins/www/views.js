@@ -76,10 +76,10 @@ const answerLink = (answer) => [
   link(`${taskPath(answer.task_instance)}/required_actions`, `by ${escapeText(answer.responded_by_user?.name ?? "a person")}`), quiet(` ${time(answer.responded_at)}`)];
 
 // What is deleted next, and when. `runs` are the details of the runs that were read.
-export function showNext({ account, runs, newest, erasures }) {
+export function showNext({ account, runs, newest, erasures, unreadBefore }) {
   const { dags, planned, forecast } = account;
   const in30Days = deletesIn30Days(newest, forecast, dags);
-  const lines = nextDeletes({ runs, erasures, dags, planned, dagCount: account.dagIds.length });
+  const lines = nextDeletes({ runs, erasures, dags, planned, dagCount: account.dagIds.length, unreadBefore });
   const isDry = lines.some((line) => line.isDry);
   byId("next-30-days").textContent = [
     planned?.length && in30Days > 0 ? `Forecast: ${plural(in30Days, "delete")} in 30 days, if the policy of the newest plan runs daily${isDry ? " and not as a dry run" : ""}.` : null,
