@@ -228,9 +228,11 @@ def test_next_run_deletes_what_the_latest_one_has_left(fake, open_page):
 
 def test_next_run_that_a_limit_stops_says_so(fake, open_page):
     fake.add(over_the_limit())
-    (line,) = next_deletes(frame_of(open_page()))
+    frame = frame_of(open_page())
+    (line,) = next_deletes(frame)
     assert " Nothing: a limit stops it · tavus_prune_replicas 8 of 24 replicas to delete, " in line
     assert ", at most 5 and at most 25 % are allowed. A person must look, " in line
+    assert frame.locator("#next-30-days").inner_text() == ""
 
 
 def test_next_run_after_one_that_failed_says_what_must_be_mended(fake, open_page):

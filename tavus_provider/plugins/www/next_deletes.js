@@ -238,7 +238,7 @@ function nextRun(one, waitingIds) {
   const { plan } = details ?? {};
   const base = {
     at: later ?? (at && !isDue ? at : ""), when: later ? `${later} or later` : isDue ? "Overdue" : at ? `${time(at)}${outcome === "deletes" && !expected.least ? " or the run after" : ""}` : "No date yet", tone: isDue && !later ? "overdue" : "todo",
-    dag: escapeText(dag.dag_id) + (part ? ` / ${escapeText(part)}` : ""), path: dagPath(dag), names: "", isSoft: details ? !plan.hard : undefined,
+    dag: escapeText(dag.dag_id) + (part ? ` / ${escapeText(part)}` : ""), path: dagPath(dag), names: "", isSoft: ["deletes", "no number"].includes(outcome) ? !plan.hard : undefined,
   };
   const warning = (...parts) => sentences(...parts).join(" ") || null;
   const start = late?.isWarning ? null : late?.text ?? (at ? null : `Starts by its schedule, ${escapeText(dag.timetable_summary)}.`);
