@@ -579,6 +579,7 @@ def test_answer_that_a_role_may_not_read_is_not_called_missing(fake, open_page):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
+        ("waiting", "never; the first request waits for an answer"),
         ("timeout", "never; nobody answered the only request"),
         ("rejected", "never; the only request was rejected"),
         ("dry run", "never; no run asked for an approval (1 run in Airflow)"),

@@ -53,10 +53,7 @@ def test_next_run_says_what_also_waits_for_an_approval(fake, open_page):
     fake.runs = company()
     fake.dag = {"params": {"dry_run": {"value": False}}}
     _, then = next_deletes(frame_of(open_page()))
-    assert (
-        " 7 replicas, soft delete · tavus_prune_replicas Needs no approval. Its dry run is off by default, "
-        in then
-    )
+    assert " 7 replicas, soft delete · tavus_prune_replicas Needs no approval. Deletes, unless it is " in then
     assert then.endswith(" and 4 more, unless used in the meantime. All 7 are also listed above")
 
 

@@ -9,6 +9,8 @@ import { describe, isApproval, isFailureOfOthers, isKeyRefused, isUnderWay } fro
 
 const SCHEDULES_READ = 12; // Dags of an account
 const ANSWERS_READ = 5;
+const ENDED = ["success", "failed"];
+const WAITING = ["awaiting_input", "deferred"];
 const NEWER_READ = 10; // runs after a plan, for what they have deleted
 const PLANS_TRIED = 3; // of a Dag, for one that no form has narrowed
 
@@ -68,12 +70,14 @@ function failureOf(details, account) {
 export async function readAnswers(account, { oldestPlan, detailsOf, isShared }) {
   const { tasks, more } = await readApprovalTasks();
   const asked = [];
-  for (const task of tasks.filter(({ state }) => ["success", "failed"].includes(state))) {
+  let isWaiting = false;
+  for (const task of tasks.filter(({ state }) => [...ENDED, ...WAITING].includes(state))) {
     // An approval of a mapped plan has the index of its plan.
     const entry = account.entries.find(({ task: plan }) => runKey(plan) === runKey(task) && [plan.map_index, -1].includes(task.map_index));
     if (!entry || asked.length > ANSWERS_READ) continue;
     const isOwn = task.map_index >= 0 || !isShared(task) || (await detailsOf(entry)).tasks.some(({ id }) => id === task.id);
-    if (isOwn) asked.push(task);
+    if (isOwn && ENDED.includes(task.state)) asked.push(task);
+    isWaiting ||= isOwn && WAITING.includes(task.state);
   }
   const answers = [];
   for (const task of asked.slice(0, ANSWERS_READ)) {
@@ -83,15 +87,16 @@ export async function readAnswers(account, { oldestPlan, detailsOf, isShared }) 
     if (answer) answers.push(answer);
     if (answer && isApproval(answer)) break;
   }
-  return { answers, note: approvalNote(account, answers, asked.length, [more ? tasks.at(-1) : null, oldestPlan]) };
+  return { answers, note: approvalNote(account, { answers, asked: asked.length, isWaiting }, [more ? tasks.at(-1) : null, oldestPlan]) };
 }
 
 // Why there is no Approve among the answers that were read, and how far back they go: `oldest` has the
 // oldest of the tasks that were read, if Airflow has older ones.
-function approvalNote({ entries }, answers, asked, oldest) {
+function approvalNote({ entries }, { answers, asked, isWaiting }, oldest) {
   if (asked > ANSWERS_READ) return `none of the last ${number(ANSWERS_READ)} requests`;
   const since = oldest.filter(Boolean).map(({ run_after }) => run_after).sort().at(-1);
   if (since) return `none since ${time(since).slice(0, 10)}, ${plural(entries.filter(({ task }) => task.run_after >= since).length, "run")} read`;
-  if (asked === 1) return answers.length ? "never; the only request was rejected" : "never; nobody answered the only request";
-  return asked ? `never; none of ${number(asked)} requests was approved` : `never; no run asked for an approval (${plural(entries.length, "run")} in Airflow)`;
+  if (asked > 1) return `never; none of ${number(asked)} requests was approved`;
+  if (asked) return answers.length ? `never; the only ${isWaiting ? "answered " : ""}request was rejected` : "never; nobody answered the only request";
+  return isWaiting ? "never; the first request waits for an answer" : `never; no run asked for an approval (${plural(entries.length, "run")} in Airflow)`;
 }
