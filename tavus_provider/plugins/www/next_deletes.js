@@ -63,7 +63,7 @@ function nextDryRun(dag, details, scheduled) {
     return { isDry: wasDry ? null : false, note: wasDry ? `Nothing if it is a dry run, as the run of ${day ?? dateOf(details.run?.run_after)} was.` : null };
   }
   if (seen !== null && seen !== declared) {
-    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : `Deletes, unless it is a dry run again, as that of ${day}; by default it is none.` };
+    return { isDry: declared ? null : false, note: declared ? `Nothing if it is a dry run, which is the default of the Dag; but the scheduled run of ${day} deleted.` : `Deletes, unless it is a dry run again, as that of ${day}; by its default it deletes.` };
   }
   return { isDry: declared, note: !declared && dryRunOf(details) ? isOff(dateOf(details.run?.run_after)) : null };
 }
